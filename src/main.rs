@@ -1,0 +1,3 @@
+//! The `roundel` binary: argv in, exit code out.
+
+fn main() {}

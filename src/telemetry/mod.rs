@@ -1,0 +1,3 @@
+//! What the proxy tells about itself: reasons, the access log, metrics, the process's log.
+
+pub mod reason;
