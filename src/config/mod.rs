@@ -1,3 +1,100 @@
-//! From text to a plan: read → check → plan. Imports no room and does no network input or output.
+//! From text to a plan: read → decode → check. Imports no room and does no network input or output.
+//!
+//! ```text
+//! text ── read ──▶ Tree ── file ──▶ File (as written) ── check ──▶ Plan (as it will run)
+//! ```
+//!
+//! Every step tells all its faults as [`Diagnostics`], each with its place and its remedy.
 
+pub mod diagnostic;
+pub mod file;
 pub mod plan;
+pub mod read;
+pub mod support;
+
+mod check;
+
+use std::path::Path;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Paint, Severity};
+pub use read::Environment;
+pub use support::Support;
+
+use file::File;
+use file::term::{Decoder, Term};
+use plan::Plan;
+use read::Tree;
+
+/// A configuration that can run.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The plan.
+    pub plan: Plan,
+    /// What is accepted, but likely not what is wanted.
+    pub warnings: Diagnostics,
+}
+
+/// Reads a file, all it includes, and the environment it names (see [`process_environment`]).
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(path: &Path, environment: Environment<'_>) -> Result<Loaded, Diagnostics> {
+    let tree = read::file(path, environment)?;
+    let source = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    compile(&tree, &source, environment, Support::Built)
+}
+
+/// Reads a text that goes by the name `name`; its relative paths start from the working directory.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_text(name: &str, text: &str, environment: Environment<'_>) -> Result<Loaded, Diagnostics> {
+    load_text_with(name, text, environment, Support::Built)
+}
+
+/// The same as [`load_text`], with a choice of how much of the language is accepted.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_text_with(
+    name: &str,
+    text: &str,
+    environment: Environment<'_>,
+    support: Support,
+) -> Result<Loaded, Diagnostics> {
+    let tree = read::text(name, text, environment)?;
+    compile(&tree, Path::new(name), environment, support)
+}
+
+/// The environment of this process. A variable that is no UTF-8 is as if it were not set.
+#[must_use]
+pub fn process_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn compile(tree: &Tree, source: &Path, environment: Environment<'_>, support: Support) -> Result<Loaded, Diagnostics> {
+    let mut decoder = Decoder::new(&tree.marks);
+    support.refusals(tree).into_iter().for_each(|refusal| decoder.found.push(refusal));
+    let plan = File::decode(&tree.root, &mut decoder).map(|file| check::plan(&file, source, environment, &mut decoder));
+    let found = decoder.found.sorted();
+    match plan {
+        Some(plan) if !found.has_errors() => Ok(Loaded { plan, warnings: found }),
+        _ => Err(found),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_lines_are_a_whole_configuration() {
+        let text = "upstreams:\n  web:\n    backends: [127.0.0.1:8081, 127.0.0.1:8082]\n";
+        let loaded = load_text("demo", text, &|_| None).unwrap();
+        assert!(loaded.warnings.is_empty());
+        assert_eq!(loaded.plan.listeners.len(), 1);
+        assert_eq!(&*loaded.plan.routes[0].name, "default");
+        assert_eq!(loaded.plan.upstreams[0].backends.len(), 2);
+        assert_eq!(loaded.plan.hash.len(), 16);
+    }
+}

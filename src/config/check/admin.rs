@@ -1,0 +1,72 @@
+//! `admin`: the admin listener.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::Checker;
+use super::runtime::Runtime;
+use crate::base::address::parse_host_name;
+use crate::config::file::collection::OrNone;
+use crate::config::file::leaf::FilePath;
+use crate::config::file::logs::Admin;
+use crate::config::file::term::{Field, Spanned};
+use crate::config::plan::{self, ListenAddress};
+
+/// Where the admin API listens unless something else is written.
+const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
+
+pub(super) fn plan(field: &Field<OrNone<Admin>>, runtime: &Runtime, checker: &mut Checker<'_, '_>) -> plan::Admin {
+    let socket = runtime.path("admin", "sock");
+    let written = match field.value() {
+        Some(OrNone::None) => return plan::Admin { address: None, socket, token_file: None, hosts: Vec::new() },
+        Some(OrNone::Some(written)) => written.clone(),
+        None => Admin::default(),
+    };
+    let address = written.address.value().map(|address| address.address.clone());
+    check_reach(&written, checker);
+    plan::Admin {
+        address: Some(address.unwrap_or(ListenAddress::Inet(DEFAULT))),
+        socket,
+        token_file: token_file(&written.token_file, checker),
+        hosts: hosts(&written, checker),
+    }
+}
+
+/// Beyond loopback a token is required.
+fn check_reach(written: &Admin, checker: &mut Checker<'_, '_>) {
+    let Some(Spanned { value: address, at }) = written.address.given() else { return };
+    if let ListenAddress::Inet(inet) = &address.address
+        && !inet.ip().to_canonical().is_loopback()
+        && written.token_file.is_absent()
+    {
+        let help = "write `token_file`, or listen on 127.0.0.1";
+        checker.error(
+            *at,
+            format!("`{}` can be reached from beyond this machine without a token", address.written),
+            help,
+        );
+    }
+}
+
+fn token_file(field: &Field<FilePath>, checker: &mut Checker<'_, '_>) -> Option<PathBuf> {
+    let Spanned { value: FilePath(path), at } = field.given()?;
+    match std::fs::metadata(path) {
+        Err(error) => {
+            let help = "write a file that holds the token on one line";
+            checker.error(*at, format!("cannot read {}: {error}", path.display()), help);
+        }
+        Ok(metadata) if !metadata.is_file() => {
+            checker.error(
+                *at,
+                format!("{} is not a regular file", path.display()),
+                "write a file that holds the token",
+            );
+        }
+        Ok(_) => checker.warn_if_others_can_read(path, *at),
+    }
+    Some(path.clone())
+}
+
+fn hosts(written: &Admin, checker: &mut Checker<'_, '_>) -> Vec<String> {
+    written.hosts().items.iter().filter_map(|host| checker.read(host, parse_host_name)).collect()
+}

@@ -1,0 +1,150 @@
+//! `listeners`: where clients are accepted.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::{Checker, pages};
+use crate::config::file::File;
+use crate::config::file::collection::OrNone;
+use crate::config::file::listener::{Limits, Listener, Protocol, Timeouts, Tls};
+use crate::config::file::term::{Spanned, written_or_default};
+use crate::config::plan::{self, ListenAddress};
+use crate::config::read::At;
+
+/// Where a proxy without `listeners` accepts clients.
+const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+pub(super) fn plan(file: &File, checker: &mut Checker<'_, '_>) -> Vec<plan::Listener> {
+    if file.listeners.is_absent() {
+        let name = DEFAULT.to_string();
+        return vec![listener(&Listener::default(), &name, ListenAddress::Inet(DEFAULT), checker)];
+    }
+    let Some(Spanned { value: list, at }) = file.listeners.given() else { return Vec::new() };
+    if list.items.is_empty() && !list.is_partial {
+        checker.error(*at, "no listener is written", "write one, or remove `listeners` to listen on 127.0.0.1:8080");
+    }
+    let mut seen = Seen::default();
+    list.items.iter().filter_map(|item| one(item, &mut seen, checker)).collect()
+}
+
+/// The names and addresses so far, with their places.
+#[derive(Default)]
+struct Seen {
+    names: HashMap<String, At>,
+    addresses: HashMap<ListenAddress, At>,
+}
+
+fn one(item: &Spanned<Listener>, seen: &mut Seen, checker: &mut Checker<'_, '_>) -> Option<plan::Listener> {
+    if item.value.address.is_absent() {
+        checker.error(item.at, "a listener has no address", "write `address: 0.0.0.0:8080`");
+    }
+    let Spanned { value: address, at } = item.value.address.given()?;
+    if let Some(first) = seen.addresses.insert(address.address.clone(), *at) {
+        let message = format!("two listeners on {}", address.written);
+        checker.clash(*at, message, (first, "the first is here"), "give each its own address");
+    } else if let Some((other, first)) = overlapping(&address.address, &seen.addresses) {
+        let message = format!("{} is part of {other}, which another listener has", address.written);
+        checker.clash(*at, message, (first, "the other is here"), "give each its own port");
+    }
+    let (name, name_at) = match item.value.name.given() {
+        Some(name) => (name.value.0.as_str(), name.at),
+        None => (address.written.as_str(), *at),
+    };
+    if let Some(first) = seen.names.insert(name.to_owned(), name_at) {
+        let is_named = item.value.name.given().is_some();
+        if is_named {
+            let message = format!("two listeners are called `{name}`");
+            checker.clash(name_at, message, (first, "the first is here"), "give each its own name");
+        }
+    }
+    check_protocols(&item.value, checker);
+    check_tls(&item.value, checker);
+    Some(listener(&item.value, name, address.address.clone(), checker))
+}
+
+/// A listener on all addresses of a port takes the port from every other.
+fn overlapping(address: &ListenAddress, seen: &HashMap<ListenAddress, At>) -> Option<(SocketAddr, At)> {
+    let ListenAddress::Inet(new) = address else { return None };
+    seen.iter().find_map(|(known, at)| match known {
+        ListenAddress::Inet(known)
+            if known.port() == new.port()
+                && known.is_ipv4() == new.is_ipv4()
+                && known != new
+                && (known.ip().is_unspecified() || new.ip().is_unspecified()) =>
+        {
+            Some((*known, *at))
+        }
+        _ => None,
+    })
+}
+
+fn listener(file: &Listener, name: &str, address: ListenAddress, checker: &mut Checker<'_, '_>) -> plan::Listener {
+    let trusted = file.trusted_proxies.value().map(|list| list.0.values()).unwrap_or_default();
+    plan::Listener {
+        name: name.into(),
+        address,
+        trusted_proxies: trusted.into(),
+        max_connections: file.max_connections().size(),
+        timeouts: timeouts(&written_or_default(&file.timeouts)),
+        limits: limits(&written_or_default(&file.limits)),
+        errors: pages::read(&file.errors, checker),
+    }
+}
+
+fn timeouts(file: &Timeouts) -> plan::ListenerTimeouts {
+    plan::ListenerTimeouts {
+        header: file.header().0,
+        body_idle: file.body_idle().0,
+        write_idle: file.write_idle().0,
+        keepalive: file.keepalive().0,
+    }
+}
+
+fn limits(file: &Limits) -> plan::ListenerLimits {
+    plan::ListenerLimits {
+        header_bytes: usize::try_from(file.header_bytes().0).unwrap_or(usize::MAX),
+        header_count: file.header_count().size(),
+        body: file.body().some().map(|size| size.0),
+        keepalive_requests: file.keepalive_requests().small(),
+    }
+}
+
+fn check_protocols(file: &Listener, checker: &mut Checker<'_, '_>) {
+    let Some(Spanned { value: list, at }) = file.protocols.given() else { return };
+    if list.items.is_empty() && !list.is_partial {
+        checker.error(*at, "no protocol is written", "write `protocols: [h1]`");
+    }
+    for protocol in [Protocol::H1, Protocol::H2] {
+        let mut same = list.items.iter().filter(|item| item.value == protocol);
+        if let (Some(first), Some(second)) = (same.next(), same.next()) {
+            let message = format!("`{}` is written twice", protocol.as_str());
+            checker.clash(second.at, message, (first.at, "first written here"), "keep one of the two");
+        }
+    }
+}
+
+fn check_tls(file: &Listener, checker: &mut Checker<'_, '_>) {
+    let Some(Spanned { value: OrNone::Some(tls), at }) = file.tls.given() else { return };
+    if tls.certificates.is_absent() && tls.acme.is_absent() {
+        checker.error(*at, "TLS needs a certificate", "write `certificates: [{ cert: site.pem, key: site.key }]`");
+    }
+    check_certificates(tls, checker);
+    if let Some(Spanned { value: OrNone::Some(auth), at }) = tls.client_auth.given()
+        && auth.ca.is_absent()
+    {
+        checker.error(*at, "`client_auth` needs roots to verify with", "write `ca: clients.pem`");
+    }
+    if let Some(Spanned { value: OrNone::Some(acme), at }) = tls.acme.given()
+        && (acme.hosts.is_absent() || acme.storage.is_absent())
+    {
+        checker.error(*at, "`acme` needs `hosts` and `storage`", "write both");
+    }
+}
+
+fn check_certificates(tls: &Tls, checker: &mut Checker<'_, '_>) {
+    for certificate in tls.certificates.value().map_or(&[][..], |list| &list.items) {
+        if certificate.value.cert.is_absent() || certificate.value.key.is_absent() {
+            checker.error(certificate.at, "a certificate needs `cert` and `key`", "write both");
+        }
+    }
+}

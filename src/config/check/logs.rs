@@ -1,0 +1,126 @@
+//! `access_log`, `log` and `metrics`.
+
+use super::Checker;
+use crate::base::units::Misread;
+use crate::config::file::collection::OrNone;
+use crate::config::file::logs::{AccessLog, Level, Log, Metrics};
+use crate::config::file::term::{Field, Spanned};
+use crate::config::plan::{self, LogField, LogFormat, LogPath, TemplatePart};
+
+pub(super) fn access_log(field: &Field<OrNone<AccessLog>>, checker: &mut Checker<'_, '_>) -> Option<plan::AccessLog> {
+    let written = match field.value() {
+        Some(OrNone::None) => return None,
+        Some(OrNone::Some(written)) => written.clone(),
+        None => AccessLog::default(),
+    };
+    let format = match written.format.given() {
+        Some(format) => checker.read(format, log_format),
+        None => Some(LogFormat::Json),
+    };
+    let path = match written.path.given() {
+        Some(path) => path_of(path, checker)?,
+        None => LogPath::Stdout,
+    };
+    Some(plan::AccessLog { path, format: format?, sample: written.sample().0 })
+}
+
+fn path_of(path: &Spanned<String>, checker: &mut Checker<'_, '_>) -> Option<LogPath> {
+    match path.value.as_str() {
+        "none" => None,
+        "stdout" => Some(LogPath::Stdout),
+        "stderr" => Some(LogPath::Stderr),
+        "" => {
+            checker.error(path.at, "this is not a path", "write `stdout`, `stderr`, `none`, or a file");
+            None
+        }
+        file => Some(LogPath::File(checker.decoder.marks.directory(path.at).join(file))),
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, Misread> {
+    match text {
+        "json" => Ok(LogFormat::Json),
+        "combined" => Ok(LogFormat::Combined),
+        _ if text.contains('{') => template(text).map(LogFormat::Template),
+        _ => Err(Misread::new(
+            format!("`{text}` is not a format"),
+            "write `json`, `combined`, or a template such as `{method} {path} {status}`",
+        )),
+    }
+}
+
+/// Reads a template: `{field}` is a field, `{{` and `}}` are braces.
+fn template(text: &str) -> Result<Vec<TemplatePart>, Misread> {
+    let mut parts = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '}']) {
+        literal.push_str(&rest[..at]);
+        let brace = &rest[at..=at];
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix(brace) {
+            literal.push_str(brace);
+            rest = after;
+            continue;
+        }
+        let end = rest.find('}').filter(|_| brace == "{");
+        let end = end
+            .ok_or_else(|| Misread::new(format!("a lone `{brace}`"), format!("write `{brace}{brace}` for a brace")))?;
+        if !literal.is_empty() {
+            parts.push(TemplatePart::Text(std::mem::take(&mut literal)));
+        }
+        parts.push(TemplatePart::Field(log_field(&rest[..end])?));
+        rest = &rest[end + 1..];
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() {
+        parts.push(TemplatePart::Text(literal));
+    }
+    Ok(parts)
+}
+
+fn log_field(name: &str) -> Result<LogField, Misread> {
+    let known = LogField::ALL.iter().find(|(_, known)| *known == name);
+    known.map(|(field, _)| *field).ok_or_else(|| {
+        let near = LogField::ALL.iter().map(|(_, known)| (strsim::jaro_winkler(name, known), known));
+        let near = near.filter(|(score, _)| *score >= 0.8).max_by(|a, b| a.0.total_cmp(&b.0));
+        let remedy = match near {
+            Some((_, near)) => format!("did you mean `{{{near}}}`?"),
+            None => format!("known: {}", LogField::ALL.map(|(_, known)| known).join(", ")),
+        };
+        Misread::new(format!("`{{{name}}}` is not a field of the access log"), remedy)
+    })
+}
+
+pub(super) fn log(written: &Log) -> plan::Log {
+    let level = match written.level() {
+        Level::Off => log::LevelFilter::Off,
+        Level::Error => log::LevelFilter::Error,
+        Level::Warn => log::LevelFilter::Warn,
+        Level::Info => log::LevelFilter::Info,
+    };
+    plan::Log { level }
+}
+
+pub(super) fn prometheus(field: &Field<OrNone<Metrics>>) -> bool {
+    match field.value() {
+        Some(OrNone::None) => false,
+        Some(OrNone::Some(metrics)) => metrics.prometheus(),
+        None => Metrics::default().prometheus(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_is_text_and_fields() {
+        let parts = template("{{{method} {path}}}").unwrap();
+        let text = |text: &str| TemplatePart::Text(text.to_owned());
+        let (method, path) = (TemplatePart::Field(LogField::Method), TemplatePart::Field(LogField::Path));
+        assert_eq!(parts, [text("{"), method, text(" "), path, text("}")]);
+        assert_eq!(template("{metod}").unwrap_err().remedy, "did you mean `{method}`?");
+        assert!(template("{method").is_err() && template("a}").is_err());
+    }
+}

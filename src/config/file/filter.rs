@@ -1,0 +1,190 @@
+//! `routes[].filters`: what is done to a request and its answer.
+
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+use ipnet::IpNet;
+
+use super::collection::{List, Named, OneOrMany};
+use super::leaf::{FilePath, Integer, Rate, Share, Size, Url};
+use super::section::{section, words};
+
+section! {
+    /// One filter: exactly one key.
+    Filter {
+        /// Networks that are refused.
+        deny: OneOrMany<IpNet>,
+        /// Networks beside which all else is refused.
+        allow: OneOrMany<IpNet>,
+        /// Bounds the requests of each client; may stand more than once.
+        rate_limit: RateLimit,
+        /// Cross-origin requests (the Fetch standard).
+        cors: Cors,
+        /// Who may pass: exactly one of `basic`, `jwt` and `forward`.
+        auth: Auth,
+        /// Changes path and host before the request is sent.
+        rewrite: Rewrite,
+        /// Changes the request's header fields.
+        request_headers: HeaderRules,
+        /// Sends a copy of a share of the requests elsewhere.
+        mirror: Mirror,
+        /// Keeps answers.
+        cache: Cache,
+        /// Compresses answers.
+        compress: Compress,
+        /// Changes the answer's header fields.
+        response_headers: HeaderRules,
+    }
+}
+
+section! {
+    /// Bounds the requests of each client.
+    RateLimit {
+        /// What is counted by: `client_ip`, `header:NAME`, `cookie:NAME` or `query:NAME`.
+        key: String = "client_ip".to_owned(),
+        /// How many, such as `100/s`. Required.
+        rate: Rate,
+        /// How many at once, beyond the rate.
+        burst: Integer<0, 10_000_000>,
+    }
+}
+
+section! {
+    /// Cross-origin requests.
+    Cors {
+        /// The origins that may ask, or `*`. Required.
+        origins: OneOrMany<String>,
+        /// Methods beyond the simple ones.
+        methods: List<Method> = List::of([Method::GET]),
+        /// Request fields that may be sent.
+        headers: List<HeaderName> = List::default(),
+        /// Whether credentials may be sent.
+        credentials: bool = false,
+        /// How long a preflight may be remembered.
+        max_age: Duration = Duration::from_secs(600),
+    }
+}
+
+section! {
+    /// Who may pass.
+    Auth {
+        /// HTTP basic authentication.
+        basic: Basic,
+        /// JSON web tokens.
+        jwt: Jwt,
+        /// Asks another service.
+        forward: Forward,
+    }
+}
+
+section! {
+    /// HTTP basic authentication (RFC 7617).
+    Basic {
+        /// An htpasswd file with bcrypt or argon2 hashes, read again when it changes. Required.
+        users: FilePath,
+        /// The realm that clients are shown.
+        realm: String = "restricted".to_owned(),
+    }
+}
+
+section! {
+    /// JSON web tokens (RFC 7519).
+    Jwt {
+        /// The issuer that is expected.
+        issuer: String,
+        /// The audience that is expected.
+        audience: OneOrMany<String>,
+        /// The file with the issuer's keys (JWKS).
+        jwks: FilePath,
+    }
+}
+
+section! {
+    /// Asks another service.
+    Forward {
+        /// Its address. Required.
+        url: Url,
+        /// Fields of its answer that are passed on.
+        headers: List<HeaderName> = List::default(),
+    }
+}
+
+section! {
+    /// Changes path and host before the request is sent.
+    Rewrite {
+        /// The new path; the query stays.
+        path: String,
+        /// In place of the prefix that matched.
+        path_prefix: String,
+        /// The new host.
+        host: http::HeaderValue,
+    }
+}
+
+section! {
+    /// Changes header fields.
+    HeaderRules {
+        /// Replaces fields.
+        set: Named<String> = Named::default(),
+        /// Adds values to fields.
+        add: Named<String> = Named::default(),
+        /// Removes fields.
+        remove: OneOrMany<HeaderName>,
+    }
+}
+
+section! {
+    /// Sends a copy of a share of the requests elsewhere.
+    Mirror {
+        /// The upstream. Required.
+        upstream: String,
+        /// The share of requests that are copied.
+        share: Share = Share(1.0),
+    }
+}
+
+section! {
+    /// Keeps answers.
+    Cache {
+        /// How much is kept.
+        max_bytes: Size = Size(256 * 1024 * 1024),
+        /// How long: `respect` follows the answer's own fields, a duration holds for all.
+        ttl: String = "respect".to_owned(),
+    }
+}
+
+words! {
+    /// A content coding.
+    Algorithm {
+        /// Zstandard.
+        Zstd = "zstd",
+        /// Brotli.
+        Brotli = "br",
+        /// Gzip.
+        Gzip = "gzip",
+    }
+}
+
+section! {
+    /// Compresses answers.
+    Compress {
+        /// The codings, in order of preference.
+        algorithms: List<Algorithm> = List::of([Algorithm::Zstd, Algorithm::Brotli, Algorithm::Gzip]),
+        /// The smallest body that is compressed, where its length is known.
+        min_bytes: Size = Size(1024),
+        /// Media types that are compressed.
+        types: List<String> = List::of(COMPRESSED.map(str::to_owned)),
+    }
+}
+
+/// The media types that are compressed unless others are written.
+const COMPRESSED: [&str; 8] = [
+    "text/*",
+    "application/json",
+    "application/javascript",
+    "application/xml",
+    "application/problem+json",
+    "application/wasm",
+    "image/svg+xml",
+    "font/ttf",
+];
