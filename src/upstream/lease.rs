@@ -1,0 +1,91 @@
+//! A lease: one request's hold on one backend. However the request ends, the hold ends with it.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backend::{Backend, BackendId};
+use super::pool::Pool;
+use super::state::Failure;
+use crate::base::clock::Moment;
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ask<'a> {
+    /// The hash of its key, where the upstream balances by hash; without one any backend will do.
+    pub hash: Option<u64>,
+    /// Backends that it has tried already.
+    pub tried: &'a [BackendId],
+    /// The value of its sticky cookie, as it came.
+    pub sticky: Option<&'a str>,
+}
+
+/// Why there is no backend for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoBackend {
+    /// There are backends, and none is usable.
+    #[error("none of the {backends} backends is usable")]
+    NoneHealthy {
+        /// How many there are.
+        backends: usize,
+    },
+    /// Every usable backend has been tried for this request.
+    #[error("every usable backend has been tried")]
+    AllTried,
+    /// The upstream has no backend at all: none was discovered.
+    #[error("there is no backend")]
+    Empty,
+}
+
+/// One request's hold on one backend, counted as in flight until it is dropped.
+#[derive(Debug)]
+pub struct Lease {
+    pool: Arc<Pool>,
+    backend: Arc<Backend>,
+    begun: Moment,
+}
+
+impl Lease {
+    /// Takes over one count of `backend`'s requests in flight.
+    pub(super) fn new(pool: Arc<Pool>, backend: Arc<Backend>, begun: Moment) -> Self {
+        backend.count_request();
+        Self { pool, backend, begun }
+    }
+
+    /// The backend that is held.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+
+    /// When the lease began.
+    #[must_use]
+    pub fn begun(&self) -> Moment {
+        self.begun
+    }
+
+    /// The backend answered, `latency_to_first_byte` after the request was sent to it. A 4xx or a 500 is an answer; a
+    /// 502, 503 or 504 is a failure.
+    pub fn succeeded(&mut self, latency_to_first_byte: Duration) {
+        self.pool.request_succeeded(&self.backend, latency_to_first_byte);
+    }
+
+    /// The backend failed this request, for the cause `why`, in words an operator understands.
+    pub fn failed(&mut self, kind: Failure, why: &str) {
+        self.pool.request_failed(&self.backend, kind, why);
+    }
+}
+
+impl Deref for Lease {
+    type Target = Backend;
+
+    fn deref(&self) -> &Backend {
+        &self.backend
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.pool.release(&self.backend);
+    }
+}

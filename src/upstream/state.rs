@@ -1,0 +1,643 @@
+//! The health of one backend: THE state machine. Probes, ejections, slow start and drain all move it, and it can always
+//! say since when a backend is in its state, and why, in words for the operator.
+//!
+//! Pure: events and moments in, transitions out. Two layers keep the truth apart from the operator's wish: the *course*
+//! (probing, healthy, unhealthy, ejected, slow start) follows what was observed and goes on while a backend is drained;
+//! the *drain* lies over it, so that a resumed backend returns to the state that its probes have earned.
+//!
+//! ```text
+//!              good probe                      rise good probes
+//!   probing ──────────────▶ (slow start) ◀──────────────────────── unhealthy
+//!      │                         │ time                                ▲
+//!      │ failed probe            ▼           fall failed probes        │
+//!      └────────────▶ … ◀──── healthy ─────────────────────────────────┤
+//!                                │ ▲                                   │
+//!             errors in a row    ▼ │ time, or rise good probes         │ fall failed probes
+//!                              ejected ────────────────────────────────┘
+//! ```
+//! Whether an ejection is allowed is the pool's to say (`outlier`), when to probe again the prober's, when a tick is due
+//! the pool's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{outlier, slow_start};
+use crate::base::clock::Moment;
+use crate::config::plan::{self, Outlier, Probe, Start};
+
+/// What an operator sees a backend in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It never had a verdict of a probe, and may not be used before.
+    Probing,
+    /// It is used.
+    Healthy,
+    /// Its probes failed.
+    Unhealthy,
+    /// Requests to it failed; for a while it gets none.
+    Ejected,
+    /// It is used with a rising part of its weight.
+    SlowStart,
+    /// It gets no new request; some are still in flight.
+    Draining,
+    /// It gets no new request, and none is in flight.
+    Drained,
+}
+
+impl State {
+    /// The word for it in the status, the log and the metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Probing => "probing",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+            Self::Ejected => "ejected",
+            Self::SlowStart => "slow_start",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+        }
+    }
+
+    /// Whether a backend in this state gets requests.
+    #[must_use]
+    pub const fn usable(self) -> bool {
+        matches!(self, Self::Healthy | Self::SlowStart)
+    }
+}
+
+/// What moves a backend from state to state, taken from its upstream's plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// How probes are judged; none where backends are not probed.
+    pub probes: Option<ProbePolicy>,
+    /// When failures of requests eject; none where they never do.
+    pub outlier: Option<Outlier>,
+    /// How long a backend that comes (back) into use is ramped up.
+    pub slow_start: Duration,
+}
+
+/// How probes are judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProbePolicy {
+    /// Failures in a row that take a backend out.
+    pub fall: u32,
+    /// Successes in a row that bring it back.
+    pub rise: u32,
+    /// Between two probes in a settled state.
+    pub interval: Duration,
+    /// Between two probes while between two states.
+    pub fast_interval: Duration,
+    /// Whether a backend is used before its first good probe.
+    pub start: Start,
+    /// Whether a good probe shows that the application answers (http, grpc), not its port alone (tcp).
+    pub asks_application: bool,
+}
+
+impl Policy {
+    /// The policy of an upstream.
+    #[must_use]
+    pub fn of(upstream: &plan::Upstream) -> Self {
+        let probes = upstream.health_check.as_deref().map(|check| ProbePolicy {
+            fall: check.fall.max(1),
+            rise: check.rise.max(1),
+            interval: check.interval,
+            fast_interval: check.fast_interval.min(check.interval),
+            start: check.start,
+            asks_application: !matches!(check.probe, Probe::Tcp),
+        });
+        Self { probes, outlier: upstream.outlier, slow_start: upstream.slow_start }
+    }
+}
+
+/// What happened to a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A probe was good.
+    ProbeGood,
+    /// A probe failed, for this cause.
+    ProbeFailed(&'a str),
+    /// Probes were turned off: a verdict of theirs binds no longer.
+    ProbesEnded,
+    /// A request was answered; a 4xx or a 500 is an answer.
+    RequestSucceeded,
+    /// A request failed, for the cause `why`.
+    RequestFailed {
+        /// In what way.
+        failure: Failure,
+        /// The cause.
+        why: &'a str,
+        /// Whether the pool allows an ejection now.
+        may_eject: bool,
+    },
+    /// The pool frees an ejected backend before its time, because fewer backends may be ejected than before.
+    Pardoned,
+    /// The operator drains it, while this many requests are in flight.
+    Drain {
+        /// Requests in flight.
+        in_flight: u32,
+    },
+    /// The operator takes it back into use.
+    Resume,
+    /// Its last request in flight has ended.
+    Idle,
+    /// It is no longer a member of the upstream; this many requests are still in flight.
+    Left {
+        /// Requests in flight.
+        in_flight: u32,
+    },
+    /// It is a member again, before its last request had ended.
+    Rejoined,
+    /// Time has passed.
+    Tick,
+}
+
+/// In what way a request failed at a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Failure {
+    /// No connection came about.
+    Connect,
+    /// It answered 502, 503 or 504, broke its answer off, or sent none in time.
+    Gateway,
+}
+
+/// A change of state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// The state before.
+    pub from: State,
+    /// The state after.
+    pub to: State,
+    /// Why, in words for the operator.
+    pub why: Arc<str>,
+    /// When.
+    pub at: Moment,
+}
+
+/// How a backend joins its upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// Together with all others, when the upstream starts.
+    AtStart,
+    /// To an upstream that already runs.
+    Later,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    Probing,
+    Healthy,
+    Unhealthy,
+    Ejected { until: Moment, failure: Failure },
+    SlowStart { until: Moment },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Drain {
+    None,
+    Draining,
+    Drained,
+}
+
+/// A state with its since and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Standing<T> {
+    state: T,
+    since: Moment,
+    // How long it was in this state before this process's clock was started.
+    carried: Duration,
+    why: Arc<str>,
+}
+
+impl<T> Standing<T> {
+    fn new(state: T, since: Moment, why: impl Into<Arc<str>>) -> Self {
+        Self { state, since, carried: Duration::ZERO, why: why.into() }
+    }
+}
+
+/// The health of one backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    course: Standing<Course>,
+    drain: Standing<Drain>,
+    left: bool,
+    good_in_row: u32,
+    failed_in_row: u32,
+    errors_in_row: u32,
+    connects_only: bool,
+    ejections: u32,
+    returned: Moment,
+}
+
+impl Health {
+    /// A backend that joins its upstream at `now`.
+    #[must_use]
+    pub fn new(policy: &Policy, entry: Entry, now: Moment) -> Self {
+        let (course, why) = match policy.probes {
+            Some(ProbePolicy { start: Start::Probe, .. }) => (Course::Probing, "waiting for its first probe"),
+            Some(_) => (Course::Healthy, "used before its first probe (start: healthy)"),
+            None => (Course::Healthy, "not probed (health_check: none)"),
+        };
+        let course = match (course, entry) {
+            (Course::Healthy, Entry::Later) if !policy.slow_start.is_zero() => {
+                Course::SlowStart { until: now + policy.slow_start }
+            }
+            (course, _) => course,
+        };
+        Self {
+            course: Standing::new(course, now, why),
+            drain: Standing::new(Drain::None, now, ""),
+            left: false,
+            good_in_row: 0,
+            failed_in_row: 0,
+            errors_in_row: 0,
+            connects_only: true,
+            ejections: 0,
+            returned: now,
+        }
+    }
+
+    /// The state an operator sees.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match (self.drain.state, self.course.state) {
+            (Drain::Draining, _) => State::Draining,
+            (Drain::Drained, _) => State::Drained,
+            (Drain::None, Course::Probing) => State::Probing,
+            (Drain::None, Course::Healthy) => State::Healthy,
+            (Drain::None, Course::Unhealthy) => State::Unhealthy,
+            (Drain::None, Course::Ejected { .. }) => State::Ejected,
+            (Drain::None, Course::SlowStart { .. }) => State::SlowStart,
+        }
+    }
+
+    /// Since when it is in its state.
+    #[must_use]
+    pub fn since(&self) -> Moment {
+        if self.drain.state == Drain::None { self.course.since } else { self.drain.since }
+    }
+
+    /// How long it was in its state already when this process's clock was started; zero unless it was carried over.
+    #[must_use]
+    pub fn carried(&self) -> Duration {
+        if self.drain.state == Drain::None { self.course.carried } else { self.drain.carried }
+    }
+
+    /// Why it is in its state, in words for the operator.
+    #[must_use]
+    pub fn why(&self) -> &Arc<str> {
+        if self.drain.state == Drain::None { &self.course.why } else { &self.drain.why }
+    }
+
+    /// Whether it gets requests.
+    #[must_use]
+    pub fn usable(&self) -> bool {
+        self.state().usable()
+    }
+
+    /// Whether it may get requests when no backend is usable and the upstream fails open: it is not drained.
+    #[must_use]
+    pub fn open(&self) -> bool {
+        self.drain.state == Drain::None
+    }
+
+    /// Whether it is ejected, drained or not. A backend that has left counts for nothing any more.
+    #[must_use]
+    pub fn ejected(&self) -> bool {
+        !self.left && matches!(self.course.state, Course::Ejected { .. })
+    }
+
+    /// When its ejection ends at the latest.
+    #[must_use]
+    pub fn ejected_until(&self) -> Option<Moment> {
+        match self.course.state {
+            Course::Ejected { until, .. } => Some(until),
+            _ => None,
+        }
+    }
+
+    /// Whether a request's success would change anything: errors are being counted.
+    #[must_use]
+    pub fn blemished(&self) -> bool {
+        self.errors_in_row > 0
+    }
+
+    /// The share of its weight (0.1 to 1.0) that it has at `now`: less than the whole in slow start only.
+    #[must_use]
+    pub fn share(&self, policy: &Policy, now: Moment) -> f64 {
+        match self.course.state {
+            Course::SlowStart { until } => slow_start::share(until, policy.slow_start, now),
+            _ => 1.0,
+        }
+    }
+
+    /// When time alone will next change something about it: the end of an ejection, the next step or the end of a slow
+    /// start.
+    #[must_use]
+    pub fn wakes_at(&self, policy: &Policy, now: Moment) -> Option<Moment> {
+        match self.course.state {
+            Course::Ejected { until, .. } => Some(until),
+            Course::SlowStart { until } => Some(until.min(now + policy.slow_start / slow_start::STEPS)),
+            _ => None,
+        }
+    }
+
+    /// How long after a probe the next one is due: the fast interval while the backend is between two states, the plain
+    /// one otherwise; none where backends are not probed. Drained backends are probed too, so that their state is true
+    /// when they are resumed.
+    #[must_use]
+    pub fn next_probe_after(&self, policy: &Policy) -> Option<Duration> {
+        let probes = policy.probes.as_ref()?;
+        let between = match self.course.state {
+            Course::Probing => true,
+            Course::Healthy | Course::SlowStart { .. } => self.failed_in_row > 0,
+            Course::Unhealthy => self.good_in_row > 0,
+            Course::Ejected { failure, .. } => self.failed_in_row > 0 || frees(probes, failure),
+        };
+        Some(if between { probes.fast_interval } else { probes.interval })
+    }
+
+    /// Takes in an event at `now`. Returns the change of the state that an operator sees, if there is one.
+    pub fn apply(&mut self, policy: &Policy, event: Event<'_>, now: Moment) -> Option<Transition> {
+        let from = self.state();
+        match event {
+            Event::ProbeGood => self.probe_good(policy, now),
+            Event::ProbeFailed(cause) => self.probe_failed(policy, cause, now),
+            Event::ProbesEnded => self.probes_ended(policy, now),
+            Event::RequestSucceeded => self.errors_in_row = 0,
+            Event::RequestFailed { failure, why, may_eject } => {
+                self.request_failed(policy, failure, why, may_eject, now);
+            }
+            Event::Pardoned => self.pardoned(policy, now),
+            Event::Drain { in_flight } => self.withdraw(in_flight, "drained by the operator", now),
+            Event::Resume => self.resume(policy, "resumed by the operator", now),
+            Event::Idle => self.idle(now),
+            Event::Left { in_flight } => self.leave(in_flight, now),
+            Event::Rejoined => self.rejoin(policy, now),
+            Event::Tick => self.tick(policy, now),
+        }
+        let to = self.state();
+        (from != to).then(|| Transition { from, to, why: Arc::clone(self.why()), at: now })
+    }
+
+    fn probe_good(&mut self, policy: &Policy, now: Moment) {
+        let Some(probes) = &policy.probes else { return };
+        self.failed_in_row = 0;
+        self.good_in_row = self.good_in_row.saturating_add(1);
+        let enough = self.good_in_row >= probes.rise;
+        match self.course.state {
+            Course::Probing => self.come_up(policy, "its first probe was good".into(), now),
+            Course::Unhealthy if enough => self.come_up(policy, good_in_row(self.good_in_row), now),
+            Course::Ejected { failure, .. } if enough && frees(probes, failure) => {
+                self.come_up(policy, good_in_row(self.good_in_row), now);
+            }
+            _ => {}
+        }
+    }
+
+    fn probe_failed(&mut self, policy: &Policy, cause: &str, now: Moment) {
+        let Some(probes) = &policy.probes else { return };
+        self.good_in_row = 0;
+        self.failed_in_row = self.failed_in_row.saturating_add(1);
+        match self.course.state {
+            Course::Probing => self.go_down(format!("its first probe failed: {cause}"), now),
+            Course::Unhealthy => self.course.why = probes_failed(self.failed_in_row, cause).into(),
+            _ if self.failed_in_row >= probes.fall => self.go_down(probes_failed(self.failed_in_row, cause), now),
+            _ => {}
+        }
+    }
+
+    fn probes_ended(&mut self, policy: &Policy, now: Moment) {
+        self.good_in_row = 0;
+        self.failed_in_row = 0;
+        if matches!(self.course.state, Course::Probing | Course::Unhealthy) {
+            self.come_up(policy, "not probed any more (health_check: none)".into(), now);
+        }
+    }
+
+    fn request_failed(&mut self, policy: &Policy, failure: Failure, why: &str, may_eject: bool, now: Moment) {
+        let Some(outlier) = &policy.outlier else { return };
+        // Late failures of requests that were in flight when it went out tell nothing new.
+        if !matches!(self.course.state, Course::Healthy | Course::SlowStart { .. }) {
+            return;
+        }
+        self.connects_only = failure == Failure::Connect && (self.errors_in_row == 0 || self.connects_only);
+        self.errors_in_row = self.errors_in_row.saturating_add(1);
+        if may_eject && self.errors_in_row >= outlier.consecutive_errors.max(1) {
+            self.eject(outlier, why, now);
+        }
+    }
+
+    fn eject(&mut self, outlier: &Outlier, why: &str, now: Moment) {
+        self.ejections = outlier::remembered(self.ejections, self.returned, now).saturating_add(1);
+        let length = outlier::ejection_length(outlier, self.ejections);
+        let failure = if self.connects_only { Failure::Connect } else { Failure::Gateway };
+        let what = if self.connects_only { "connects failed" } else { "requests failed" };
+        let text = format!("{} {what} in a row, the last: {why}; ejected for {}", self.errors_in_row, Span(length));
+        self.course = Standing::new(Course::Ejected { until: now + length, failure }, now, text);
+        self.errors_in_row = 0;
+        self.good_in_row = 0;
+    }
+
+    fn pardoned(&mut self, policy: &Policy, now: Moment) {
+        if matches!(self.course.state, Course::Ejected { .. }) {
+            self.come_up(policy, "its ejection was ended, because fewer backends may be ejected now".into(), now);
+        }
+    }
+
+    fn withdraw(&mut self, in_flight: u32, why: &str, now: Moment) {
+        if self.drain.state != Drain::None {
+            return;
+        }
+        let state = if in_flight == 0 { Drain::Drained } else { Drain::Draining };
+        self.drain = Standing::new(state, now, why);
+    }
+
+    fn idle(&mut self, now: Moment) {
+        if self.drain.state == Drain::Draining {
+            self.drain = Standing::new(Drain::Drained, now, Arc::clone(&self.drain.why));
+        }
+    }
+
+    fn resume(&mut self, policy: &Policy, why: &str, now: Moment) {
+        if self.drain.state == Drain::None || self.left {
+            return;
+        }
+        self.drain = Standing::new(Drain::None, now, "");
+        if matches!(self.course.state, Course::Healthy | Course::SlowStart { .. }) {
+            self.come_up(policy, why.into(), now);
+        }
+    }
+
+    fn leave(&mut self, in_flight: u32, now: Moment) {
+        self.drain = Standing::new(Drain::None, now, "");
+        self.withdraw(in_flight, "no longer a backend of this upstream", now);
+        self.left = true;
+    }
+
+    fn rejoin(&mut self, policy: &Policy, now: Moment) {
+        if self.left {
+            self.left = false;
+            self.resume(policy, "a backend of this upstream again", now);
+        }
+    }
+
+    fn tick(&mut self, policy: &Policy, now: Moment) {
+        match self.course.state {
+            Course::Ejected { until, .. } if now >= until => {
+                let length = Span(until.since(self.course.since));
+                self.come_up(policy, format!("its ejection of {length} is over"), now);
+            }
+            Course::SlowStart { until } if now >= until => {
+                let text = format!("its slow start of {} is over", Span(until.since(self.course.since)));
+                self.course = Standing::new(Course::Healthy, now, text);
+            }
+            _ => {}
+        }
+    }
+
+    fn come_up(&mut self, policy: &Policy, why: String, now: Moment) {
+        if matches!(self.course.state, Course::Ejected { .. }) {
+            self.returned = now;
+        }
+        self.errors_in_row = 0;
+        let course = if policy.slow_start.is_zero() {
+            Course::Healthy
+        } else {
+            Course::SlowStart { until: now + policy.slow_start }
+        };
+        self.course = Standing::new(course, now, why);
+    }
+
+    fn go_down(&mut self, why: String, now: Moment) {
+        if matches!(self.course.state, Course::Ejected { .. }) {
+            self.returned = now;
+        }
+        self.errors_in_row = 0;
+        self.course = Standing::new(Course::Unhealthy, now, why);
+    }
+}
+
+/// The health of one backend on its way to another process: ages and remainders in place of moments, for each process
+/// has its own clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    course: CourseSnapshot,
+    course_age: Duration,
+    course_why: String,
+    drain: Drain,
+    drain_age: Duration,
+    drain_why: String,
+    good_in_row: u32,
+    failed_in_row: u32,
+    errors_in_row: u32,
+    connects_only: bool,
+    ejections: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum CourseSnapshot {
+    Probing,
+    Healthy,
+    Unhealthy,
+    Ejected { remaining: Duration, failure: Failure },
+    SlowStart { remaining: Duration },
+}
+
+impl Health {
+    /// What another process needs to go on where this one stands at `now`.
+    #[must_use]
+    pub fn snapshot(&self, now: Moment) -> Snapshot {
+        Snapshot {
+            course: match self.course.state {
+                Course::Probing => CourseSnapshot::Probing,
+                Course::Healthy => CourseSnapshot::Healthy,
+                Course::Unhealthy => CourseSnapshot::Unhealthy,
+                Course::Ejected { until, failure } => CourseSnapshot::Ejected { remaining: until.since(now), failure },
+                Course::SlowStart { until } => CourseSnapshot::SlowStart { remaining: until.since(now) },
+            },
+            course_age: self.course.age(now),
+            course_why: self.course.why.to_string(),
+            drain: self.drain.state,
+            drain_age: self.drain.age(now),
+            drain_why: self.drain.why.to_string(),
+            good_in_row: self.good_in_row,
+            failed_in_row: self.failed_in_row,
+            errors_in_row: self.errors_in_row,
+            connects_only: self.connects_only,
+            ejections: outlier::remembered(self.ejections, self.returned, now),
+        }
+    }
+
+    /// The health that another process has handed over, as it goes on here from `now`: what was to end in two seconds
+    /// there, ends in two seconds here.
+    #[must_use]
+    pub fn restore(snapshot: &Snapshot, now: Moment) -> Self {
+        let course = match snapshot.course {
+            CourseSnapshot::Probing => Course::Probing,
+            CourseSnapshot::Healthy => Course::Healthy,
+            CourseSnapshot::Unhealthy => Course::Unhealthy,
+            CourseSnapshot::Ejected { remaining, failure } => Course::Ejected { until: now + remaining, failure },
+            CourseSnapshot::SlowStart { remaining } => Course::SlowStart { until: now + remaining },
+        };
+        Self {
+            course: Standing::carried_over(course, snapshot.course_age, &snapshot.course_why, now),
+            drain: Standing::carried_over(snapshot.drain, snapshot.drain_age, &snapshot.drain_why, now),
+            left: false,
+            good_in_row: snapshot.good_in_row,
+            failed_in_row: snapshot.failed_in_row,
+            errors_in_row: snapshot.errors_in_row,
+            connects_only: snapshot.connects_only,
+            ejections: snapshot.ejections,
+            returned: now,
+        }
+    }
+}
+
+impl<T> Standing<T> {
+    fn age(&self, now: Moment) -> Duration {
+        now.since(self.since) + self.carried
+    }
+
+    fn carried_over(state: T, age: Duration, why: &str, now: Moment) -> Self {
+        let uptime = now.since(Moment::START);
+        let here = uptime.min(age);
+        Self { state, since: Moment::after_start(uptime - here), carried: age - here, why: why.into() }
+    }
+}
+
+/// Whether good probes end an ejection for such failures: any probe shows that a connect works, and only one that asks
+/// the application shows that it answers.
+fn frees(probes: &ProbePolicy, failure: Failure) -> bool {
+    failure == Failure::Connect || probes.asks_application
+}
+
+fn good_in_row(count: u32) -> String {
+    if count == 1 { "a probe was good".into() } else { format!("{count} probes were good in a row") }
+}
+
+fn probes_failed(count: u32, cause: &str) -> String {
+    if count == 1 { format!("a probe failed: {cause}") } else { format!("{count} probes failed in a row: {cause}") }
+}
+
+/// A duration as an operator writes it: `30s`, `1m30s`, `250ms`.
+struct Span(Duration);
+
+impl std::fmt::Display for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (seconds, millis) = (self.0.as_secs(), self.0.subsec_millis());
+        match (seconds / 60, seconds % 60, millis) {
+            (0, 0, millis) => write!(f, "{millis}ms"),
+            (0, seconds, 0) => write!(f, "{seconds}s"),
+            (0, seconds, millis) => write!(f, "{seconds}.{millis:03}s"),
+            (minutes, 0, _) => write!(f, "{minutes}m"),
+            (minutes, seconds, _) => write!(f, "{minutes}m{seconds}s"),
+        }
+    }
+}
