@@ -4,4 +4,5 @@
 
 pub mod base;
 pub mod config;
+pub mod route;
 pub mod telemetry;
