@@ -4,5 +4,6 @@
 
 pub mod base;
 pub mod config;
+pub mod route;
 pub mod telemetry;
 pub mod upstream;
