@@ -1,0 +1,421 @@
+//! The real binary with a configuration of the test's, its admin listener, its logs and its process.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::client::Connection;
+use super::origin::Origin;
+use super::wire::Address;
+use super::{PATIENCE, until};
+
+/// How often a start is tried again because somebody was faster to take a port.
+const STARTS: usize = 5;
+
+/// A directory, files and a configuration: all that a proxy needs to start.
+///
+/// In the configuration, `{NAME}` stands for the address of the origin of that name and `{NAME_port}` for its port, `{listen}`
+/// for the proxy's own address, `{admin}` for the admin listener's, `{dir}` for the test's directory. The top-level sections
+/// `listeners`, `admin`, `access_log` and `server` are added where the test does not write them.
+pub(crate) struct Setup {
+    dir: TempDir,
+    words: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
+    listen: Option<Address>,
+}
+
+impl Setup {
+    /// A setup with these origins.
+    pub(crate) fn new(origins: &[&Origin]) -> Self {
+        let dir = TempDir::with_prefix("roundel-it-").expect("the temporary directory is writable");
+        fs::DirBuilder::new().mode(0o700).create(dir.path().join("run")).expect("the new directory is ours");
+        let mut setup = Self { dir, words: Vec::new(), environment: Vec::new(), listen: None };
+        for origin in origins {
+            setup = setup.word(origin.name(), &origin.address().to_string());
+            if let Address::Inet(address) = origin.address() {
+                setup = setup.word(&format!("{}_port", origin.name()), &address.port().to_string());
+            }
+        }
+        let path = setup.dir.path().display().to_string();
+        setup.word("dir", &path)
+    }
+
+    /// With a word of the test's own.
+    pub(crate) fn word(mut self, name: &str, value: &str) -> Self {
+        self.words.push((format!("{{{name}}}"), value.to_owned()));
+        self
+    }
+
+    /// With a file in the directory.
+    pub(crate) fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
+        fs::write(self.dir.path().join(name), content).expect("the directory is ours");
+        self
+    }
+
+    /// With a variable in the proxy's environment.
+    pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With a unix socket in the directory as `{listen}`.
+    pub(crate) fn listen_unix(mut self) -> Self {
+        self.listen = Some(Address::Unix(self.dir.path().join("http.sock")));
+        self
+    }
+
+    /// With this address as `{listen}`.
+    pub(crate) fn listen_on(mut self, address: &Address) -> Self {
+        self.listen = Some(address.clone());
+        self
+    }
+
+    /// The directory.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts the proxy and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it ends, or is not ready within [`PATIENCE`]; with what it wrote to stderr.
+    pub(crate) async fn start(self, yaml: &str) -> Proxy {
+        let mut proxy = self.launch(yaml);
+        for _ in 1..STARTS {
+            match proxy.ready().await {
+                Ok(()) => return proxy,
+                Err(why) if why.contains("in use") => {
+                    let Proxy { setup, process, .. } = proxy;
+                    drop(process);
+                    proxy = setup.launch(yaml);
+                }
+                Err(why) => panic!("{why}"),
+            }
+        }
+        panic!("no start in {STARTS} tries found its ports free");
+    }
+
+    /// Starts the proxy and waits for nothing.
+    pub(crate) fn launch(self, yaml: &str) -> Proxy {
+        let listen = self.listen.clone().unwrap_or_else(free_address);
+        let admin = self.admin();
+        let config = self.write_for(yaml, &listen, &admin);
+        let child = command()
+            .arg("-c")
+            .arg(&config)
+            .env("RUNTIME_DIRECTORY", self.dir.path().join("run"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("cargo has built the binary");
+        Proxy::new(self, child, config, listen, admin)
+    }
+
+    /// Writes the configuration without starting anything, and returns its path.
+    pub(crate) fn write(&self, yaml: &str) -> PathBuf {
+        self.write_for(yaml, &self.listen.clone().unwrap_or_else(free_address), &self.admin())
+    }
+
+    fn write_for(&self, yaml: &str, listen: &Address, admin: &Address) -> PathBuf {
+        let config = self.dir.path().join("roundel.yaml");
+        fs::write(&config, self.text(yaml, listen, admin)).expect("the directory is ours");
+        config
+    }
+
+    // A socket in the test's own directory: there is no port that somebody else could take.
+    fn admin(&self) -> Address {
+        Address::Unix(self.dir.path().join("admin-test.sock"))
+    }
+
+    fn text(&self, yaml: &str, listen: &Address, admin: &Address) -> String {
+        let mut text = yaml.to_owned();
+        for (section, default) in [
+            ("listeners", "listeners: [{ address: \"{listen}\" }]"),
+            ("admin", "admin: { address: \"{admin}\" }"),
+            ("access_log", "access_log: { path: \"{dir}/access.log\" }"),
+            ("server", "server: { threads: 2 }"),
+        ] {
+            if !text.lines().any(|line| line.strip_prefix(section).is_some_and(|rest| rest.starts_with(':'))) {
+                text.push_str(&format!("\n{default}\n"));
+            }
+        }
+        for (word, value) in &self.words {
+            text = text.replace(word, value);
+        }
+        text.replace("{listen}", &listen.to_string()).replace("{admin}", &admin.to_string())
+    }
+}
+
+/// A running proxy; killed when dropped.
+pub(crate) struct Proxy {
+    setup: Setup,
+    process: Process,
+    config: PathBuf,
+    listen: Address,
+    admin: Address,
+    stdout: Arc<Mutex<String>>,
+    stderr: Arc<Mutex<String>>,
+}
+
+impl Proxy {
+    /// A proxy in front of these origins with this configuration (see [`Setup`]), ready.
+    pub(crate) async fn start(origins: &[&Origin], yaml: &str) -> Self {
+        Setup::new(origins).start(yaml).await
+    }
+
+    fn new(setup: Setup, mut child: Child, config: PathBuf, listen: Address, admin: Address) -> Self {
+        let stdout = collect(child.stdout.take());
+        let stderr = collect(child.stderr.take());
+        Self { setup, process: Process(child), config, listen, admin, stdout, stderr }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &Address {
+        &self.listen
+    }
+
+    /// Where its admin listener is.
+    pub(crate) fn admin_address(&self) -> &Address {
+        &self.admin
+    }
+
+    /// The test's directory.
+    pub(crate) fn dir(&self) -> &Path {
+        self.setup.dir()
+    }
+
+    /// Its configuration file.
+    pub(crate) fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Writes the configuration file anew; the proxy is told nothing.
+    pub(crate) fn rewrite_config(&self, yaml: &str) {
+        self.setup.write_for(yaml, &self.listen, &self.admin);
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).expect("a process id fits"));
+        signal::kill(pid, signal).expect("the child has not been waited for");
+    }
+
+    /// Waits until it is ready, or says why it will not be.
+    pub(crate) async fn ready(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.exited() {
+                return Err(format!(
+                    "the proxy ended before it was ready ({status}):\n{}",
+                    self.settled_stderr().await
+                ));
+            }
+            if matches!(self.try_admin("GET", "/readyz").await, Some((200, _))) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("the proxy was not ready within {PATIENCE:?}:\n{}", self.stderr()));
+            }
+            sleep(super::Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Panics
+    /// If it does not within [`PATIENCE`].
+    pub(crate) async fn wait_exit(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.exited() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the proxy did not end within {PATIENCE:?}:\n{}", self.stderr());
+            sleep(super::Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Whether, and how, it has ended.
+    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+        self.process.0.try_wait().expect("the child is ours to wait for")
+    }
+
+    /// What it has written to stdout.
+    pub(crate) fn stdout(&self) -> String {
+        self.stdout.lock().expect("the collector does not panic").clone()
+    }
+
+    /// What it has written to stderr.
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.lock().expect("the collector does not panic").clone()
+    }
+
+    /// What it has written to stderr, after its end.
+    pub(crate) async fn settled_stderr(&self) -> String {
+        // The collector holds the only other reference, and drops it at the end of the stream.
+        until("stderr has ended", async || Arc::strong_count(&self.stderr) == 1).await;
+        self.stderr()
+    }
+
+    /// `GET path` of the admin listener: status and text.
+    pub(crate) async fn admin_text(&self, path: &str) -> (u16, String) {
+        let answer = self.try_admin("GET", path).await;
+        answer.unwrap_or_else(|| panic!("the admin listener did not answer GET {path}:\n{}", self.stderr()))
+    }
+
+    /// `GET path` of the admin listener, which must be 200 and JSON.
+    pub(crate) async fn admin(&self, path: &str) -> Value {
+        let (status, text) = self.admin_text(path).await;
+        assert_eq!(status, 200, "GET {path}: {text}");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("GET {path} is no JSON ({error}): {text}"))
+    }
+
+    /// `POST path` of the admin listener: status and text.
+    pub(crate) async fn admin_post(&self, path: &str) -> (u16, String) {
+        let answer = self.try_admin("POST", path).await;
+        answer.unwrap_or_else(|| panic!("the admin listener did not answer POST {path}:\n{}", self.stderr()))
+    }
+
+    async fn try_admin(&self, method: &str, path: &str) -> Option<(u16, String)> {
+        let mut connection = Connection::try_open(&self.admin).await.ok()?;
+        let answer = connection.ask(method, path, "Connection: close\r\n", b"").await.ok()?;
+        Some((answer.status, answer.text()))
+    }
+
+    /// The state of a backend, as the admin API tells it.
+    pub(crate) async fn state(&self, upstream: &str, backend: &Address) -> String {
+        let status = self.admin("/api/v1/status").await;
+        let backends = status["upstreams"].as_array().into_iter().flatten();
+        let found = backends
+            .filter(|entry| entry["name"] == upstream)
+            .flat_map(|entry| entry["backends"].as_array().into_iter().flatten())
+            .find(|entry| entry["address"] == backend.to_string());
+        let found = found.unwrap_or_else(|| panic!("no backend {backend} in {upstream}: {status:#}"));
+        found["state"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until a backend is in a state.
+    pub(crate) async fn until_state(&self, upstream: &str, backend: &Address, state: &str) {
+        until(&format!("{backend} is {state}"), async || self.state(upstream, backend).await == state).await;
+    }
+
+    /// The value of a metric whose line starts with `series` (name and labels as exported); zero where it is absent.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let (status, text) = self.admin_text("/metrics").await;
+        assert_eq!(status, 200, "{text}");
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap_or_else(|_| panic!("no number: {series} {value}")))
+    }
+
+    /// The lines of the access log so far.
+    pub(crate) fn log(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.dir().join("access.log")).unwrap_or_default();
+        // A line that is still being written has no end yet.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("no JSON ({error}): {line}"));
+        whole.lines().map(parse).collect()
+    }
+
+    /// Waits for a line of the access log and returns it.
+    pub(crate) async fn log_line(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut found = None;
+        until(&format!("a line of the access log: {what}"), async || {
+            found = self.log().into_iter().find(&wanted);
+            found.is_some()
+        })
+        .await;
+        found.unwrap_or_default()
+    }
+
+    /// Waits for the line of the access log of this path.
+    pub(crate) async fn log_for(&self, path: &str) -> Value {
+        self.log_line(path, |line| line["path"] == path).await
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        self.proc_status("VmRSS:") * 1_024
+    }
+
+    /// Threads.
+    pub(crate) fn threads(&self) -> u64 {
+        self.proc_status("Threads:")
+    }
+
+    /// Open files.
+    pub(crate) fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+    }
+
+    fn proc_status(&self, key: &str) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// A child that does not outlive its test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only where the child is gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a command of the binary to its end.
+///
+/// # Panics
+/// If it does not end within [`PATIENCE`].
+pub(crate) async fn roundel(arguments: &[&str]) -> Output {
+    let mut command = tokio::process::Command::from(command());
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let ended = timeout(PATIENCE, command.output()).await;
+    ended.unwrap_or_else(|_| panic!("roundel {arguments:?} did not end")).expect("cargo has built the binary")
+}
+
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_roundel"));
+    // What the machine's user has set must not decide a test.
+    for name in ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "RUST_LOG", "NO_COLOR"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// An address that was free a moment ago; a start that finds it taken is tried again.
+fn free_address() -> Address {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    listener.local_addr().expect("a bound socket has an address").into()
+}
+
+fn collect(stream: Option<impl Read + Send + 'static>) -> Arc<Mutex<String>> {
+    let text = Arc::new(Mutex::new(String::new()));
+    let (mut stream, into) = (stream.expect("the stream is piped"), Arc::clone(&text));
+    thread::spawn(move || {
+        let mut buffer = [0; 4_096];
+        while let Ok(read @ 1..) = stream.read(&mut buffer) {
+            into.lock().expect("no reader panics").push_str(&String::from_utf8_lossy(&buffer[..read]));
+        }
+    });
+    text
+}
