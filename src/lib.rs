@@ -2,8 +2,9 @@
 //!
 //! The floors, in reading order; a file imports only from floors below its own (`tests/architecture.rs` holds this).
 
-pub mod base;
-pub mod config;
+pub mod edge;
 pub mod route;
-pub mod telemetry;
 pub mod upstream;
+pub mod telemetry;
+pub mod config;
+pub mod base;

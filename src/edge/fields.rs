@@ -1,0 +1,95 @@
+//! The fields of a head as slices of the bytes the client sent: nothing is copied, joined, lowered or sorted.
+
+use std::ops::Range;
+
+use crate::base::request::Fields;
+
+/// A part of the buffer, in 8 bytes: heads are limited to less than 4 GiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    /// `HeadParser` bounds every head by `u32::MAX`, so that no offset is cut.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)]
+    pub(super) const fn new(start: usize, end: usize) -> Self {
+        Self { start: start as u32, end: end as u32 }
+    }
+
+    #[inline]
+    pub(super) const fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    /// The bytes of `buffer` that it names.
+    #[inline]
+    pub(super) fn of(self, buffer: &[u8]) -> &[u8] {
+        &buffer[self.range()]
+    }
+}
+
+/// Where one field's name and value stand in the buffer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FieldSpan {
+    pub(super) name: Span,
+    pub(super) value: Span,
+}
+
+/// The fields of a head, in the order and the letters of the wire.
+#[derive(Clone, Copy)]
+pub struct HeadFields<'b> {
+    pub(super) buffer: &'b [u8],
+    pub(super) spans: &'b [FieldSpan],
+}
+
+impl<'b> HeadFields<'b> {
+    /// How many field lines there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// Every field line as name and value, without the white space around the value.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'b str, &'b [u8])> + use<'b> {
+        let buffer = self.buffer;
+        self.spans.iter().map(move |span| (super::grammar::ascii(span.name.of(buffer)), span.value.of(buffer)))
+    }
+
+    /// The values of the field `name`, in order; names are compared without regard to case (RFC 9110, 5.1).
+    pub fn all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'b [u8]> + use<'b, 'n> {
+        let buffer = self.buffer;
+        let named = move |span: &&FieldSpan| span.name.of(buffer).eq_ignore_ascii_case(name.as_bytes());
+        self.spans.iter().filter(named).map(move |span| span.value.of(buffer))
+    }
+
+    /// The first value of the field `name`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&'b [u8]> {
+        self.all(name).next()
+    }
+}
+
+impl Fields for HeadFields<'_> {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        Self::get(self, name)
+    }
+
+    fn each(&self, name: &str, visit: &mut dyn FnMut(&[u8])) {
+        self.all(name).for_each(visit);
+    }
+}
+
+impl std::fmt::Debug for HeadFields<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value)))).finish()
+    }
+}

@@ -1,0 +1,256 @@
+//! Where a body ends, and whether its framing keeps to the grammar (RFC 9112, 6 and 7.1).
+//!
+//! [`BodyCheck`] looks at the wire bytes as they pass, in pieces of any size, and changes nothing: the bytes go on as they
+//! came. The data of a body is skipped without a look; only chunk lines and trailers are read byte by byte.
+
+use super::grammar::{self, QUOTED, TOKEN, VALUE};
+use super::refusal::Refusal;
+use super::trailer::Trailer;
+
+/// Bytes of a chunk line without its CRLF.
+const MAX_CHUNK_LINE: u16 = 256;
+/// Bytes of all chunk extensions of a body: they carry nothing that is passed on in good faith.
+const MAX_EXTENSIONS: u16 = 16 * 1024;
+/// Hex digits of a chunk size.
+const MAX_SIZE_DIGITS: u8 = 16;
+
+/// How the end of a body is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// There is no body.
+    None,
+    /// The body has this many bytes.
+    Length(u64),
+    /// The body comes in chunks (RFC 9112, 7.1).
+    Chunked,
+}
+
+/// What one call of [`BodyCheck::advance`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// How many of the given bytes belong to this body; the rest are the next message's.
+    pub taken: usize,
+    /// Whether the body has ended.
+    pub ended: bool,
+}
+
+/// Follows one body over the wire.
+#[derive(Debug)]
+pub struct BodyCheck {
+    state: State,
+    decoded: u64,
+    /// Bytes of the chunk line so far.
+    line: u16,
+    /// Bytes of all chunk extensions so far.
+    extensions: u16,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Ended,
+    Refused(Refusal),
+    /// So many bytes of a body with a length.
+    Sized(u64),
+    /// A digit of the chunk size, after so many, or what may follow it.
+    Size {
+        size: u64,
+        digits: u8,
+    },
+    /// In the extensions of a chunk of this size.
+    Extension(Extension, u64),
+    /// The LF of a chunk line.
+    SizeLf(u64),
+    /// So many bytes of a chunk's data.
+    Data(u64),
+    DataCr,
+    DataLf,
+    /// The trailer section after the last chunk.
+    Trailer(Trailer),
+}
+
+/// What comes next in `*( ";" token [ "=" ( token / quoted-string ) ] )` (RFC 9112, 7.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extension {
+    NameStart,
+    Name,
+    ValueStart,
+    Value,
+    Quoted,
+    Escaped,
+    AfterQuoted,
+}
+
+impl BodyCheck {
+    /// A check at the start of a body.
+    #[must_use]
+    pub const fn new(framing: Framing) -> Self {
+        let state = match framing {
+            Framing::None | Framing::Length(0) => State::Ended,
+            Framing::Length(length) => State::Sized(length),
+            Framing::Chunked => State::Size { size: 0, digits: 0 },
+        };
+        Self { state, decoded: 0, line: 0, extensions: 0 }
+    }
+
+    /// Whether the body has ended.
+    #[must_use]
+    pub const fn ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    /// Bytes of content so far, without chunk lines and trailers.
+    #[must_use]
+    pub const fn decoded(&self) -> u64 {
+        self.decoded
+    }
+
+    /// Takes the next wire bytes, up to the end of the body. Bytes of a body that is refused later in the same call count as not
+    /// taken: do not pass them on.
+    ///
+    /// # Errors
+    /// A refusal (400) where the bytes break the grammar or a bound; every later call gives it again.
+    pub fn advance(&mut self, bytes: &[u8]) -> Result<Progress, Refusal> {
+        let mut taken = 0;
+        while let Some(&byte) = bytes.get(taken) {
+            taken += match self.state {
+                State::Ended => break,
+                State::Sized(left) => self.skip(&bytes[taken..], left, State::Sized, State::Ended),
+                State::Data(left) => self.skip(&bytes[taken..], left, State::Data, State::DataCr),
+                state => match self.step(state, byte) {
+                    Ok(next) => {
+                        self.state = next;
+                        1
+                    }
+                    Err(refusal) => {
+                        self.state = State::Refused(refusal);
+                        return Err(refusal);
+                    }
+                },
+            };
+        }
+        Ok(Progress { taken, ended: self.ended() })
+    }
+
+    /// Passes over up to `left` bytes of content, and moves on to `more(left)` or to `done`. At least one byte is passed over.
+    fn skip(&mut self, bytes: &[u8], left: u64, more: fn(u64) -> State, done: State) -> usize {
+        let skipped = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+        self.decoded = self.decoded.saturating_add(skipped as u64);
+        self.state = match left - skipped as u64 {
+            0 => done,
+            left => more(left),
+        };
+        skipped
+    }
+
+    fn step(&mut self, state: State, byte: u8) -> Result<State, Refusal> {
+        match state {
+            State::Size { size, digits } => {
+                self.count_line(byte)?;
+                self.size(size, digits, byte)
+            }
+            State::Extension(extension, size) => {
+                self.count_line(byte)?;
+                self.count_extension(byte)?;
+                extended(extension, size, byte)
+            }
+            State::SizeLf(_) | State::DataLf if byte != b'\n' => Err(bare_cr()),
+            State::SizeLf(0) => Ok(State::Trailer(Trailer::default())),
+            State::SizeLf(size) => Ok(State::Data(size)),
+            State::DataCr if byte != b'\r' => Err(Refusal::malformed(
+                "a chunk's data is not followed by CRLF: it is longer than its size, or its size is wrong",
+                "RFC 9112, 7.1",
+            )),
+            State::DataCr => Ok(State::DataLf),
+            State::DataLf => {
+                self.line = 0;
+                Ok(State::Size { size: 0, digits: 0 })
+            }
+            State::Trailer(mut trailer) => match trailer.step(byte)? {
+                true => Ok(State::Ended),
+                false => Ok(State::Trailer(trailer)),
+            },
+            State::Refused(refusal) => Err(refusal),
+            State::Ended | State::Sized(_) | State::Data(_) => Ok(state),
+        }
+    }
+
+    /// `1*HEXDIG`, and then the line end or an extension.
+    fn size(&mut self, size: u64, digits: u8, byte: u8) -> Result<State, Refusal> {
+        const RULE: &str = "RFC 9112, 7.1";
+        match byte {
+            b';' if digits > 0 => {
+                self.count_extension(byte)?;
+                Ok(State::Extension(Extension::NameStart, size))
+            }
+            b'\r' if digits > 0 => Ok(State::SizeLf(size)),
+            b'\n' => Err(bare_lf()),
+            _ => match (byte as char).to_digit(16) {
+                Some(_) if digits == MAX_SIZE_DIGITS => {
+                    Err(Refusal::malformed("a chunk size has more than 16 digits", RULE))
+                }
+                Some(digit) => {
+                    // 16 digits fill 64 bits, so that nothing is shifted out.
+                    let size = size << 4 | u64::from(digit);
+                    match size > i64::MAX as u64 {
+                        true => Err(Refusal::malformed("a chunk size is beyond 2^63 - 1", RULE)),
+                        false => Ok(State::Size { size, digits: digits + 1 }),
+                    }
+                }
+                None => Err(Refusal::malformed("a chunk size is not made of hex digits alone", RULE)),
+            },
+        }
+    }
+
+    fn count_line(&mut self, byte: u8) -> Result<(), Refusal> {
+        if byte != b'\r' {
+            self.line += 1;
+        }
+        if self.line > MAX_CHUNK_LINE {
+            return Err(Refusal::malformed("a chunk line is longer than 256 bytes", "RFC 9112, 7.1.1"));
+        }
+        Ok(())
+    }
+
+    fn count_extension(&mut self, byte: u8) -> Result<(), Refusal> {
+        if byte != b'\r' {
+            self.extensions += 1;
+        }
+        if self.extensions > MAX_EXTENSIONS {
+            let detail = "the chunk extensions of one body are longer than 16 KiB";
+            return Err(Refusal::malformed(detail, "RFC 9112, 7.1.1"));
+        }
+        Ok(())
+    }
+}
+
+/// The state after `byte` of a chunk extension. White space around `;` and `=`, which RFC 9112, 7.1.1, bids senders not to
+/// generate, is refused.
+fn extended(extension: Extension, size: u64, byte: u8) -> Result<State, Refusal> {
+    use Extension::{AfterQuoted, Escaped, Name, NameStart, Quoted, Value, ValueStart};
+    let next = match (extension, byte) {
+        (Name | Value | AfterQuoted, b'\r') => return Ok(State::SizeLf(size)),
+        (Name | Value | AfterQuoted, b';') => NameStart,
+        (Name, b'=') => ValueStart,
+        (NameStart | Name, _) if grammar::is(byte, TOKEN) => Name,
+        (ValueStart, b'"') => Quoted,
+        (ValueStart | Value, _) if grammar::is(byte, TOKEN) => Value,
+        (Quoted, b'"') => AfterQuoted,
+        (Quoted, b'\\') => Escaped,
+        (Quoted, _) if grammar::is(byte, QUOTED) => Quoted,
+        (Escaped, _) if grammar::is(byte, VALUE) => Quoted,
+        (_, b'\n') => return Err(bare_lf()),
+        _ => return Err(Refusal::malformed("a chunk extension is not ;name or ;name=value", "RFC 9112, 7.1.1")),
+    };
+    Ok(State::Extension(next, size))
+}
+
+#[cold]
+const fn bare_lf() -> Refusal {
+    Refusal::malformed("a chunk line ends with a bare LF; end lines with CRLF", "RFC 9112, 2.2 and 7.1")
+}
+
+#[cold]
+const fn bare_cr() -> Refusal {
+    Refusal::malformed("a CR stands without its LF in the framing of a chunk", "RFC 9112, 2.2 and 7.1")
+}

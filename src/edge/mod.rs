@@ -1,0 +1,15 @@
+//! The edge: where bytes of a client become a request, or an answer that says why not.
+//!
+//! The parsers here are pure functions over bytes: no input, no output, no clock, and no allocation for a request that is
+//! well formed once a connection's parser has seen its first. They accept one reading of HTTP/1.1 (RFC 9110, RFC 9112) and
+//! refuse all else, so that no two parsers on the way can take the same bytes for different requests.
+//! `docs/conformance.md` lists every rule.
+
+pub mod fields;
+pub mod framing;
+mod grammar;
+pub mod head;
+mod known;
+pub mod refusal;
+pub mod target;
+mod trailer;
