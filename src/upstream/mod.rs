@@ -6,12 +6,18 @@
 
 pub mod backend;
 pub mod balance;
+pub mod discovery;
+#[cfg(test)]
+mod fixture;
+pub mod health;
 mod latency;
 pub mod lease;
 pub mod outlier;
+pub mod peer;
 pub mod pool;
 pub mod slow_start;
 pub mod state;
+pub mod supervisor;
 
 pub use backend::{Backend, BackendId, BackendStatus, Member, ProbeReport};
 pub use lease::{Ask, Lease, NoBackend};

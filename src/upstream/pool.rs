@@ -45,6 +45,9 @@ pub struct Members {
     pub leaving: Arc<[Arc<Backend>]>,
 }
 
+/// Entries that stand for no backend now, as written, with the reason.
+pub type Unresolved = Vec<(Arc<str>, String)>;
+
 /// What a request chooses from: one snapshot.
 struct Turnout {
     primaries: Arc<dyn balance::Policy>,
@@ -72,6 +75,7 @@ pub struct Pool {
     luck: Luck,
     plan: ArcSwap<plan::Upstream>,
     members: ArcSwap<Members>,
+    unresolved: ArcSwap<Unresolved>,
     turnout: ArcSwap<Turnout>,
     control: Mutex<Control>,
     listeners: RwLock<Vec<Listener>>,
@@ -139,6 +143,7 @@ impl Pool {
             luck,
             plan: ArcSwap::new(plan),
             members: ArcSwap::default(),
+            unresolved: ArcSwap::default(),
             turnout: ArcSwap::from_pointee(turnout),
             control: Mutex::new(Control { policy, ejected: 0, usable: 0, renewed: Moment::START, started: false }),
             listeners: RwLock::new(Vec::new()),
@@ -227,6 +232,18 @@ impl Pool {
         self.hold_ceiling(&mut control, now, &mut changes);
         self.renew(&mut control, now);
         self.report(control, changes);
+    }
+
+    /// Sets which entries could not be turned into backends (now), as written, with the reason.
+    pub fn set_unresolved(&self, unresolved: Unresolved) {
+        self.unresolved.store(Arc::new(unresolved));
+    }
+
+    /// Which entries could not be turned into backends: names that do not resolve, a file that cannot be read. Backends
+    /// that such an entry stood for before may be members still.
+    #[must_use]
+    pub fn unresolved(&self) -> Arc<Unresolved> {
+        self.unresolved.load_full()
     }
 
     /// Its members.

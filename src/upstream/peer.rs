@@ -1,0 +1,263 @@
+//! A backend as Pingora's peer: where to connect, how to be sure of it, and how long to wait.
+//!
+//! All that is read from files is read when the template is built; each request pays for a clone and no more.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora_core::protocols::TcpKeepalive;
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::protocols::tls::CaType;
+use pingora_core::tls::{ClientConfig, RootCertStore, install_default_crypto_provider, load_native_certs};
+use pingora_core::upstreams::peer::{ALPN, HttpPeer, PeerOptions};
+use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::backend::Backend;
+use crate::config::plan;
+
+/// What the kernel does to find out that a silent peer is gone.
+const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
+    idle: Duration::from_secs(60),
+    interval: Duration::from_secs(10),
+    count: 6,
+    #[cfg(target_os = "linux")]
+    user_timeout: Duration::ZERO,
+};
+
+/// Why an upstream's TLS settings cannot be used; each names the file at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A file cannot be read.
+    #[error("{}: cannot be read: {error}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// A file holds no usable certificate.
+    #[error("{}: no usable certificate: {why} (write certificates as PEM)", .path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file holds no usable private key.
+    #[error("{}: no usable private key: {why} (write the key of the certificate as PEM, without a passphrase)", .path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The system has no root certificates.
+    #[error("no root certificates were found on this system (install ca-certificates, or write `ca:`)")]
+    NoRoots,
+}
+
+/// All of an upstream's peers, but for the address.
+#[derive(Clone)]
+pub struct PeerTemplate {
+    sni: Option<Arc<str>>,
+    identity: Option<Arc<CertKey>>,
+    group: u64,
+    options: PeerOptions,
+}
+
+impl std::fmt::Debug for PeerTemplate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PeerTemplate").field("sni", &self.sni).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl PeerTemplate {
+    /// Reads what the upstream's TLS section names.
+    ///
+    /// # Errors
+    /// [`BuildError`], which names the file at fault.
+    pub fn build(upstream: &plan::Upstream) -> Result<Self, BuildError> {
+        let tls = upstream.tls.as_deref();
+        let ca = tls.and_then(|tls| tls.ca.as_deref()).map(read_roots).transpose()?;
+        let identity = tls.and_then(|tls| tls.identity.as_ref()).map(read_identity).transpose()?;
+        let verify = tls.is_none_or(|tls| tls.verify);
+        let group = group_key(&upstream.name, verify, ca.as_deref(), identity.as_ref());
+        Ok(Self {
+            sni: tls.and_then(|tls| tls.sni.as_deref()).map(Arc::from),
+            identity: identity.map(Arc::new),
+            group,
+            options: options(&upstream.timeouts, upstream.keepalive.idle, verify, ca),
+        })
+    }
+
+    /// The peer of one backend, for requests.
+    #[must_use]
+    pub fn peer(&self, backend: &Backend) -> HttpPeer {
+        self.peer_at(backend.addr().clone(), backend.tls(), &backend.host())
+    }
+
+    /// Whether the upstream names the roots it trusts.
+    pub(super) fn names_roots(&self) -> bool {
+        self.options.ca.is_some()
+    }
+
+    /// The peer at `addr`, whose certificate must bear `host` (`localhost` on a unix socket) unless `tls.sni` says otherwise.
+    fn peer_at(&self, addr: SocketAddr, tls: bool, host: &str) -> HttpPeer {
+        let written = if host.is_empty() { "localhost" } else { host };
+        let sni = if tls { self.sni.as_deref().unwrap_or(written) } else { "" };
+        // `HttpPeer::new` resolves names and may panic; a placeholder address does neither.
+        let mut peer = HttpPeer::new((std::net::Ipv4Addr::UNSPECIFIED, 0), tls, sni.to_owned());
+        peer._address = addr;
+        peer.client_cert_key.clone_from(&self.identity);
+        peer.group_key = self.group;
+        peer.options = self.options.clone();
+        peer
+    }
+
+    /// The peer of one backend, for a probe: bounded by `bounds.timeout`, on a connection that nothing else uses.
+    pub(super) fn probe_peer(&self, backend: &Backend, bounds: &ProbeBounds<'_>) -> HttpPeer {
+        let mut addr = backend.addr().clone();
+        if let Some(port) = bounds.port {
+            addr.set_port(port);
+        }
+        let mut peer = self.peer_at(addr, bounds.tls, &backend.host());
+        let timeout = Some(bounds.timeout);
+        let options = &mut peer.options;
+        options.connection_timeout = timeout;
+        options.total_connection_timeout = timeout;
+        options.read_timeout = timeout;
+        options.write_timeout = timeout;
+        options.alpn = bounds.alpn.clone();
+        if options.ca.is_none() {
+            options.ca = bounds.roots.cloned();
+        }
+        peer
+    }
+}
+
+/// How a probe's peer differs from that of requests.
+pub(super) struct ProbeBounds<'a> {
+    /// Another port of the same address.
+    pub(super) port: Option<u16>,
+    /// Whether it speaks TLS.
+    pub(super) tls: bool,
+    /// The bound on each step.
+    pub(super) timeout: Duration,
+    /// The protocol.
+    pub(super) alpn: ALPN,
+    /// The roots that are trusted where the upstream names none; none: those of the connector.
+    pub(super) roots: Option<&'a Arc<CaType>>,
+}
+
+/// The roots that are trusted where an upstream names none: those of `ca_file`, else the system's.
+///
+/// # Errors
+/// [`BuildError`] where there are none.
+pub fn default_roots(ca_file: Option<&Path>) -> Result<Arc<CaType>, BuildError> {
+    if let Some(path) = ca_file {
+        return read_roots(path);
+    }
+    let roots: Vec<WrappedX509> =
+        load_native_certs().unwrap_or_default().iter().filter_map(|der| root(der).ok()).collect();
+    if roots.is_empty() { Err(BuildError::NoRoots) } else { Ok(roots.into()) }
+}
+
+/// The host and port of a backend as written: without scheme. `localhost` for a unix socket.
+#[must_use]
+pub fn authority_of(name: &str) -> &str {
+    if name.starts_with("unix:") {
+        return "localhost";
+    }
+    name.split_once("://").map_or(name, |(_, authority)| authority)
+}
+
+fn options(
+    timeouts: &plan::UpstreamTimeouts,
+    keepalive: Duration,
+    verify: bool,
+    ca: Option<Arc<CaType>>,
+) -> PeerOptions {
+    let mut options = PeerOptions::new();
+    options.connection_timeout = Some(timeouts.connect);
+    options.total_connection_timeout = Some(timeouts.connect);
+    // One bound for each read of an answer, its head included: the longer of the two, so that neither is cut short.
+    options.read_timeout = Some(timeouts.idle.max(timeouts.first_byte));
+    options.write_timeout = Some(timeouts.idle);
+    options.idle_timeout = Some(keepalive);
+    options.verify_cert = verify;
+    options.verify_hostname = verify;
+    options.alpn = ALPN::H1;
+    options.ca = ca;
+    options.tcp_keepalive = Some(TCP_KEEPALIVE);
+    options
+}
+
+/// Pingora's pool tells peers apart by address, scheme, SNI, serial of the certificate and verification, but not by the
+/// roots they trust: a connection of one upstream must never serve another that would not have trusted it.
+fn group_key(name: &str, verify: bool, ca: Option<&CaType>, identity: Option<&CertKey>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    verify.hash(&mut hasher);
+    for root in ca.unwrap_or_default() {
+        root.borrow_raw_cert().hash(&mut hasher);
+    }
+    if let Some(identity) = identity {
+        identity.leaf().borrow_raw_cert().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
+    fs::read(path).map_err(|error| BuildError::Unreadable { path: path.to_owned(), error })
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, BuildError> {
+    let fault = |why: String| BuildError::Certificate { path: path.to_owned(), why };
+    let pem = read(path)?;
+    let certificates: Vec<_> =
+        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| fault(error.to_string()))?;
+    if certificates.is_empty() { Err(fault("there is none in it".to_owned())) } else { Ok(certificates) }
+}
+
+fn read_roots(path: &Path) -> Result<Arc<CaType>, BuildError> {
+    let fault = |why: String| BuildError::Certificate { path: path.to_owned(), why };
+    let roots: Result<Vec<_>, _> = read_certificates(path)?.iter().map(root).collect();
+    roots.map(Arc::from).map_err(fault)
+}
+
+/// A root that both rustls and Pingora can read: Pingora panics on one that it cannot.
+fn root(der: &CertificateDer<'static>) -> Result<WrappedX509, String> {
+    RootCertStore::empty().add(der.clone()).map_err(|error| error.to_string())?;
+    x509(der)
+}
+
+fn x509(der: &CertificateDer<'_>) -> Result<WrappedX509, String> {
+    x509_parser::parse_x509_certificate(der).map_err(|error| error.to_string())?;
+    Ok(WrappedX509::new(der.to_vec(), parse_x509))
+}
+
+fn read_identity((cert, key): &(PathBuf, PathBuf)) -> Result<CertKey, BuildError> {
+    let certificate_fault = |why: String| BuildError::Certificate { path: cert.clone(), why };
+    let key_fault = |why: String| BuildError::Key { path: key.clone(), why };
+
+    let chain = read_certificates(cert)?;
+    for der in &chain {
+        x509(der).map_err(certificate_fault)?;
+    }
+    let pem = read(key)?;
+    let private = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| key_fault(error.to_string()))?;
+    let der = private.secret_der().to_vec();
+    // Pingora guesses the key's format from its bytes at each handshake, and panics where it cannot.
+    PrivateKeyDer::try_from(der.as_slice()).map_err(|error| key_fault(error.to_owned()))?;
+    install_default_crypto_provider();
+    ClientConfig::builder()
+        .with_root_certificates(RootCertStore::empty())
+        .with_client_auth_cert(chain.clone(), private)
+        .map_err(|error| key_fault(error.to_string()))?;
+    Ok(CertKey::new(chain.iter().map(|der| der.to_vec()).collect(), der))
+}
