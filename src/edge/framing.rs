@@ -254,3 +254,115 @@ const fn bare_lf() -> Refusal {
 const fn bare_cr() -> Refusal {
     Refusal::malformed("a CR stands without its LF in the framing of a chunk", "RFC 9112, 2.2 and 7.1")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the body ends and how much content it has, or None where `bytes` do not reach its end.
+    fn body(framing: Framing, bytes: &[u8]) -> Result<Option<(usize, u64)>, Refusal> {
+        let mut check = BodyCheck::new(framing);
+        let progress = check.advance(bytes)?;
+        assert_eq!(progress.ended, check.ended());
+        Ok(progress.ended.then_some((progress.taken, check.decoded())))
+    }
+
+    fn chunked(bytes: &str) -> Result<Option<(usize, u64)>, Refusal> {
+        body(Framing::Chunked, bytes.as_bytes())
+    }
+
+    #[test]
+    fn a_body_with_a_length_ends_there() {
+        assert_eq!(body(Framing::None, b"GET"), Ok(Some((0, 0))));
+        assert_eq!(body(Framing::Length(0), b"GET"), Ok(Some((0, 0))));
+        assert_eq!(body(Framing::Length(3), b"abcGET"), Ok(Some((3, 3))));
+        assert_eq!(body(Framing::Length(u64::MAX), b"abc"), Ok(None));
+    }
+
+    #[test]
+    fn a_chunked_body_ends_with_its_last_chunk_and_trailers() {
+        for (text, end) in [
+            ("0\r\n\r\nGET", Some((5, 0))),
+            ("000\r\n\r\n", Some((7, 0))),
+            ("3\r\nabc\r\n0\r\n\r\nx", Some((13, 3))),
+            ("a\r\n\r\n0\r\n\r\n\0\n\r\r\n00\r\n\r\nx", Some((21, 10))),
+            ("0000000000000003;a;b=c;d=\"e\\\" ;\tf\"\r\nabc\r\n0;x\r\n\r\n", Some((48, 3))),
+            ("0\r\nx-sum: 1\r\n\r\nx", Some((15, 0))),
+            ("7fffffffffffffff\r\nabc", None),
+            ("3\r\nabc\r\n0\r\n\r", None),
+            ("", None),
+        ] {
+            assert_eq!(chunked(text), Ok(end), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn chunks_outside_the_grammar_are_refused() {
+        for text in [
+            "\r\n",
+            "\n",
+            "g\r\n",
+            "-1\r\n",
+            "+1\r\n",
+            "0x1\r\n",
+            " 1\r\n",
+            "1 \r\n",
+            "1\t;a\r\n",
+            "1\n",
+            "1\rx",
+            "1\r\r\n",
+            "1_0\r\n",
+            ";a\r\n",
+            "00000000000000001\r\n",
+            "8000000000000000\r\n",
+            "ffffffffffffffff\r\n",
+            "10000000000000000\r\n",
+            "1;\r\n",
+            "1;;a\r\n",
+            "1; a\r\n",
+            "1;a \r\n",
+            "1;a= b\r\n",
+            "1;a=\r\n",
+            "1;=a\r\n",
+            "1;a=\"b\r\n",
+            "1;a=\"b\"c\r\n",
+            "1;a=b=c\r\n",
+            "1;a\0\r\n",
+            "1;a\n",
+            "1;a\rb\r\n",
+            "1;a=\"\n\"\r\n",
+            "1;a=\"\0\"\r\n",
+            "1;a=\"\\\n\"\r\n",
+            "1;\u{e9}\r\n",
+            "1\r\nab\r\n",
+            "1\r\na\n",
+            "1\r\na\rb",
+            "1\r\na0\r\n\r\n",
+            "0\r\n\n",
+            "0\r\n\rx",
+            "0\r\nContent-Length: 1\r\n\r\n",
+            "0\r\nhost: a\r\n\r\n",
+            "0\n\r\n",
+        ] {
+            assert!(chunked(text).is_err(), "{text:?} was taken");
+        }
+    }
+
+    #[test]
+    fn chunk_lines_are_bounded_each_and_together() {
+        let line = |len: usize| format!("1;{}", "a".repeat(len - 2));
+        assert_eq!(chunked(&format!("{}\r\nx\r\n", line(256))), Ok(None));
+        assert!(chunked(&format!("{}\r\nx\r\n", line(257))).is_err());
+        let lines = |extensions: usize| format!("{}\r\nx\r\n", line(257 - 128)).repeat(extensions / 128);
+        assert_eq!(chunked(&lines(16 * 1024)), Ok(None));
+        assert!(chunked(&format!("{}1;", lines(16 * 1024))).is_err());
+    }
+
+    #[test]
+    fn a_refused_body_stays_refused() {
+        let mut check = BodyCheck::new(Framing::Chunked);
+        let refusal = check.advance(b"x").unwrap_err();
+        assert_eq!(check.advance(b"0\r\n\r\n"), Err(refusal));
+        assert!(!check.ended());
+    }
+}

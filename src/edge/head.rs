@@ -403,3 +403,346 @@ fn bad_value(value: &[u8]) -> Refusal {
         _ => Refusal::malformed("a field's value holds a control character", "RFC 9110, 5.5"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::request::Fields;
+
+    /// The refusal of `bytes`, or None where they are taken or may still become a head.
+    fn refusal(bytes: &[u8]) -> Option<Refusal> {
+        match HeadParser::new(Limits::default()).parse(bytes) {
+            Outcome::Refused(refusal) => Some(refusal),
+            Outcome::Partial | Outcome::Complete(_) => None,
+        }
+    }
+
+    fn with_head<T>(bytes: &[u8], look: impl FnOnce(Head<'_>) -> T) -> T {
+        match HeadParser::new(Limits::default()).parse(bytes) {
+            Outcome::Complete(head) => look(head),
+            other => panic!("{}: {other:?}", bytes.escape_ascii()),
+        }
+    }
+
+    fn fields(lines: &str) -> String {
+        format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n")
+    }
+
+    #[test]
+    fn a_plain_head_is_taken_apart() {
+        let bytes =
+            b"GET /x?y=1 HTTP/1.1\r\nHost: a.example:81\r\nX-A:\t1 2 \r\nx-a:\r\nX-B: caf\xe9\t!\r\n\r\nGET /next";
+        with_head(bytes, |head| {
+            assert_eq!((head.method, head.target.path(), head.target.query()), ("GET", "/x", Some("y=1")));
+            assert_eq!((head.version, head.host, head.body), (Version::Http11, "a.example:81", Framing::None));
+            assert!(head.persistent && head.upgrade.is_none() && !head.expect_continue);
+            assert_eq!(head.len, bytes.len() - "GET /next".len());
+            let all: Vec<_> = head.fields.iter().collect();
+            let expected: [(&str, &[u8]); 4] =
+                [("Host", b"a.example:81"), ("X-A", b"1 2"), ("x-a", b""), ("X-B", b"caf\xe9\t!")];
+            assert_eq!(all, expected);
+            assert_eq!(head.fields.get("x-b"), Some(&b"caf\xe9\t!"[..]));
+            assert_eq!(head.fields.all("X-a").collect::<Vec<_>>(), [&b"1 2"[..], b""]);
+            assert_eq!((head.fields.get("x"), head.fields.len(), head.fields.is_empty()), (None, 4, false));
+        });
+    }
+
+    #[test]
+    fn rules_and_filters_see_the_head_without_a_copy() {
+        with_head(b"GET http://a/p?q HTTP/1.1\r\nHost: A\r\nX: 1\r\nX: 2\r\n\r\n", |head| {
+            let view = head.view(Scheme::Https, None);
+            assert_eq!((view.method, view.host, view.path, view.query), ("GET", "A", "/p", Some("q")));
+            let mut seen = Vec::new();
+            view.fields.each("x", &mut |value| seen.push(value.to_vec()));
+            assert_eq!(seen, [b"1", b"2"]);
+            assert_eq!(Fields::get(&head.fields, "HOST"), Some(&b"A"[..]));
+        });
+    }
+
+    #[test]
+    fn request_lines_outside_the_grammar_are_refused() {
+        for (line, word) in [
+            ("GET / HTTP/1.1 ", "exactly one space"),
+            ("GET  / HTTP/1.1", "exactly one space"),
+            ("GET /  HTTP/1.1", "exactly one space"),
+            ("GET /a b HTTP/1.1", "exactly one space"),
+            (" GET / HTTP/1.1", "begin with a method"),
+            ("GET\t/ HTTP/1.1", "token"),
+            ("GET /\tHTTP/1.1", "no version"),
+            ("GET /\tx HTTP/1.1", "control character"),
+            ("G(T / HTTP/1.1", "token"),
+            ("\x16\x03\x01", "begin with a method"),
+            ("ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG / HTTP/1.1", "longer than 32"),
+            ("GET /", "HTTP/0.9"),
+            ("GET / ", "version"),
+            ("GET  HTTP/1.1", "empty"),
+            ("GET / HTTP/1.2", "version"),
+            ("GET / HTTP/2.0", "version"),
+            ("GET / HTTP/0.9", "version"),
+            ("GET / http/1.1", "version"),
+            ("GET / HTTP/1.10", "version"),
+            ("GET / HTTP/01.1", "version"),
+            ("PRI * HTTP/2.0", "HTTP/2 preface"),
+            ("GET * HTTP/1.1", "OPTIONS"),
+            ("GET a HTTP/1.1", "neither a path nor"),
+            ("GET /\0 HTTP/1.1", "NUL"),
+            ("GET /\r HTTP/1.1", "control character"),
+            ("GET / HTTP/1.1\r", "version"),
+        ] {
+            let refusal =
+                refusal(format!("{line}\r\nHost: a\r\n\r\n").as_bytes()).unwrap_or_else(|| panic!("{line:?}"));
+            assert_eq!(refusal.reason, Reason::HttpRequestError, "{line:?}");
+            assert!(refusal.detail.contains(word), "{line:?}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn connect_is_answered_405_in_every_form() {
+        for target in ["a:443", "/", "http://a/"] {
+            let bytes = format!("CONNECT {target} HTTP/1.1\r\nHost: a:443\r\n\r\n");
+            assert_eq!(refusal(bytes.as_bytes()).unwrap().reason.status(), 405);
+        }
+    }
+
+    #[test]
+    fn lines_end_with_crlf_alone() {
+        for bytes in [
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\n",
+            "\nGET / HTTP/1.1\r\n",
+            "\rGET / HTTP/1.1\r\n",
+            "GET / HTTP/1.1\r\nHost: a\rb: c\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\r\n",
+        ] {
+            assert!(refusal(bytes.as_bytes()).is_some(), "{bytes:?} was taken");
+        }
+    }
+
+    #[test]
+    fn one_empty_line_before_the_request_is_passed_over() {
+        let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        with_head(format!("\r\n{request}").as_bytes(), |head| {
+            assert_eq!((head.method, head.len), ("GET", request.len() + 2));
+        });
+        assert!(refusal(format!("\r\n\r\n{request}").as_bytes()).is_some());
+    }
+
+    #[test]
+    fn field_lines_outside_the_grammar_are_refused() {
+        for (line, word) in [
+            ("X : 1", "before its colon"),
+            ("X\t: 1", "before its colon"),
+            ("X Y: 1", "white space"),
+            ("X", "no colon"),
+            (": 1", "no name"),
+            ("X(: 1", "not a token"),
+            ("X\0: 1", "not a token"),
+            ("\u{e9}: 1", "not a token"),
+            ("X: 1\0", "NUL"),
+            ("X: 1\x0b", "control"),
+            ("X: 1\x7f", "control"),
+            ("X: 1\r", "CR"),
+            ("X: 1\r\n 2", "folded"),
+            ("X: 1\r\n\t2", "folded"),
+            ("X: 1\r\n ", "folded"),
+            ("Content-Length\x0b: 1", "not a token"),
+            ("Transfer-Encoding : chunked", "before its colon"),
+        ] {
+            let refusal = refusal(fields(line).as_bytes()).unwrap_or_else(|| panic!("{line:?}"));
+            assert!(refusal.detail.contains(word), "{line:?}: {refusal}");
+        }
+        let first = refusal(b"GET / HTTP/1.1\r\n Host: a\r\n\r\n").unwrap();
+        assert!(first.detail.contains("before the first field"), "{first}");
+    }
+
+    #[test]
+    fn exactly_one_valid_host_is_required_on_http_11() {
+        let request = |version: &str, hosts: &[&str]| {
+            let hosts: String = hosts.iter().map(|host| format!("Host: {host}\r\n")).collect();
+            refusal(format!("GET / HTTP/{version}\r\n{hosts}\r\n").as_bytes()).is_none()
+        };
+        assert!(request("1.1", &["a"]) && request("1.0", &["a"]) && request("1.0", &[]));
+        for version in ["1.0", "1.1"] {
+            for hosts in
+                [&["a", "a"][..], &["a", "b"], &[""], &["a/b"], &["a, b"], &["u@a"], &["a:x"], &["a b"], &["[::g]"]]
+            {
+                assert!(!request(version, hosts), "{version} {hosts:?}");
+            }
+        }
+        assert!(!request("1.1", &[]));
+    }
+
+    #[test]
+    fn the_host_agrees_with_an_absolute_target() {
+        let head = |target: &str, version: &str, host: &str| {
+            let bytes = format!("GET {target} HTTP/{version}\r\n{host}\r\n");
+            match HeadParser::new(Limits::default()).parse(bytes.as_bytes()) {
+                Outcome::Complete(head) => Some(head.host.to_owned()),
+                _ => None,
+            }
+        };
+        assert_eq!(head("http://a.b:80/", "1.1", "Host: A.B:80\r\n").as_deref(), Some("A.B:80"));
+        assert_eq!(head("http://a/", "1.0", "").as_deref(), Some("a"));
+        assert_eq!(head("/", "1.0", "").as_deref(), Some(""));
+        for host in ["Host: b\r\n", "Host: a:80\r\n", ""] {
+            assert_eq!(head("http://a/", "1.1", host), None, "{host:?}");
+        }
+    }
+
+    #[test]
+    fn the_framing_of_the_body_has_one_reading() {
+        for (lines, body) in [
+            ("X: 1", Framing::None),
+            ("Content-Length: 0", Framing::Length(0)),
+            ("content-length:\t007 ", Framing::Length(7)),
+            ("Content-Length: 9223372036854775807", Framing::Length(i64::MAX as u64)),
+            ("Transfer-Encoding: Chunked", Framing::Chunked),
+        ] {
+            with_head(fields(lines).as_bytes(), |head| assert_eq!(head.body, body, "{lines}"));
+        }
+        for lines in [
+            "Content-Length:",
+            "Content-Length: +1",
+            "Content-Length: -1",
+            "Content-Length: 1,1",
+            "Content-Length: 1, 1",
+            "Content-Length: 1 1",
+            "Content-Length: 0x1",
+            "Content-Length: 1e1",
+            "Content-Length: 9223372036854775808",
+            "Content-Length: 00000000000000000001",
+            "Content-Length: 1\r\nContent-Length: 1",
+            "Content-Length: 1\r\nContent-Length: 2",
+            "Content-Length: 1\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nContent-Length: 1",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding:",
+            "Transfer-Encoding: chunked, chunked",
+            "Transfer-Encoding: gzip, chunked",
+            "Transfer-Encoding: chunked, gzip",
+            "Transfer-Encoding: identity",
+            "Transfer-Encoding: \"chunked\"",
+            "Transfer-Encoding: chunked;a=b",
+            "Transfer-Encoding: xchunked",
+            "Transfer-Encoding: chunked,",
+        ] {
+            let refusal = refusal(fields(lines).as_bytes()).unwrap_or_else(|| panic!("{lines:?} was taken"));
+            assert_eq!(refusal.reason, Reason::HttpRequestError, "{lines:?}");
+        }
+        assert!(refusal(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n").is_some());
+    }
+
+    #[test]
+    fn connections_persist_as_rfc_9112_says() {
+        for (version, lines, persistent) in [
+            ("1.1", "", true),
+            ("1.1", "Connection: close\r\n", false),
+            ("1.1", "Connection: x , CLOSE\r\n", false),
+            ("1.1", "Connection: keep-alive\r\nConnection: close\r\n", false),
+            ("1.1", "Connection: closed\r\n", true),
+            ("1.0", "", false),
+            ("1.0", "Connection: Keep-Alive\r\n", true),
+            ("1.0", "Connection: keep-alive, close\r\n", false),
+            ("1.1", "Connection: ,, \r\n", true),
+        ] {
+            let bytes = format!("GET / HTTP/{version}\r\nHost: a\r\n{lines}\r\n");
+            with_head(bytes.as_bytes(), |head| assert_eq!(head.persistent, persistent, "{version} {lines:?}"));
+        }
+        for value in
+            ["close keep-alive", "close;a", "\"close\"", "a=b", "Host", "x, content-length", "Transfer-Encoding"]
+        {
+            assert!(refusal(fields(&format!("Connection: {value}")).as_bytes()).is_some(), "{value:?} was taken");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_counts_only_where_connection_names_it() {
+        for (version, lines, upgrade) in [
+            ("1.1", "Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n", Some("websocket")),
+            ("1.1", "Connection: upgrade\r\nUpgrade: h2c, foo/1.0\r\n", Some("h2c, foo/1.0")),
+            ("1.1", "Upgrade: websocket\r\n", None),
+            ("1.1", "Connection: upgrade\r\n", None),
+            ("1.0", "Connection: upgrade\r\nUpgrade: websocket\r\n", None),
+        ] {
+            let bytes = format!("GET / HTTP/{version}\r\nHost: a\r\n{lines}\r\n");
+            with_head(bytes.as_bytes(), |head| assert_eq!(head.upgrade, upgrade, "{version} {lines:?}"));
+        }
+        for lines in ["Upgrade:", "Upgrade: \"a\"", "Upgrade: caf\u{e9}", "Upgrade: a\r\nUpgrade: b"] {
+            assert!(refusal(fields(lines).as_bytes()).is_some(), "{lines:?} was taken");
+        }
+    }
+
+    #[test]
+    fn only_one_expectation_can_be_met() {
+        for (version, lines, waits) in [
+            ("1.1", "Expect: 100-Continue\r\nContent-Length: 1\r\n", true),
+            ("1.1", "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n", true),
+            ("1.1", "Expect: 100-continue\r\n", false),
+            ("1.1", "Expect: 100-continue\r\nContent-Length: 0\r\n", false),
+            ("1.0", "Expect: 100-continue\r\nContent-Length: 1\r\n", false),
+        ] {
+            let bytes = format!("PUT / HTTP/{version}\r\nHost: a\r\n{lines}\r\n");
+            with_head(bytes.as_bytes(), |head| assert_eq!(head.expect_continue, waits, "{version} {lines:?}"));
+        }
+        for value in ["", "200-ok", "100-continue, x", "100-continue;a"] {
+            assert_eq!(
+                refusal(fields(&format!("Expect: {value}")).as_bytes()).unwrap().reason.status(),
+                417,
+                "{value:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_head_is_bounded_whether_or_not_it_ends() {
+        let status = |bytes: &str| refusal(bytes.as_bytes()).map(|refusal| refusal.reason.status());
+        let head = |pad: usize| format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(pad));
+        let fits = 32 * 1024 - head(0).len();
+        assert_eq!(status(&head(fits)), None);
+        assert_eq!(status(&head(fits + 1)), Some(431));
+        assert_eq!(status(&head(33 * 1024)), Some(431));
+        assert_eq!(status(head(33 * 1024).trim_end()), Some(431));
+        let path = format!("GET /{}", "x".repeat(33 * 1024));
+        assert_eq!(status(&path), Some(414));
+        assert_eq!(status(&format!("{path} HTTP/1.1\r\nHost: a\r\n\r\n")), Some(414));
+        let many = |count: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "x: y\r\n".repeat(count - 1));
+        assert_eq!(status(&many(100)), None);
+        assert_eq!(status(&many(101)), Some(431));
+        with_head(format!("{}{}", head(0), "x".repeat(64 * 1024)).as_bytes(), |taken| {
+            assert_eq!(taken.len, head(0).len())
+        });
+    }
+
+    #[test]
+    fn a_head_may_be_borrowed_from_where_its_bytes_have_gone() {
+        let bytes = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nrest";
+        let mut parser = HeadParser::new(Limits::default());
+        assert!(parser.head(bytes).is_none(), "nothing was parsed yet");
+        let Outcome::Complete(head) = parser.parse(bytes) else { panic!("refused") };
+        let moved = bytes[..head.len].to_vec();
+        assert_eq!(parser.head(&moved).unwrap().target.path(), "/a");
+        assert!(parser.head(&moved[1..]).is_none(), "too short to be the head");
+    }
+
+    #[test]
+    fn a_parser_serves_one_head_after_the_other() {
+        let mut parser = HeadParser::new(Limits::default());
+        assert!(parser.is_idle());
+        assert!(matches!(parser.parse(b"\r\n"), Outcome::Partial) && parser.is_idle());
+        assert!(matches!(parser.parse(b"\r\nG"), Outcome::Partial) && !parser.is_idle());
+        parser.reset();
+        assert!(matches!(
+            parser.parse(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"),
+            Outcome::Complete(_)
+        ));
+        parser.reset();
+        assert!(parser.is_idle());
+        let Outcome::Complete(head) = parser.parse(b"GET / HTTP/1.1\r\nHost: b\r\n\r\n") else { panic!("refused") };
+        assert_eq!((head.host, head.body, head.fields.len()), ("b", Framing::None, 1));
+        parser.reset();
+        assert!(matches!(parser.parse(b"\n"), Outcome::Refused(_)));
+        assert!(matches!(parser.parse(b""), Outcome::Refused(_)), "what was refused stays refused");
+    }
+}

@@ -5,6 +5,8 @@
 //! refuse all else, so that no two parsers on the way can take the same bytes for different requests.
 //! `docs/conformance.md` lists every rule.
 
+#[cfg(test)]
+mod agreement;
 pub mod fields;
 pub mod framing;
 mod grammar;

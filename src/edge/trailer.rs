@@ -183,7 +183,7 @@ mod tests {
             ("\r\n", Some(2)),
             ("\r\nGET", Some(2)),
             ("a: b\r\n\r\n", Some(8)),
-            ("grpc-status:0\r\nGrpc-Message:\t caf\u{e9} \r\n\r\nx", Some(41)),
+            ("grpc-status:0\r\nGrpc-Message:\t caf\u{e9} \r\n\r\nx", Some(40)),
             ("a:\r\n\r\n", Some(6)),
             ("", None),
             ("a: b\r\n", None),
