@@ -2,5 +2,18 @@
 
 #[allow(unused_imports)] // see harness/mod.rs
 mod harness;
+
+mod access_log;
+mod answers;
+mod command_line;
+mod deadlines;
+mod examples;
+mod failover;
+mod headers;
+mod health;
 mod kit;
+mod limits;
+mod process;
 mod round_robin;
+mod tls_upstream;
+mod unix;

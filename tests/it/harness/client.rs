@@ -188,12 +188,19 @@ pub(crate) struct Load {
     method: &'static str,
     path: &'static str,
     body: &'static [u8],
+    ends_when_refused: bool,
 }
 
 impl Load {
     /// So many `GET /` over so many connections. Every request carries its number in `x-number`.
     pub(crate) fn of(requests: usize, connections: usize) -> Self {
-        Self { requests, connections, method: "GET", path: "/", body: b"" }
+        Self { requests, connections, method: "GET", path: "/", body: b"", ends_when_refused: false }
+    }
+
+    /// Ends without a fault where nobody listens any more.
+    pub(crate) fn until_refused(mut self) -> Self {
+        self.ends_when_refused = true;
+        self
     }
 
     /// With another method, path and body.
@@ -309,13 +316,20 @@ impl Tally {
 
 async fn work(load: Load, address: Address, progress: Arc<Progress>) -> Tally {
     let mut tally = Tally::default();
-    let mut connection = None;
+    let mut connection = None::<Connection>;
     loop {
+        let open = match connection.take() {
+            Some(open) => Ok(open),
+            None => Connection::try_open(&address).await,
+        };
+        if load.ends_when_refused && open.is_err() {
+            return tally;
+        }
         let number = progress.taken.fetch_add(1, Ordering::SeqCst);
         if number >= load.requests || progress.stop.load(Ordering::SeqCst) {
             return tally;
         }
-        match one(&load, &address, number, connection.take()).await {
+        match one(&load, number, open).await {
             Ok((answer, open)) => {
                 *tally.statuses.entry(answer.status).or_default() += 1;
                 *tally.origins.entry(answer.origin().to_owned()).or_default() += 1;
@@ -327,16 +341,8 @@ async fn work(load: Load, address: Address, progress: Arc<Progress>) -> Tally {
     }
 }
 
-async fn one(
-    load: &Load,
-    address: &Address,
-    number: usize,
-    connection: Option<Connection>,
-) -> Result<(Answer, Connection), Fault> {
-    let mut connection = match connection {
-        Some(open) => open,
-        None => Connection::try_open(address).await?,
-    };
+async fn one(load: &Load, number: usize, connection: Result<Connection, Fault>) -> Result<(Answer, Connection), Fault> {
+    let mut connection = connection?;
     let fields = format!("x-number: {number}\r\n");
     let answer = connection.ask(load.method, load.path, &fields, load.body).await?;
     Ok((answer, connection))

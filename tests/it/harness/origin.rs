@@ -633,7 +633,10 @@ impl Authority {
         let params = CertificateParams::new(names).expect("the test gives valid names");
         let leaf = params.signed_by(&key, &self.issuer).expect("a fresh key signs");
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder()
+        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider supports the default versions")
             .with_no_client_auth()
             .with_single_cert(vec![leaf.der().clone()], key)
             .expect("the key belongs to the certificate");

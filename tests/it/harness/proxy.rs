@@ -237,6 +237,11 @@ impl Proxy {
         }
     }
 
+    /// Whether the admin listener answers at all.
+    pub(crate) async fn is_listening_for_admin(&self) -> bool {
+        self.try_admin("GET", "/healthz").await.is_some()
+    }
+
     /// Waits until it has ended.
     ///
     /// # Panics
@@ -316,12 +321,17 @@ impl Proxy {
         until(&format!("{backend} is {state}"), async || self.state(upstream, backend).await == state).await;
     }
 
-    /// The value of a metric whose line starts with `series` (name and labels as exported); zero where it is absent.
-    pub(crate) async fn metric(&self, series: &str) -> f64 {
+    /// The sum of a metric's series that carry these labels; zero where there is none.
+    pub(crate) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let (status, text) = self.admin_text("/metrics").await;
         assert_eq!(status, 200, "{text}");
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.parse().unwrap_or_else(|_| panic!("no number: {series} {value}")))
+        let wanted = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect::<Vec<_>>();
+        text.lines()
+            .filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '))
+            .filter(|(series, _)| series.is_empty() || series.starts_with('{'))
+            .filter(|(series, _)| wanted.iter().all(|label| series.contains(label.as_str())))
+            .map(|(series, value)| value.parse::<f64>().unwrap_or_else(|_| panic!("no number: {name}{series} {value}")))
+            .sum()
     }
 
     /// The lines of the access log so far.

@@ -1,0 +1,122 @@
+//! The command line: every command says what it has to say, and every failure exits non-zero with what to do.
+
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::harness::{Origin, Proxy, Setup, roundel};
+
+const GOOD: &str = "upstreams: { web: { backends: [127.0.0.1:8081, 127.0.0.1:8082] } }";
+
+const FAULTY: &str = "
+upstreams:
+  web:
+    backends:
+      - { address: 127.0.0.1:8081, wieght: 3 }
+    timeouts: { connect: 3 }
+";
+
+async fn with_file(yaml: &str, arguments: &[&str]) -> Output {
+    let setup = Setup::new(&[]);
+    let path = setup.write(yaml);
+    let path = path.to_str().expect("the path is text");
+    roundel(&[arguments, &["-c", path]].concat()).await
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test]
+async fn check_is_content_with_a_good_file() {
+    let output = with_file(GOOD, &["check"]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[tokio::test]
+async fn check_tells_all_faults_at_once_with_place_and_remedy() {
+    let output = with_file(FAULTY, &["check"]).await;
+
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("wieght") && said.contains("`weight`"), "{said}");
+    assert!(said.contains("roundel.yaml:5:"), "the place of the first: {said}");
+    assert!(said.contains("roundel.yaml:6:"), "the place of the second: {said}");
+    assert!(!said.contains('\u{1b}'), "no colours where there is no terminal: {said:?}");
+}
+
+#[tokio::test]
+async fn test_mode_checks_and_starts_nothing() {
+    assert_eq!(with_file(GOOD, &["-t"]).await.status.code(), Some(0));
+    assert_ne!(with_file(FAULTY, &["-t"]).await.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_faulty_file_does_not_start() {
+    let output = with_file(FAULTY, &[]).await;
+
+    assert_ne!(output.status.code(), Some(0));
+    assert!(text(&output.stderr).contains("wieght"), "{output:?}");
+}
+
+#[tokio::test]
+async fn a_missing_file_is_told_by_its_name() {
+    let output = roundel(&["check", "-c", "/nowhere/roundel.yaml"]).await;
+
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("/nowhere/roundel.yaml"), "{output:?}");
+    assert!(!text(&output.stderr).contains("panicked"), "{output:?}");
+}
+
+#[tokio::test]
+async fn the_schema_is_json_and_knows_the_shortest_file() {
+    let output = roundel(&["schema"]).await;
+
+    assert!(output.status.success());
+    let schema: Value = serde_json::from_slice(&output.stdout).expect("the schema is JSON");
+    let validator = jsonschema::validator_for(&schema).expect("the schema is a schema");
+    let file = |yaml| serde_yaml::from_str::<Value>(yaml).expect("the file is YAML");
+    assert!(validator.is_valid(&file(GOOD)));
+    assert!(!validator.is_valid(&file(FAULTY)));
+}
+
+#[tokio::test]
+async fn healthcheck_tells_a_running_proxy_from_a_missing_one() {
+    let a = Origin::start("a").await;
+    let mut proxy = Proxy::start(&[&a], "upstreams: { web: { backends: [{a}] } }").await;
+    let config = proxy.config().to_str().expect("the path is text").to_owned();
+
+    assert_eq!(roundel(&["healthcheck", "-c", &config]).await.status.code(), Some(0));
+    proxy.signal(nix::sys::signal::Signal::SIGTERM);
+    proxy.wait_exit().await;
+    let output = roundel(&["healthcheck", "-c", &config]).await;
+
+    assert!(!output.status.success());
+    assert_eq!(text(&output.stderr).trim_end().lines().count(), 1, "{output:?}");
+}
+
+#[tokio::test]
+async fn completions_and_the_manual_page_are_printed() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = roundel(&["completions", shell]).await;
+        assert!(output.status.success() && text(&output.stdout).contains("roundel"), "{shell}: {output:?}");
+    }
+    let output = roundel(&["man"]).await;
+    assert!(output.status.success() && text(&output.stdout).contains(".TH"), "{output:?}");
+}
+
+#[tokio::test]
+async fn version_and_help() {
+    let version = roundel(&["--version"]).await;
+    assert!(version.status.success() && text(&version.stdout).contains(env!("CARGO_PKG_VERSION")), "{version:?}");
+    let help = text(&roundel(&["--help"]).await.stdout);
+    for command in ["check", "healthcheck", "schema", "completions"] {
+        assert!(help.contains(command), "{command}: {help}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_command_is_refused() {
+    let output = roundel(&["frobnicate"]).await;
+    assert!(!output.status.success() && !output.stderr.is_empty(), "{output:?}");
+}

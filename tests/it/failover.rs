@@ -1,0 +1,149 @@
+//! A backend that dies costs no request that may be repeated, and no request that must not be is repeated.
+
+use crate::harness::{Load, Origin, Proxy, Reply, Script, request};
+
+/// Nothing but the request itself finds out that a backend is dead.
+const UNNOTICED: &str = "
+upstreams:
+  web:
+    backends: [{a}, {b}, {c}]
+    health_check: none
+    outlier: none
+";
+
+async fn three() -> [Origin; 3] {
+    [Origin::start("a").await, Origin::start("b").await, Origin::start("c").await]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_backend_that_nobody_has_noticed_fails_no_request() {
+    let [a, mut b, c] = three().await;
+    let proxy = Proxy::start(&[&a, &b, &c], UNNOTICED).await;
+    b.kill().await;
+
+    let tally = Load::of(600, 8).run(proxy.address()).await;
+
+    tally.expect_all_ok();
+    assert_eq!(a.requests() + c.requests(), 600);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_connect_has_sent_nothing_and_so_a_post_fails_over_too() {
+    let [a, mut b, c] = three().await;
+    let proxy = Proxy::start(&[&a, &b, &c], UNNOTICED).await;
+    b.kill().await;
+
+    let tally = Load::of(600, 8).with("POST", "/order", b"one of it").run(proxy.address()).await;
+
+    tally.expect_all_ok();
+    assert_eq!(a.requests() + c.requests(), 600, "each order was placed once");
+    assert!(a.received().iter().all(|order| order.body.bytes == b"one of it"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_killed_under_load_fails_no_idempotent_request() {
+    let [a, mut b, c] = three().await;
+    let proxy = Proxy::start(&[&a, &b, &c], "upstreams: { web: { backends: [{a}, {b}, {c}] } }").await;
+
+    let load = Load::of(6_000, 16).start(proxy.address());
+    load.after(1_000).await;
+    b.kill().await;
+    let tally = load.finish().await;
+
+    tally.expect_all_ok();
+    assert_eq!(tally.total(), 6_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revived_backend_takes_its_share_again() {
+    let [a, mut b, c] = three().await;
+    let yaml = "
+upstreams:
+  web:
+    backends: [{a}, {b}, {c}]
+    health_check: { type: tcp, interval: 1s, timeout: 900ms, fast_interval: 50ms }
+    outlier: none
+";
+    let proxy = Proxy::start(&[&a, &b, &c], yaml).await;
+    b.kill().await;
+    proxy.until_state("web", b.address(), "unhealthy").await;
+    b.revive().await;
+    proxy.until_state("web", b.address(), "healthy").await;
+
+    let tally = Load::of(300, 1).run(proxy.address()).await;
+
+    tally.expect_all_ok();
+    assert_eq!(tally.from("b"), 100);
+}
+
+#[tokio::test]
+async fn a_get_that_was_cut_off_is_tried_at_another_backend() {
+    let [a, b] = [Origin::start("a").await, Origin::start("b").await];
+    let proxy = Proxy::start(&[&a, &b], "upstreams: { web: { backends: [{a}, {b}], outlier: none } }").await;
+    b.plays(Script::reset());
+
+    let tally = Load::of(20, 1).run(proxy.address()).await;
+
+    tally.expect_all_ok();
+    assert_eq!(tally.from("a"), 20);
+    assert_eq!(proxy.log_line("two attempts", |line| line["attempts"] == 2).await["status"], 200);
+}
+
+#[tokio::test]
+async fn a_post_that_may_have_been_executed_is_never_repeated() {
+    let [a, b] = [Origin::start("a").await, Origin::start("b").await];
+    let proxy = Proxy::start(&[&a, &b], "upstreams: { web: { backends: [{a}, {b}], outlier: none } }").await;
+    b.plays(Script::reset());
+
+    let tally = Load::of(20, 1).with("POST", "/order", b"one of it").run(proxy.address()).await;
+
+    assert_eq!((tally.with_status(200), tally.with_status(502)), (10, 10), "{tally:?}");
+    assert_eq!((a.requests(), b.requests()), (10, 10), "each order was placed once");
+}
+
+#[tokio::test]
+async fn retries_turned_off_are_off() {
+    let a = Origin::start("a").await;
+    let b = Origin::start("b").await;
+    let yaml = "upstreams: { web: { backends: [{a}, {b}], outlier: none, retry: { attempts: 0 } } }";
+    let proxy = Proxy::start(&[&a, &b], yaml).await;
+    b.plays(Script::reset());
+
+    let tally = Load::of(20, 1).run(proxy.address()).await;
+
+    assert_eq!((tally.with_status(200), tally.with_status(502)), (10, 10), "{tally:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_closes_its_idle_connections_fails_no_idempotent_request() {
+    let a = Origin::start("a").await;
+    a.close_after(3);
+    let proxy = Proxy::start(&[&a], "upstreams: { web: { backends: [{a}], outlier: none } }").await;
+
+    Load::of(600, 4).run(proxy.address()).await.expect_all_ok();
+}
+
+#[tokio::test]
+async fn a_put_with_a_body_is_repeated_whole() {
+    let [a, b] = [Origin::start("a").await, Origin::start("b").await];
+    let proxy = Proxy::start(&[&a, &b], "upstreams: { web: { backends: [{a}, {b}], outlier: none } }").await;
+    b.plays(Script::close());
+    let body = vec![b'x'; 20_000];
+
+    for path in ["/one", "/two"] {
+        assert_eq!(request(proxy.address(), "PUT", path, "", &body).await.status, 200);
+        assert_eq!(a.received_for(path).body.bytes, body);
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_a_backend_answers_is_an_answer() {
+    let a = Origin::start("a").await;
+    a.plays(Reply::status(500).body("sorry"));
+    let proxy = Proxy::start(&[&a], "upstreams: { web: { backends: [{a}] } }").await;
+
+    let answer = crate::harness::get(proxy.address(), "/").await;
+
+    assert_eq!((answer.status, answer.text()), (500, "sorry".to_owned()));
+    assert_eq!(a.requests(), 1);
+}
