@@ -2,7 +2,10 @@
 //!
 //! The floors, in reading order; a file imports only from floors below its own (`tests/architecture.rs` holds this).
 
+pub mod server;
 pub mod edge;
+pub mod proxy;
+pub mod exchange;
 pub mod route;
 pub mod upstream;
 pub mod telemetry;

@@ -25,6 +25,12 @@ impl Moment {
         self.0
     }
 
+    /// The moment `nanos` nanoseconds after the start.
+    #[must_use]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
     /// How long ago `earlier` was; zero where `earlier` lies in the future.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
@@ -58,6 +64,12 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Moment {
         Moment::after_start(self.started.elapsed())
+    }
+
+    /// The instant of a moment, for timers.
+    #[must_use]
+    pub fn instant(&self, moment: Moment) -> Instant {
+        self.started + Duration::from_nanos(moment.nanos())
     }
 
     /// The wall time of a moment, as the wall clock stood when this clock was started: steps of the wall clock since

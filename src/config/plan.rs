@@ -139,6 +139,8 @@ pub struct ListenerTimeouts {
     pub body_idle: Duration,
     /// Between two writes that the client accepts.
     pub write_idle: Duration,
+    /// How long a tunnel may be without a byte in either direction.
+    pub tunnel_idle: Duration,
     /// Between two requests on a connection.
     pub keepalive: Duration,
 }
@@ -587,6 +589,17 @@ pub enum Action {
     Redirect(Redirect),
     /// It is answered as written.
     Respond(Respond),
+}
+
+impl Action {
+    /// The upstreams that the request may be sent to; none where it is answered by the proxy.
+    #[must_use]
+    pub fn splits(&self) -> &[Split] {
+        match self {
+            Self::Forward(splits) => splits,
+            Self::Redirect(_) | Self::Respond(_) => &[],
+        }
+    }
 }
 
 /// One upstream of a weighted split.

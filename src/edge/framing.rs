@@ -25,6 +25,18 @@ pub enum Framing {
     Chunked,
 }
 
+impl Framing {
+    /// The length of the body, where it is known from the head.
+    #[must_use]
+    pub const fn length(self) -> Option<u64> {
+        match self {
+            Self::None => Some(0),
+            Self::Length(length) => Some(length),
+            Self::Chunked => None,
+        }
+    }
+}
+
 /// What one call of [`BodyCheck::advance`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {

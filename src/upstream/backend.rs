@@ -5,7 +5,7 @@
 //! fail. Every change of health goes through the pool (`pool`), which counts, rebuilds and reports; this file leaves the
 //! rules to the state machine (`state`).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::latency::{PeakEwma, Quantiles};
 use super::state::{Entry, Health, Policy, State};
 use crate::base::clock::{Clock, Moment};
+use crate::telemetry::metrics::series;
 
 /// A backend as discovery or the plan names it.
 #[derive(Debug, Clone)]
@@ -68,6 +69,7 @@ pub struct Backend {
     last_probe: Mutex<Option<ProbeReport>>,
     ewma: PeakEwma,
     quantiles: Quantiles,
+    series: OnceLock<Arc<series::Backend>>,
 }
 
 #[derive(Debug)]
@@ -123,9 +125,16 @@ impl Backend {
             last_probe: Mutex::new(None),
             ewma: PeakEwma::default(),
             quantiles: Quantiles::default(),
+            series: OnceLock::new(),
         };
         backend.publish(&backend.health.lock(), policy, now);
         backend
+    }
+
+    /// Where its tries and probes are counted, once they are.
+    #[must_use]
+    pub fn series(&self) -> &OnceLock<Arc<series::Backend>> {
+        &self.series
     }
 
     /// Its identity.

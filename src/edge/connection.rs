@@ -1,0 +1,185 @@
+//! One connection from a client: accept → requests → park → close.
+//!
+//! Reads each HTTP/1.1 head once, under a deadline and bounds. A head that breaks the grammar is answered here; every
+//! other is handed to the app (Pingora's `HttpProxy`) with the connection itself, which comes back when it may carry another.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::server::ShutdownWatch;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use crate::base::clock::Moment;
+use crate::base::request::Scheme;
+use crate::config::plan;
+use crate::edge::framing::Framing;
+use crate::edge::head::{HeadParser, Limits, Outcome};
+use crate::edge::refusal::Refusal;
+use crate::edge::stream::ClientStream;
+use crate::exchange::snapshot::Current;
+use crate::exchange::refused::Refused;
+use crate::exchange::{Arrival, KeepAlive};
+use crate::telemetry::reason::Reason;
+
+/// What all connections share.
+pub struct Edge<A> {
+    /// What serves the requests: Pingora's `HttpProxy` for clients, the admin API for operators.
+    pub app: Arc<A>,
+    /// Whether requests that never became one have a line in the access log.
+    pub audience: Audience,
+    /// What requests are served by, swapped as a whole.
+    pub current: Current,
+    /// Places for clients that are told that there is no room.
+    pub farewells: Arc<Semaphore>,
+    /// Turns true when the process drains.
+    pub draining: ShutdownWatch,
+}
+
+/// For whom an edge is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Clients of the proxy: the access log tells of all they send.
+    Clients,
+    /// Operators: the access log is not about them.
+    Operators,
+}
+
+/// What one connection came in by.
+#[derive(Clone)]
+pub struct Entrance {
+    /// The listener.
+    pub listener: Arc<plan::Listener>,
+    /// The other end; none on a unix socket.
+    pub peer: Option<SocketAddr>,
+}
+
+/// A request whose head stands at the front of the inbox.
+#[derive(Debug, Clone, Copy)]
+struct Ready {
+    len: usize,
+    framing: Framing,
+    received: Moment,
+}
+
+/// How the wait for a head ended.
+enum Awaited {
+    Ready(Ready),
+    Refused(Refusal),
+    /// Nothing is lost: no byte of a request had come.
+    Idle,
+    /// The client left, or was too slow, in the middle of a head.
+    Broken(Reason),
+}
+
+impl<A: HttpServerApp> Edge<A> {
+    /// Serves a connection until either side closes it.
+    pub async fn serve(&self, mut stream: Box<ClientStream>, entrance: Entrance) {
+        for number in 1_u32.. {
+            let received = self.current.clock().now();
+            match self.next_head(&mut stream, &entrance.listener, number).await {
+                Awaited::Ready(ready) => match self.hand_over(stream, &entrance, ready, number).await {
+                    Some(back) => stream = back,
+                    None => return,
+                },
+                Awaited::Refused(refusal) => return self.refuse(stream, &entrance, received, refusal.reason).await,
+                Awaited::Broken(reason) => return self.refuse(stream, &entrance, received, reason).await,
+                Awaited::Idle => return,
+            }
+        }
+    }
+
+    /// Waits for the next head: for its first byte as long as a connection may be idle, then for its last.
+    async fn next_head(&self, stream: &mut ClientStream, listener: &plan::Listener, number: u32) -> Awaited {
+        let limits =
+            Limits { header_bytes: listener.limits.header_bytes, header_count: listener.limits.header_count };
+        let mut parser = HeadParser::new(limits);
+        // A connection that has just been accepted has its header deadline from the start.
+        let mut deadline = (number == 1).then(|| Instant::now() + listener.timeouts.header);
+        loop {
+            if !stream.inbox().is_empty() {
+                match parser.parse(stream.inbox()) {
+                    Outcome::Complete(head) => {
+                        let received = self.current.clock().now();
+                        return Awaited::Ready(Ready { len: head.len, framing: head.body, received });
+                    }
+                    Outcome::Refused(refusal) => return Awaited::Refused(refusal),
+                    Outcome::Partial => {
+                        deadline.get_or_insert_with(|| Instant::now() + listener.timeouts.header);
+                    }
+                }
+            }
+            let begun = !stream.inbox().is_empty();
+            let read = match deadline {
+                Some(deadline) => timeout_at(deadline, stream.read_more()).await.ok(),
+                None => self.park(stream, listener.timeouts.keepalive).await,
+            };
+            match read {
+                Some(Ok(1..)) => {}
+                None if begun => return Awaited::Broken(Reason::ClientTimeout),
+                Some(_) if begun => return Awaited::Broken(Reason::ClientGone),
+                _ => return Awaited::Idle,
+            }
+        }
+    }
+
+    /// An idle connection waits here, holding next to nothing, until the client speaks, its time is over, or the process
+    /// drains and it stays idle for `drain.idle`.
+    async fn park(&self, stream: &mut ClientStream, keepalive: Duration) -> Option<std::io::Result<usize>> {
+        stream.rest();
+        let deadline = Instant::now() + keepalive;
+        let mut draining = self.draining.clone();
+        if !*draining.borrow() {
+            tokio::select! {
+                biased;
+                read = timeout_at(deadline, stream.read_more()) => return read.ok(),
+                // The sender lives as long as the process.
+                _ = draining.wait_for(|draining| *draining) => {}
+            }
+        }
+        let idle = self.current.load().plan.drain.idle;
+        timeout_at(deadline.min(Instant::now() + idle), stream.read_more()).await.ok()
+    }
+
+    /// Hands a request to Pingora, and takes the connection back where it may carry another.
+    async fn hand_over(
+        &self,
+        mut stream: Box<ClientStream>,
+        entrance: &Entrance,
+        ready: Ready,
+        number: u32,
+    ) -> Option<Box<ClientStream>> {
+        stream.begin(ready.len, ready.framing);
+        let last = number >= entrance.listener.limits.keepalive_requests || *self.draining.borrow();
+        let arrival = Arrival {
+            snapshot: self.current.load(),
+            listener: entrance.listener.clone(),
+            peer: entrance.peer,
+            scheme: Scheme::Http,
+            received: ready.received,
+            keep_alive: if last { KeepAlive::Last } else { KeepAlive::Allowed },
+            body: ready.framing.length(),
+            watch: stream.watch().clone(),
+        };
+        let mut session = ServerSession::new_http1(stream);
+        session.set_connection_user_context(Some(Box::new(arrival)));
+        let (stream, _) = self.app.process_new_http(session, &self.draining).await?.consume();
+        stream.into_any().downcast::<ClientStream>().ok()
+    }
+
+    /// Answers what never became a request, writes its line, and closes.
+    async fn refuse(&self, mut stream: Box<ClientStream>, entrance: &Entrance, received: Moment, reason: Reason) {
+        let snapshot = self.current.load();
+        stream.watch().reset();
+        let refused = Refused::new(&snapshot, &entrance.listener, stream.inbox(), reason);
+        if let Some(answer) = refused.answer() {
+            stream.send_and_close(&answer).await;
+        }
+        if self.audience == Audience::Clients {
+            refused.record(entrance.peer, received, stream.inbox());
+        }
+    }
+}

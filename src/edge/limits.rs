@@ -1,0 +1,124 @@
+//! How many connections there are, and how many there may be.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use tokio::sync::Notify;
+
+/// The open connections of the whole process.
+#[derive(Debug, Default)]
+pub struct Connections {
+    open: AtomicUsize,
+    tunnels: AtomicUsize,
+    ended: Notify,
+}
+
+impl Connections {
+    /// How many are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// Resolves when none is open.
+    pub async fn none_left(&self) {
+        self.until(|all| all.open() == 0).await;
+    }
+
+    /// Resolves when none is a tunnel.
+    pub async fn no_tunnels(&self) {
+        self.until(|all| all.tunnels.load(Relaxed) == 0).await;
+    }
+
+    async fn until(&self, reached: impl Fn(&Self) -> bool) {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            // Registered before the look, so that a connection that ends in between is not missed.
+            ended.as_mut().enable();
+            if reached(self) {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+/// The open connections of one listener, and their bound.
+#[derive(Debug)]
+pub struct Gate {
+    all: Arc<Connections>,
+    open: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Gate {
+    /// A gate that lets `most` connections in at once.
+    #[must_use]
+    pub fn new(all: Arc<Connections>, most: usize) -> Arc<Self> {
+        Arc::new(Self { all, open: AtomicUsize::new(0), most: AtomicUsize::new(most) })
+    }
+
+    /// How many are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// Lets one more connection in; none where the bound is reached.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>) -> Option<Ticket> {
+        let before = self.open.fetch_add(1, Relaxed);
+        self.all.open.fetch_add(1, Relaxed);
+        let ticket = Ticket { gate: self.clone(), tunnel: false };
+        (before < self.most.load(Relaxed)).then_some(ticket)
+    }
+}
+
+/// One open connection; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Ticket {
+    gate: Arc<Gate>,
+    tunnel: bool,
+}
+
+impl Ticket {
+    /// The connection has become a tunnel.
+    pub fn becomes_tunnel(&mut self) {
+        if !self.tunnel {
+            self.tunnel = true;
+            self.gate.all.tunnels.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let all = &self.gate.all;
+        self.gate.open.fetch_sub(1, Relaxed);
+        if self.tunnel {
+            all.tunnels.fetch_sub(1, Relaxed);
+        }
+        let left = all.open.fetch_sub(1, Relaxed) - 1;
+        if left == 0 || self.tunnel {
+            all.ended.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_than_the_bound_are_let_in_and_a_place_is_given_back() {
+        let all = Arc::new(Connections::default());
+        let gate = Gate::new(all.clone(), 2);
+        let (first, second) = (gate.enter(), gate.enter());
+        assert!(first.is_some() && second.is_some());
+        assert!(gate.enter().is_none());
+        assert_eq!((gate.open(), all.open()), (2, 2));
+        drop(first);
+        assert!(gate.enter().is_some());
+    }
+}

@@ -1,0 +1,420 @@
+//! The client's connection as Pingora sees it.
+//!
+//! Pingora is handed this in place of the socket, and so never reads a byte that the edge has not checked: the head that
+//! was parsed, then the body as far as its framing holds, and nothing of the next request, which waits here. It enforces
+//! what Pingora has no word for: the idle deadlines of bodies, writes and tunnels, the bound on the body, and the
+//! deadlines that the exchange sets in its [`Watch`].
+
+use std::future::Future;
+use std::io::{Error, ErrorKind, Result};
+use std::os::fd::RawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use crate::base::clock::{Clock, Moment};
+use crate::config::plan;
+use crate::edge::framing::{BodyCheck, Framing};
+use crate::edge::limits::Ticket;
+use crate::edge::transport::Transport;
+use crate::exchange::watch::Watch;
+use crate::telemetry::reason::Reason;
+
+/// Answers up to this size leave in one write with their head.
+const OUTBOX: usize = 16 * 1024;
+/// The most that one read takes from the socket.
+const READ: usize = 16 * 1024;
+/// How long, and for how many bytes, a closed connection still listens, so that the client can read the answer it got
+/// before the system resets the connection for the bytes nobody read (RFC 9112, 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// The client's connection, with what has been read of it and not yet handed on.
+#[derive(Debug)]
+pub struct ClientStream {
+    /// Taken when the stream is dropped, to linger.
+    transport: Option<Transport>,
+    /// Read from the client and not yet handed on.
+    inbox: BytesMut,
+    /// How many bytes at the front of `inbox` belong to the present request and have passed the check.
+    cleared: usize,
+    body: BodyCheck,
+    /// Written by Pingora and not yet sent.
+    outbox: BytesMut,
+    /// Since when a read, or a write, has waited for the client.
+    reading_since: Option<Moment>,
+    writing_since: Option<Moment>,
+    timer: Option<Pin<Box<Sleep>>>,
+    timeouts: plan::ListenerTimeouts,
+    clock: Clock,
+    watch: Arc<Watch>,
+    digest: Arc<SocketDigest>,
+    ticket: Option<Ticket>,
+}
+
+impl ClientStream {
+    /// The stream of a connection that has just been accepted.
+    #[must_use]
+    pub fn new(transport: Transport, timeouts: plan::ListenerTimeouts, clock: Clock, ticket: Ticket) -> Self {
+        let digest = Arc::new(SocketDigest::from_raw_fd(transport.fd()));
+        Self {
+            transport: Some(transport),
+            inbox: BytesMut::new(),
+            cleared: 0,
+            body: BodyCheck::new(Framing::None),
+            outbox: BytesMut::new(),
+            reading_since: None,
+            writing_since: None,
+            timer: None,
+            timeouts,
+            clock,
+            watch: Arc::new(Watch::default()),
+            digest,
+            ticket: Some(ticket),
+        }
+    }
+
+    /// What the connection and the exchange tell each other.
+    #[must_use]
+    pub const fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+
+    /// What has been read and not yet handed on: between requests, the next one's beginning.
+    #[must_use]
+    pub fn inbox(&self) -> &[u8] {
+        &self.inbox
+    }
+
+    /// Reads more of the next head; zero: the client has closed its side.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub async fn read_more(&mut self) -> Result<usize> {
+        self.inbox.reserve(READ.min(4096));
+        match self.transport.as_mut() {
+            Some(transport) => transport.read_buf(&mut self.inbox).await,
+            None => Ok(0),
+        }
+    }
+
+    /// Begins a request whose head is the first `head` bytes of the inbox and whose body is framed so. The body bytes that
+    /// came with the head are checked when they are read.
+    pub fn begin(&mut self, head: usize, framing: Framing) {
+        self.watch.reset();
+        self.cleared = head;
+        self.body = BodyCheck::new(framing);
+        self.reading_since = None;
+        self.writing_since = None;
+    }
+
+    /// Gives back what an idle connection does not need.
+    pub fn rest(&mut self) {
+        if self.inbox.is_empty() {
+            self.inbox = BytesMut::new();
+        }
+        if self.outbox.is_empty() {
+            self.outbox = BytesMut::new();
+        }
+        self.timer = None;
+    }
+
+    /// Sends an answer of our own and closes the connection for writing. Gives up after `write_idle`.
+    pub async fn send_and_close(&mut self, bytes: &[u8]) {
+        let deadline = self.timeouts.write_idle;
+        let Some(transport) = self.transport.as_mut() else { return };
+        let send = async {
+            transport.write_all(bytes).await?;
+            transport.shutdown().await
+        };
+        // A client that does not take the answer has no use for an error either.
+        let _ = tokio::time::timeout(deadline, send).await;
+    }
+
+    fn transport(&mut self) -> Result<Pin<&mut Transport>> {
+        self.transport.as_mut().map(Pin::new).ok_or_else(|| ErrorKind::NotConnected.into())
+    }
+
+    /// Reads from the socket into the inbox.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
+        self.inbox.reserve(READ);
+        let transport = self.transport.as_mut().ok_or(ErrorKind::NotConnected)?;
+        let read = std::pin::pin!(transport.read_buf(&mut self.inbox));
+        read.poll(cx)
+    }
+
+    /// Passes what stands in the inbox through the check of the body's framing and bound.
+    fn check_body(&mut self) -> Result<()> {
+        let progress = self.body.advance(&self.inbox[self.cleared..]).map_err(|refusal| {
+            self.watch.end(refusal.reason);
+            Error::new(ErrorKind::InvalidData, refusal.detail)
+        })?;
+        self.cleared += progress.taken;
+        if self.watch.body_within_limit(self.body.decoded()) {
+            return Ok(());
+        }
+        self.watch.end(Reason::BodyTooLarge);
+        Err(Error::new(ErrorKind::InvalidData, "the body is larger than its bound"))
+    }
+
+    /// Pending until the soonest of the exchange's deadlines and `own` has passed; then the error that ends the request.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, own: Option<(Moment, Reason)>) -> Poll<Error> {
+        loop {
+            let theirs = self.watch.next().map(|(at, deadline)| (at, deadline.reason()));
+            let Some((at, reason)) = [own, theirs].into_iter().flatten().min_by_key(|(at, _)| *at) else {
+                return Poll::Pending;
+            };
+            if self.clock.now() >= at {
+                self.watch.end(reason);
+                return Poll::Ready(Error::new(ErrorKind::TimedOut, reason.as_str()));
+            }
+            ready!(self.poll_timer(cx, Instant::from_std(self.clock.instant(at))));
+        }
+    }
+
+    /// One timer serves all deadlines: it is set to the soonest, and looks again when it fires.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
+        }
+        timer.as_mut().poll(cx)
+    }
+
+    /// The request's body has been read, or it had none: only the end of the connection is of interest.
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.inbox.is_empty() {
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(0)) => {
+                    self.watch.end(Reason::ClientGone);
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(Err(error)) => {
+                    self.watch.end(Reason::ClientGone);
+                    return Poll::Ready(Err(error));
+                }
+                // The next request has begun. It waits in the inbox until this one is answered.
+                Poll::Ready(Ok(_)) | Poll::Pending => {}
+            }
+        }
+        self.poll_deadline(cx, None).map(Err)
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        loop {
+            if self.cleared == 0 && !self.inbox.is_empty() && !self.body.ended() {
+                self.check_body()?;
+            }
+            if self.cleared > 0 {
+                self.reading_since = None;
+                let count = self.cleared.min(buf.remaining());
+                buf.put_slice(&self.inbox[..count]);
+                self.inbox.advance(count);
+                self.cleared -= count;
+                return Poll::Ready(Ok(()));
+            }
+            if self.body.ended() {
+                return self.poll_closed(cx);
+            }
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(0)) => {
+                    self.watch.end(Reason::ClientGone);
+                    return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => {
+                    self.watch.end(Reason::ClientGone);
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Pending => {
+                    let since = *self.reading_since.get_or_insert_with(|| self.clock.now());
+                    return self
+                        .poll_deadline(cx, Some((since + self.timeouts.body_idle, Reason::ClientTimeout)))
+                        .map(Err);
+                }
+            }
+        }
+    }
+
+    /// Bytes pass as they are; a tunnel without a byte in either direction ends after `tunnel_idle`.
+    fn poll_tunnel(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        if !self.inbox.is_empty() {
+            let count = self.inbox.len().min(buf.remaining());
+            buf.put_slice(&self.inbox[..count]);
+            self.inbox.advance(count);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        match self.transport()?.poll_read(cx, buf) {
+            Poll::Ready(result) => {
+                if buf.filled().len() > before {
+                    self.reading_since = None;
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => {
+                let since = *self.reading_since.get_or_insert_with(|| self.clock.now());
+                self.poll_deadline(cx, Some((since + self.timeouts.tunnel_idle, Reason::ClientTimeout))).map(Err)
+            }
+        }
+    }
+
+    /// Sends the outbox.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        while !self.outbox.is_empty() {
+            let transport = self.transport.as_mut().ok_or(ErrorKind::NotConnected)?;
+            let written = Pin::new(transport).poll_write(cx, &self.outbox);
+            let count = ready!(self.poll_written(cx, written))?;
+            self.outbox.advance(count);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Accounts for a write, or waits with it as long as the client may take.
+    fn poll_written(&mut self, cx: &mut Context<'_>, written: Poll<Result<usize>>) -> Poll<Result<usize>> {
+        match written {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(ErrorKind::WriteZero.into())),
+            Poll::Ready(Ok(count)) => {
+                self.writing_since = None;
+                // A tunnel is idle only while nothing moves in either direction.
+                self.reading_since = None;
+                Poll::Ready(Ok(count))
+            }
+            Poll::Ready(Err(error)) => {
+                self.watch.end(Reason::ClientGone);
+                Poll::Ready(Err(error))
+            }
+            Poll::Pending => {
+                let since = *self.writing_since.get_or_insert_with(|| self.clock.now());
+                self.poll_deadline(cx, Some((since + self.timeouts.write_idle, Reason::ClientTimeout))).map(Err)
+            }
+        }
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        if !self.watch.is_tunnel() {
+            return self.poll_body(cx, buf);
+        }
+        if let Some(ticket) = &mut self.ticket {
+            ticket.becomes_tunnel();
+        }
+        self.poll_tunnel(cx, buf)
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+        if self.outbox.len() + bytes.len() <= OUTBOX {
+            self.outbox.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        ready!(self.poll_send(cx))?;
+        if bytes.len() < OUTBOX {
+            self.outbox.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = self.transport()?.poll_write(cx, bytes);
+        self.poll_written(cx, written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.poll_send(cx))?;
+        self.transport()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.poll_send(cx))?;
+        self.transport()?.poll_shutdown(cx)
+    }
+}
+
+impl Drop for ClientStream {
+    /// Lingers where the client may still be sending: closing a socket with unread bytes resets the connection, and the
+    /// client would lose the answer.
+    fn drop(&mut self) {
+        let (Some(transport), Some(ticket)) = (self.transport.take(), self.ticket.take()) else { return };
+        let all_read = self.body.ended() && self.inbox.is_empty();
+        if all_read || self.writing_since.is_some() || self.watch.is_tunnel() {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                linger(transport).await;
+                drop(ticket);
+            });
+        }
+    }
+}
+
+/// Sends an answer on a connection that is not served at all, and closes it.
+pub async fn farewell(mut transport: Transport, answer: &[u8]) {
+    if let Ok(Ok(())) = tokio::time::timeout(LINGER, transport.write_all(answer)).await {
+        linger(transport).await;
+    }
+}
+
+/// Closes for writing, and reads what still comes until the client has closed too, within bounds.
+async fn linger(mut transport: Transport) {
+    let discard = async {
+        transport.shutdown().await?;
+        let mut sink = [0; 4096];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match transport.read(&mut sink).await? {
+                0 => break,
+                count => left = left.saturating_sub(count),
+            }
+        }
+        Result::Ok(())
+    };
+    // Whatever happens to a connection that is being closed changes nothing for anybody.
+    let _ = tokio::time::timeout(LINGER, discard).await;
+}
+
+#[async_trait]
+impl Shutdown for ClientStream {
+    async fn shutdown(&mut self) {
+        // The peer may be gone already; then there is nothing left to close.
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for ClientStream {
+    fn id(&self) -> RawFd {
+        self.transport.as_ref().map_or(-1, Transport::fd)
+    }
+}
+
+impl Ssl for ClientStream {}
+
+impl Peek for ClientStream {}
+
+impl GetTimingDigest for ClientStream {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for ClientStream {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for ClientStream {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(self.digest.clone())
+    }
+}

@@ -1,0 +1,113 @@
+//! What is counted of requests: the handles of one snapshot, found when they are first needed and held from then on.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::config::plan::Plan;
+use crate::exchange::Exchange;
+use crate::telemetry::metrics::Registry;
+use crate::telemetry::metrics::series::{self, Attempt, Connection, Process};
+use crate::telemetry::reason::Reason;
+
+/// The handles of one snapshot.
+#[derive(Debug)]
+pub struct Counters {
+    registry: Arc<Registry>,
+    process: Arc<Process>,
+    nameless: Arc<str>,
+    listeners: Vec<OfListener>,
+    upstreams: Vec<Arc<series::Upstream>>,
+}
+
+/// Requests of one listener.
+#[derive(Debug)]
+struct OfListener {
+    name: Arc<str>,
+    live: Arc<series::Listener>,
+    unrouted: OnceLock<Arc<series::Requests>>,
+    /// By route, then by the place of its upstream; the first place is that of requests without one.
+    routes: Vec<Vec<OnceLock<Arc<series::Requests>>>>,
+}
+
+impl Counters {
+    /// The handles for a plan.
+    #[must_use]
+    pub fn new(registry: Arc<Registry>, plan: &Plan) -> Self {
+        let upstreams = plan.upstreams.iter().map(|upstream| registry.upstream(&upstream.name)).collect();
+        let of_listener = |name: &Arc<str>| OfListener {
+            name: name.clone(),
+            live: registry.listener(name),
+            unrouted: OnceLock::new(),
+            routes: plan.routes.iter().map(|route| vec![OnceLock::new(); route.action.splits().len() + 1]).collect(),
+        };
+        let listeners = plan.listeners.iter().map(|listener| of_listener(&listener.name)).collect();
+        Self { process: registry.process(), nameless: "".into(), listeners, upstreams, registry }
+    }
+
+    /// All series of the process.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// What is counted of a listener's connections.
+    #[must_use]
+    pub fn listener(&self, name: &str) -> Option<&Arc<series::Listener>> {
+        self.listeners.iter().find(|listener| &*listener.name == name).map(|listener| &listener.live)
+    }
+
+    /// A request ended in an answer by the proxy.
+    pub fn answered(&self, reason: Reason) {
+        self.process.answered(reason);
+    }
+
+    /// A request is over.
+    pub fn request(&self, exchange: &Exchange, status: u16, duration: Duration) {
+        let Some(listener) = self.listeners.iter().find(|of| of.name == exchange.arrival.listener.name) else { return };
+        let requests = match &exchange.route {
+            None => listener.unrouted.get_or_init(|| self.registry.requests(&listener.name, &self.nameless, &self.nameless)),
+            Some(route) => {
+                let (place, upstream) = match &exchange.target {
+                    None => (0, &self.nameless),
+                    Some(target) => (route.place_of(target) + 1, &target.plan.name),
+                };
+                listener.routes[route.index][place]
+                    .get_or_init(|| self.registry.requests(&listener.name, &route.plan.name, upstream))
+            }
+        };
+        requests.record(status, duration);
+    }
+
+    /// A connection to a backend stands.
+    pub fn connected(&self, exchange: &Exchange) {
+        let Some(target) = &exchange.target else { return };
+        let connection = match exchange.connect {
+            Some(took) => Connection::New(took),
+            None => Connection::Reused,
+        };
+        self.upstreams[target.index].connected(connection);
+    }
+
+    /// A backend has begun to answer.
+    pub fn first_byte(&self, exchange: &Exchange, after: Duration) {
+        if let Some(target) = &exchange.target {
+            self.upstreams[target.index].first_byte(after);
+        }
+    }
+
+    /// A try is over.
+    pub fn attempt(&self, exchange: &Exchange, outcome: Attempt) {
+        if let (Some(target), Some(lease)) = (&exchange.target, &exchange.lease) {
+            let backend = lease.backend();
+            let series = backend.series().get_or_init(|| self.registry.backend(&target.plan.name, backend.address()));
+            series.attempt(outcome);
+        }
+    }
+
+    /// A request is sent again, because of how its last try ended.
+    pub fn retried(&self, exchange: &Exchange, cause: Attempt) {
+        if let Some(target) = &exchange.target {
+            self.upstreams[target.index].retried(cause);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! One request on its way: what both roads know of it, and what they share.
+//!
+//! `snapshot` is what it is served by, `client` and `request_id` say whose it is, `retry` and `rescue` what becomes of
+//! failures (`rescue` is the only place that turns an error into a status), `reply` how answers of our own look, `watch` what
+//! it tells its connection, `record` what is told of it at its end. The roads themselves are in `proxy` and `lane`.
+
+pub mod client;
+pub mod counters;
+pub mod record;
+pub mod refused;
+pub mod reply;
+pub mod request_id;
+pub mod rescue;
+pub mod retry;
+pub mod snapshot;
+pub mod watch;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::clock::Moment;
+use crate::base::request::{Fields, Scheme};
+use crate::config::plan;
+use crate::exchange::client::Client;
+use crate::exchange::reply::Style;
+use crate::exchange::request_id::RequestId;
+use crate::exchange::rescue::Failure;
+use crate::exchange::snapshot::{RouteLive, Snapshot, Target};
+use crate::exchange::watch::Watch;
+use crate::telemetry::reason::Reason;
+use crate::upstream::backend::BackendId;
+use crate::upstream::lease::Lease;
+
+/// Whether a connection may carry another request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepAlive {
+    /// As far as we are concerned.
+    Allowed,
+    /// This is its last.
+    Last,
+}
+
+/// A request as the edge hands it over.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// What it is served by, whatever is reloaded meanwhile.
+    pub snapshot: Arc<Snapshot>,
+    /// The listener it came in by.
+    pub listener: Arc<plan::Listener>,
+    /// The connection's other end; none on a unix socket.
+    pub peer: Option<SocketAddr>,
+    /// How the client reached us.
+    pub scheme: Scheme,
+    /// When its head was complete.
+    pub received: Moment,
+    /// Whether its connection may carry another.
+    pub keep_alive: KeepAlive,
+    /// The length of its body, where its head says so (chunked bodies have none).
+    pub body: Option<u64>,
+    /// What it tells its connection, and what its connection tells it.
+    pub watch: Arc<Watch>,
+}
+
+/// One request, from its head to its record.
+#[derive(Debug)]
+pub struct Exchange {
+    /// How it came.
+    pub arrival: Arrival,
+    /// Whose it is.
+    pub client: Client,
+    /// Its id.
+    pub id: RequestId,
+    /// The route that won it.
+    pub route: Option<Arc<RouteLive>>,
+    /// The upstream it is sent to.
+    pub target: Option<Arc<Target>>,
+    /// The backend it is at, or was at last.
+    pub lease: Option<Lease>,
+    /// The backends it was tried at.
+    pub tried: Vec<BackendId>,
+    /// How often it was sent, or a connect was made for it.
+    pub attempts: u32,
+    /// How often it was sent again.
+    pub retries: u32,
+    /// When the present try began, and when its request was sent.
+    pub try_began: Moment,
+    /// When the request was sent to the backend.
+    pub sent: Option<Moment>,
+    /// How long the last connect took.
+    pub connect: Option<Duration>,
+    /// Whether the last connection had been used before.
+    pub reused: Option<bool>,
+    /// From the request sent to the first byte of the answer.
+    pub first_byte: Option<Duration>,
+    /// How the last try failed.
+    pub failure: Option<Failure>,
+    /// Why the proxy answered by itself, or why there was no whole answer.
+    pub reason: Option<Reason>,
+}
+
+impl Exchange {
+    /// A request that has just arrived.
+    #[must_use]
+    pub fn new(arrival: Arrival, fields: &dyn Fields) -> Self {
+        let peer = arrival.peer.map(|peer| peer.ip());
+        let client = client::find(peer, &arrival.listener.trusted_proxies, fields);
+        let id = RequestId::of(fields, client.via_trusted);
+        let try_began = arrival.received;
+        Self {
+            arrival,
+            client,
+            id,
+            route: None,
+            target: None,
+            lease: None,
+            tried: Vec::new(),
+            attempts: 0,
+            retries: 0,
+            try_began,
+            sent: None,
+            connect: None,
+            reused: None,
+            first_byte: None,
+            failure: None,
+            reason: None,
+        }
+    }
+
+    /// What the time is.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.arrival.snapshot.clock.now()
+    }
+
+    /// The client's address.
+    #[must_use]
+    pub fn client_address(&self) -> Option<IpAddr> {
+        self.client.address
+    }
+
+    /// The bound on its body: the route's where it has one, else the listener's.
+    #[must_use]
+    pub fn body_limit(&self) -> Option<u64> {
+        let listener = self.arrival.listener.limits.body;
+        self.route.as_ref().and_then(|route| route.plan.body_limit).unwrap_or(listener)
+    }
+
+    /// How answers of our own to it look.
+    #[must_use]
+    pub fn style(&self) -> Style<'_> {
+        Style {
+            pages: [
+                self.route.as_ref().map(|route| &route.plan.errors),
+                Some(&self.arrival.listener.errors),
+                Some(&self.arrival.snapshot.plan.errors),
+            ],
+            expose_reason: self.arrival.snapshot.plan.expose_reason,
+        }
+    }
+
+    /// Notes how the try at the present backend went wrong, and tells the backend's health where it speaks against it.
+    pub fn try_failed(&mut self, failure: Failure) {
+        self.failure = Some(failure);
+        let Some(why) = failure.against_backend() else { return };
+        if let Some(lease) = &mut self.lease {
+            match failure {
+                Failure::Connect(_) => lease.failed(crate::upstream::state::Failure::Connect, why),
+                _ => lease.failed(crate::upstream::state::Failure::Gateway, why),
+            }
+        }
+    }
+}

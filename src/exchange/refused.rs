@@ -1,0 +1,116 @@
+//! Requests that never became one: the head broke the grammar or a bound, or did not come in time.
+//!
+//! They are answered in the same words as all others and have their line in the access log, with as much as can be made
+//! out of what came.
+
+use std::net::SocketAddr;
+
+use crate::base::clock::Moment;
+use crate::base::request::{Fields, Scheme};
+use crate::config::plan;
+use crate::exchange::reply::{Answer, Style};
+use crate::exchange::request_id::RequestId;
+use crate::exchange::snapshot::Snapshot;
+use crate::telemetry::access_log::Record;
+use crate::telemetry::reason::Reason;
+
+/// The longest method or target that is repeated in the log.
+const LONGEST: usize = 4096;
+
+/// A request that was refused at the edge.
+pub struct Refused<'a> {
+    snapshot: &'a Snapshot,
+    listener: &'a plan::Listener,
+    answer: Answer,
+    reason: Reason,
+    head_only: bool,
+}
+
+/// Nothing in a broken head can be relied on, so that no field of it is read.
+struct NoFields;
+
+impl Fields for NoFields {
+    fn get(&self, _name: &str) -> Option<&[u8]> {
+        None
+    }
+
+    fn each(&self, _name: &str, _visit: &mut dyn FnMut(&[u8])) {}
+}
+
+impl<'a> Refused<'a> {
+    /// The refusal of what stands in `inbox`.
+    #[must_use]
+    pub fn new(snapshot: &'a Snapshot, listener: &'a plan::Listener, inbox: &[u8], reason: Reason) -> Self {
+        let style = Style {
+            pages: [None, Some(&listener.errors), Some(&snapshot.plan.errors)],
+            expose_reason: snapshot.plan.expose_reason,
+        };
+        let answer = Answer::new(reason, &NoFields, style);
+        Self { snapshot, listener, answer, reason, head_only: inbox.starts_with(b"HEAD ") }
+    }
+
+    /// The bytes of the answer; none where the client has left.
+    #[must_use]
+    pub fn answer(&self) -> Option<Vec<u8>> {
+        (self.reason != Reason::ClientGone).then(|| self.answer.clone().into_closing_bytes(self.head_only))
+    }
+
+    /// Writes its line.
+    pub fn record(&self, peer: Option<SocketAddr>, received: Moment, inbox: &[u8]) {
+        self.snapshot.counters.answered(self.reason);
+        let Some(log) = &self.snapshot.access_log else { return };
+        if !log.wants(fastrand::u64(..)) {
+            return;
+        }
+        let (method, target) = request_line(inbox);
+        let bytes_out = if self.reason == Reason::ClientGone { 0 } else { self.answer.body.len() as u64 };
+        log.write(&Record {
+            time: self.snapshot.clock.wall(received),
+            request_id: RequestId::new().as_str(),
+            client: peer.map(|peer| peer.ip().to_canonical()),
+            listener: &self.listener.name,
+            method,
+            scheme: Scheme::Http,
+            host: None,
+            path: target,
+            query: None,
+            protocol: None,
+            status: self.reason.status(),
+            reason: Some(self.reason),
+            route: None,
+            upstream: None,
+            backend: None,
+            attempts: None,
+            duration: self.snapshot.clock.now().since(received),
+            connect: None,
+            first_byte: None,
+            reused: None,
+            bytes_in: 0,
+            bytes_out,
+            user_agent: None,
+            referer: None,
+            tls: None,
+            trace_id: None,
+        });
+    }
+}
+
+/// The method and target of what may be a request line, cut to what a log line should hold.
+fn request_line(inbox: &[u8]) -> (Option<&[u8]>, Option<&[u8]>) {
+    let line = inbox.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
+    let mut parts = line.split(|byte| *byte == b' ').map(|part| &part[..part.len().min(LONGEST)]);
+    let method = parts.next().filter(|part| !part.is_empty());
+    (method, parts.next().filter(|part| !part.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_much_as_can_be_made_out_is_told() {
+        assert_eq!(request_line(b"GET /a HTTP/1.1\r\nbad header\r\n"), (Some(&b"GET"[..]), Some(&b"/a"[..])));
+        assert_eq!(request_line(b"\r\nPO"), (Some(&b"PO"[..]), None));
+        assert_eq!(request_line(b""), (None, None));
+    }
+}

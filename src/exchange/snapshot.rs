@@ -1,0 +1,169 @@
+//! What requests are served by: built whole from a plan, swapped in one step, pinned by each request.
+//!
+//! What is in a snapshot is immutable but for the objects that live longer than it (pools, counters, the access log),
+//! which are carried over from the last one. Building starts nothing: a snapshot that is dropped has done nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::base::clock::Clock;
+use crate::config::plan::{self, Plan};
+use crate::exchange::counters::Counters;
+use crate::route::RouteTable;
+use crate::route::split::Splitter;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::Registry;
+use crate::upstream::peer::{self, PeerTemplate};
+use crate::upstream::pool::Pool;
+
+/// What requests are served by.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The plan it was built from.
+    pub plan: Arc<Plan>,
+    /// How many snapshots this process has served by, this one included.
+    pub generation: u64,
+    /// The process's clock.
+    pub clock: Clock,
+    /// This process's name in `Via`: it tells the process from all others, so that a loop is known from a chain of proxies.
+    pub pseudonym: Arc<str>,
+    /// Which route wins a request.
+    pub routes: RouteTable,
+    /// The routes as they live, in the order of the plan.
+    pub live: Vec<Arc<RouteLive>>,
+    /// The upstreams as they live, in the order of the plan.
+    pub targets: Vec<Arc<Target>>,
+    /// What is counted.
+    pub counters: Counters,
+    /// The access log.
+    pub access_log: Option<Arc<AccessLog>>,
+}
+
+/// A route as it lives.
+#[derive(Debug)]
+pub struct RouteLive {
+    /// The route.
+    pub plan: Arc<plan::Route>,
+    /// Its place in the plan.
+    pub index: usize,
+    /// The upstreams it sends to, in the order of its splits.
+    targets: Vec<Arc<Target>>,
+    splitter: Splitter,
+}
+
+/// An upstream as it lives.
+#[derive(Debug)]
+pub struct Target {
+    /// The upstream.
+    pub plan: Arc<plan::Upstream>,
+    /// Its place in the plan.
+    pub index: usize,
+    /// Its backends.
+    pub pool: Arc<Pool>,
+    /// How they are connected to.
+    pub peers: Arc<PeerTemplate>,
+}
+
+/// What lives longer than a snapshot.
+#[derive(Debug, Clone)]
+pub struct Lasting {
+    /// The process's clock.
+    pub clock: Clock,
+    /// This process's name in `Via`.
+    pub pseudonym: Arc<str>,
+    /// What is counted.
+    pub registry: Arc<Registry>,
+    /// The access log; none where it is turned off.
+    pub access_log: Option<Arc<AccessLog>>,
+    /// The pools by the name of their upstream.
+    pub pools: HashMap<Arc<str>, Arc<Pool>>,
+}
+
+impl RouteLive {
+    fn new((index, plan): (usize, &Arc<plan::Route>), targets: &[Arc<Target>]) -> Self {
+        let splits = plan.action.splits();
+        let of = |split: &plan::Split| targets.iter().find(|target| target.plan.name == split.upstream.name).cloned();
+        let (targets, splitter) = (splits.iter().filter_map(of).collect(), Splitter::build(splits));
+        Self { plan: plan.clone(), index, targets, splitter }
+    }
+
+    /// The upstream for the next request.
+    #[must_use]
+    pub fn target(&self) -> Option<&Arc<Target>> {
+        self.targets.get(self.splitter.choose()?)
+    }
+
+    /// The place of `target` among its upstreams.
+    #[must_use]
+    pub fn place_of(&self, target: &Target) -> usize {
+        self.targets.iter().position(|other| other.index == target.index).unwrap_or_default()
+    }
+}
+
+impl Snapshot {
+    /// Builds what a plan says, with the pools that are there already and new ones for new upstreams.
+    ///
+    /// # Errors
+    /// A file that the plan names cannot be used; the error names it.
+    pub fn build(plan: Arc<Plan>, generation: u64, lasting: &mut Lasting) -> Result<Self, peer::BuildError> {
+        let upstreams = plan.upstreams.iter().enumerate();
+        let targets = upstreams
+            .map(|upstream| Target::build(upstream, lasting).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        let live = plan.routes.iter().enumerate().map(|route| Arc::new(RouteLive::new(route, &targets))).collect();
+        Ok(Self {
+            generation,
+            clock: lasting.clock,
+            pseudonym: lasting.pseudonym.clone(),
+            routes: RouteTable::build(&plan.routes),
+            live,
+            targets,
+            counters: Counters::new(lasting.registry.clone(), &plan),
+            access_log: lasting.access_log.clone(),
+            plan,
+        })
+    }
+
+    /// The pools in the order of the plan.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.targets.iter().map(|target| &target.pool)
+    }
+}
+
+impl Target {
+    fn build((index, plan): (usize, &Arc<plan::Upstream>), lasting: &mut Lasting) -> Result<Self, peer::BuildError> {
+        let peers = Arc::new(PeerTemplate::build(plan)?);
+        let pool = lasting.pools.entry(plan.name.clone()).or_insert_with(|| Pool::new(plan.clone(), lasting.clock));
+        Ok(Self { plan: plan.clone(), index, pool: pool.clone(), peers })
+    }
+}
+
+/// The snapshot that new requests are served by.
+#[derive(Debug, Clone)]
+pub struct Current {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    clock: Clock,
+}
+
+impl Current {
+    /// Begins with `snapshot`.
+    #[must_use]
+    pub fn new(snapshot: Snapshot) -> Self {
+        let clock = snapshot.clock;
+        Self { snapshot: Arc::new(ArcSwap::from_pointee(snapshot)), clock }
+    }
+
+    /// The snapshot as it is now.
+    #[must_use]
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// The process's clock.
+    #[must_use]
+    pub const fn clock(&self) -> Clock {
+        self.clock
+    }
+}

@@ -1,0 +1,192 @@
+//! What the connection and the exchange of one request tell each other while the request is under way.
+//!
+//! Pingora drives a request and knows neither our deadlines nor our bounds. The client's connection is ours, and Pingora
+//! polls it all through a request, also while it waits for the backend: so the exchange writes its deadlines here, the
+//! connection enforces them, and what ended the request is noted here before Pingora sees an error that names no cause.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::base::clock::Moment;
+use crate::telemetry::reason::Reason;
+
+/// A deadline that the exchange may set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deadline {
+    /// The answer's first byte (`upstreams.timeouts.first_byte`).
+    FirstByte,
+    /// The whole try (`upstreams.timeouts.total`).
+    Try,
+    /// The whole request (`routes.timeouts.request`).
+    Request,
+}
+
+impl Deadline {
+    const ALL: [Self; 3] = [Self::FirstByte, Self::Try, Self::Request];
+
+    /// The reason of a request that this deadline ended.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::FirstByte | Self::Try => Reason::HttpResponseTimeout,
+            Self::Request => Reason::RequestTimeout,
+        }
+    }
+}
+
+/// Deadlines, bounds and counts of the request that a connection carries now. A connection has one, reset for each request.
+#[derive(Debug)]
+pub struct Watch {
+    /// Nanoseconds of the moment by [`Deadline`]; zero: not set.
+    deadlines: [AtomicU64; 3],
+    /// The most body bytes (decoded) that the client may send.
+    body_limit: AtomicU64,
+    /// Body bytes (decoded) that the client has sent.
+    body_received: AtomicU64,
+    /// The [`Reason`] that ended the request, plus one.
+    ended: AtomicU8,
+    tunnel: AtomicBool,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            deadlines: Default::default(),
+            body_limit: AtomicU64::new(u64::MAX),
+            body_received: AtomicU64::new(0),
+            ended: AtomicU8::new(0),
+            tunnel: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Watch {
+    /// Forgets the last request.
+    pub fn reset(&self) {
+        for deadline in &self.deadlines {
+            deadline.store(0, Relaxed);
+        }
+        self.body_limit.store(u64::MAX, Relaxed);
+        self.body_received.store(0, Relaxed);
+        self.ended.store(0, Relaxed);
+        self.tunnel.store(false, Relaxed);
+    }
+
+    /// Sets a deadline; it stands until it is cleared.
+    pub fn set(&self, deadline: Deadline, at: Moment) {
+        self.deadlines[deadline as usize].store(at.nanos().max(1), Relaxed);
+    }
+
+    /// Sets a deadline `after` from `now`, where there is one.
+    pub fn set_after(&self, deadline: Deadline, now: Moment, after: Option<Duration>) {
+        if let Some(after) = after {
+            self.set(deadline, now + after);
+        }
+    }
+
+    /// Clears a deadline.
+    pub fn clear(&self, deadline: Deadline) {
+        self.deadlines[deadline as usize].store(0, Relaxed);
+    }
+
+    /// The next deadline and what it is.
+    #[must_use]
+    pub fn next(&self) -> Option<(Moment, Deadline)> {
+        let mut next: Option<(Moment, Deadline)> = None;
+        for deadline in Deadline::ALL {
+            let nanos = self.deadlines[deadline as usize].load(Relaxed);
+            let at = Moment::from_nanos(nanos);
+            if nanos != 0 && next.is_none_or(|(soonest, _)| at < soonest) {
+                next = Some((at, deadline));
+            }
+        }
+        next
+    }
+
+    /// Bounds the request's body to `bytes` (decoded).
+    pub fn limit_body(&self, bytes: u64) {
+        self.body_limit.store(bytes, Relaxed);
+    }
+
+    /// Notes that the client has sent `bytes` of body in all; whether that is within the bound.
+    #[must_use]
+    pub fn body_within_limit(&self, bytes: u64) -> bool {
+        self.body_received.store(bytes, Relaxed);
+        bytes <= self.body_limit.load(Relaxed)
+    }
+
+    /// Body bytes (decoded) that the client has sent.
+    #[must_use]
+    pub fn body_received(&self) -> u64 {
+        self.body_received.load(Relaxed)
+    }
+
+    /// Notes what ended the request; the first reason stands.
+    pub fn end(&self, reason: Reason) {
+        // A request is driven by one task, so that nothing comes between the load and the store.
+        if self.ended.load(Relaxed) == 0 {
+            self.ended.store(reason as u8 + 1, Relaxed);
+        }
+    }
+
+    /// What ended the request, if the connection knows.
+    #[must_use]
+    pub fn ended(&self) -> Option<Reason> {
+        let code = self.ended.load(Relaxed).checked_sub(1)?;
+        Reason::all().nth(code.into())
+    }
+
+    /// Forgets what ended a try, before the next one.
+    pub fn begin_try(&self) {
+        self.ended.store(0, Relaxed);
+        self.clear(Deadline::FirstByte);
+        self.clear(Deadline::Try);
+    }
+
+    /// The connection has become a tunnel: bytes pass as they are, both ways.
+    pub fn open_tunnel(&self) {
+        self.tunnel.store(true, Relaxed);
+    }
+
+    /// Whether the connection has become a tunnel.
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_soonest_deadline_is_next_and_its_reason_is_told() {
+        let watch = Watch::default();
+        assert_eq!(watch.next(), None);
+        watch.set(Deadline::Request, Moment::from_nanos(50));
+        watch.set(Deadline::FirstByte, Moment::from_nanos(20));
+        assert_eq!(watch.next(), Some((Moment::from_nanos(20), Deadline::FirstByte)));
+        watch.clear(Deadline::FirstByte);
+        assert_eq!(watch.next(), Some((Moment::from_nanos(50), Deadline::Request)));
+        assert_eq!(Deadline::Request.reason(), Reason::RequestTimeout);
+    }
+
+    #[test]
+    fn the_first_reason_stands_until_the_next_try() {
+        let watch = Watch::default();
+        watch.end(Reason::HttpResponseTimeout);
+        watch.end(Reason::ClientGone);
+        assert_eq!(watch.ended(), Some(Reason::HttpResponseTimeout));
+        watch.begin_try();
+        assert_eq!(watch.ended(), None);
+    }
+
+    #[test]
+    fn a_body_is_bounded_once_a_limit_is_set() {
+        let watch = Watch::default();
+        assert!(watch.body_within_limit(u64::MAX - 1));
+        watch.limit_body(10);
+        assert!(watch.body_within_limit(10));
+        assert!(!watch.body_within_limit(11));
+    }
+}

@@ -1,0 +1,57 @@
+//! Pingora's errors in our words.
+
+use pingora_error::{Error, ErrorSource, ErrorType};
+
+use crate::exchange::Exchange;
+use crate::exchange::rescue::{Connect, Failure};
+use crate::telemetry::reason::Reason;
+
+/// How a connect failed.
+pub(super) fn of_connect(error: &Error) -> Failure {
+    Failure::Connect(match error.root_etype() {
+        ErrorType::InvalidCert => Connect::Certificate,
+        _ if mentions_certificate(error) => Connect::Certificate,
+        ErrorType::TLSHandshakeFailure | ErrorType::TLSWantX509Lookup | ErrorType::HandshakeError => Connect::Tls,
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Connect::TimedOut,
+        _ => Connect::Refused,
+    })
+}
+
+/// How a request failed once a connection stood. What the connection to the client noted comes first: Pingora sees only
+/// that a read or write of ours failed.
+pub(super) fn of_request(error: &Error, exchange: &Exchange, answer_begun: bool) -> Failure {
+    if let Some(reason) = exchange.arrival.watch.ended() {
+        return match reason {
+            Reason::HttpResponseTimeout => Failure::TooSlow,
+            Reason::RequestTimeout => Failure::OutOfTime,
+            reason => Failure::Client(reason),
+        };
+    }
+    match error.esource() {
+        ErrorSource::Upstream => of_backend(error, answer_begun),
+        ErrorSource::Downstream => Failure::Client(of_client(error)),
+        ErrorSource::Internal | ErrorSource::Unset => Failure::Internal,
+    }
+}
+
+fn of_backend(error: &Error, answer_begun: bool) -> Failure {
+    match error.etype() {
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::TooSlow,
+        _ if answer_begun => Failure::Incomplete,
+        ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::H2Error | ErrorType::InvalidH2 => Failure::NotHttp,
+        _ => Failure::Closed,
+    }
+}
+
+fn of_client(error: &Error) -> Reason {
+    match error.etype() {
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Reason::ClientTimeout,
+        ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => Reason::ClientGone,
+        _ => Reason::HttpRequestError,
+    }
+}
+
+/// rustls tells a certificate that it does not trust from a broken handshake only in the text of its error.
+fn mentions_certificate(error: &Error) -> bool {
+    error.root_cause().to_string().contains("certificate")
+}

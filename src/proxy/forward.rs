@@ -1,0 +1,172 @@
+//! Header fields on their way: what a backend gets of a request, and what a client gets of an answer.
+//!
+//! Fields that belong to one connection stay there (RFC 9110, 7.6.1), in both directions. What a client says about itself
+//! (`X-Forwarded-*`, `Forwarded`) is dropped unless the client is a trusted proxy, and then continued.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use http::header::{CONNECTION, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA};
+use pingora_error::Result;
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use crate::exchange::Exchange;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Fields that belong to one connection whether `Connection` names them or not.
+const HOP_BY_HOP: [HeaderName; 6] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+    TE,
+    TRAILER,
+    UPGRADE,
+];
+
+/// Turns the request as the client sent it into the request as the backend gets it. The body's framing is Pingora's part.
+///
+/// # Errors
+/// A value cannot be a header field: cannot happen for what the edge let in, and is answered 500 if it does.
+pub(super) fn request(header: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+    let upgrade = websocket(header);
+    let original_host = header.headers.get(HOST).cloned();
+    for name in connection_options(header.headers.get_all(CONNECTION).iter()) {
+        // The framing and the host are not the client's to remove.
+        if name != TRANSFER_ENCODING && name != http::header::CONTENT_LENGTH && name != HOST {
+            header.remove_header(&name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        header.remove_header(&name);
+    }
+    header.remove_header(&CONNECTION);
+    if upgrade {
+        header.insert_header(CONNECTION, "Upgrade")?;
+        header.insert_header(UPGRADE, "websocket")?;
+    }
+    to_origin_form(header)?;
+    forwarded(header, exchange, original_host.as_ref())?;
+    via(header, &exchange.arrival.snapshot.pseudonym)?;
+    header.insert_header(X_REQUEST_ID, exchange.id.as_str())?;
+    Ok(())
+}
+
+/// Turns the answer of a backend into the answer that the client gets.
+///
+/// # Errors
+/// As for [`request`].
+pub(super) fn response(header: &mut ResponseHeader, upgraded: bool) -> Result<()> {
+    for name in connection_options(header.headers.get_all(CONNECTION).iter()) {
+        if name != TRANSFER_ENCODING && name != http::header::CONTENT_LENGTH {
+            header.remove_header(&name);
+        }
+    }
+    let upgrade = header.headers.get(UPGRADE).cloned();
+    for name in HOP_BY_HOP {
+        header.remove_header(&name);
+    }
+    header.remove_header(&CONNECTION);
+    if upgraded {
+        header.insert_header(CONNECTION, "Upgrade")?;
+        header.insert_header(UPGRADE, upgrade.unwrap_or_else(|| HeaderValue::from_static("websocket")))?;
+    }
+    Ok(())
+}
+
+/// Whether the request has come through this very process before: it is going round in circles (RFC 9110, 7.6.3).
+pub(super) fn is_loop(header: &RequestHeader, pseudonym: &str) -> bool {
+    header
+        .headers
+        .get_all(VIA)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|pass| pass.trim_ascii().split(|byte| *byte == b' ').nth(1) == Some(pseudonym.as_bytes()))
+}
+
+/// Whether the request asks for a WebSocket (RFC 6455, 4.1).
+pub(super) fn websocket(header: &RequestHeader) -> bool {
+    header.headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && connection_options(header.headers.get_all(CONNECTION).iter()).contains(&UPGRADE)
+}
+
+/// The fields that `Connection` names.
+fn connection_options<'a>(values: impl Iterator<Item = &'a HeaderValue>) -> Vec<HeaderName> {
+    values
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
+        .collect()
+}
+
+/// A backend is no proxy: it gets path and query alone, whatever form the client used (RFC 9112, 3.2.1).
+fn to_origin_form(header: &mut RequestHeader) -> Result<()> {
+    if header.raw_path().starts_with(b"/") || header.raw_path() == b"*" {
+        return Ok(());
+    }
+    let target = header.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+    header.set_raw_path(target.as_bytes())
+}
+
+fn forwarded(header: &mut RequestHeader, exchange: &Exchange, host: Option<&HeaderValue>) -> Result<()> {
+    let peer = exchange.arrival.peer.map(|peer| peer.ip().to_canonical());
+    let scheme = exchange.arrival.scheme.as_str();
+    if !exchange.client.via_trusted {
+        for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, FORWARDED] {
+            header.remove_header(&name);
+        }
+        for name in ["x-real-ip", "x-forwarded-port", "x-forwarded-server"] {
+            header.remove_header(name);
+        }
+    }
+    if let Some(peer) = peer {
+        append(header, X_FORWARDED_FOR, &peer.to_string())?;
+    }
+    if !header.headers.contains_key(X_FORWARDED_PROTO) {
+        header.insert_header(X_FORWARDED_PROTO, scheme)?;
+    }
+    if let Some(host) = host {
+        if !header.headers.contains_key(X_FORWARDED_HOST) {
+            header.insert_header(X_FORWARDED_HOST, host.clone())?;
+        }
+        append(header, FORWARDED, &element(peer, host, scheme))?;
+    }
+    Ok(())
+}
+
+/// One element of `Forwarded` (RFC 7239, 4).
+fn element(peer: Option<IpAddr>, host: &HeaderValue, scheme: &str) -> String {
+    let mut element = match peer {
+        Some(IpAddr::V4(address)) => format!("for={address}"),
+        Some(IpAddr::V6(address)) => format!("for=\"[{address}]\""),
+        None => "for=unknown".to_owned(),
+    };
+    if let Ok(host) = host.to_str() {
+        // A host that the edge let in has no quote and no backslash. Writing into a string cannot fail.
+        let _ = write!(element, ";host=\"{host}\"");
+    }
+    let _ = write!(element, ";proto={scheme}");
+    element
+}
+
+/// Adds to the list that a field holds, as one field.
+fn append(header: &mut RequestHeader, name: HeaderName, value: &str) -> Result<()> {
+    let mut list = Vec::new();
+    for before in header.headers.get_all(&name) {
+        list.extend_from_slice(before.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(value.as_bytes());
+    header.insert_header(name, list)
+}
+
+fn via(header: &mut RequestHeader, pseudonym: &str) -> Result<()> {
+    let version = match header.version {
+        http::Version::HTTP_10 => "1.0",
+        http::Version::HTTP_2 => "2.0",
+        _ => "1.1",
+    };
+    append(header, VIA, &format!("{version} {pseudonym}"))
+}

@@ -1,0 +1,165 @@
+//! Accepts connections: one service for all listeners, so that `threads` is the number that serve traffic.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora_core::apps::HttpServerApp;
+use pingora_core::server::{ListenFds, ShutdownWatch};
+use pingora_core::services::{ServiceReadyNotifier, ServiceWithDependents};
+
+use super::lifecycle::Life;
+use super::listen::{Bound, Listening};
+use crate::config::plan;
+use crate::edge::connection::{Edge, Entrance};
+use crate::edge::limits::{Gate, Ticket};
+use crate::edge::stream::{self, ClientStream};
+use crate::edge::transport::Transport;
+use crate::exchange::refused::Refused;
+use crate::telemetry::reason::Reason;
+
+/// How long the accept loop rests when the process is out of descriptors or memory: what is open may end meanwhile.
+const BREATHER: Duration = Duration::from_millis(100);
+
+/// A listener with its socket.
+pub struct Door {
+    /// The listener.
+    pub plan: Arc<plan::Listener>,
+    /// Its socket.
+    pub bound: Bound,
+    /// Its count of connections.
+    pub gate: Arc<Gate>,
+}
+
+/// What must have happened before listeners open.
+pub type Opening = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The service that accepts connections for one kind of app.
+pub struct Accept<A> {
+    /// Its name, which its threads bear.
+    pub name: &'static str,
+    /// How many threads serve; none: as many as the server's configuration says.
+    pub threads: Option<usize>,
+    /// Its listeners; taken when the service starts.
+    pub doors: Mutex<Vec<Door>>,
+    /// What serves the connections.
+    pub edge: Arc<Edge<A>>,
+    /// What must have happened before the listeners open; taken when the service starts.
+    pub opening: Mutex<Option<Opening>>,
+    /// Called once the listeners are open.
+    pub opened: Box<dyn Fn() + Send + Sync>,
+    /// Tells when the listeners close; none: when the process ends.
+    pub life: Option<Life>,
+}
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> ServiceWithDependents for Accept<A> {
+    async fn start_service(
+        &mut self,
+        _: Option<ListenFds>,
+        mut shutdown: ShutdownWatch,
+        _: usize,
+        ready: ServiceReadyNotifier,
+    ) {
+        let opening = self.opening.lock().take();
+        if let Some(opening) = opening {
+            opening.await;
+        }
+        let doors = std::mem::take(&mut *self.doors.lock());
+        let mut loops = tokio::task::JoinSet::new();
+        let mut files = Vec::new();
+        for door in doors {
+            let name = door.plan.name.clone();
+            match door.bound.listen() {
+                Ok((listening, file)) => {
+                    files.extend(file);
+                    loops.spawn(accept(listening, door.plan, door.gate, self.edge.clone()));
+                }
+                Err(error) => {
+                    // Another process took the address between our bind and now. Nothing has been served yet.
+                    log::error!("cannot listen: listener={name} error=\"{error}\"");
+                    std::process::exit(1);
+                }
+            }
+        }
+        (self.opened)();
+        ready.notify_ready();
+        match &self.life {
+            Some(life) => life.must_close().await,
+            None => drop(shutdown.wait_for(|shutdown| *shutdown).await),
+        }
+        loops.shutdown().await;
+    }
+
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn threads(&self) -> Option<usize> {
+        self.threads
+    }
+
+    fn listen_addresses(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
+    }
+}
+
+async fn accept<A: HttpServerApp + Send + Sync + 'static>(
+    listening: Listening,
+    listener: Arc<plan::Listener>,
+    gate: Arc<Gate>,
+    edge: Arc<Edge<A>>,
+) {
+    loop {
+        let transport = match next(&listening).await {
+            Ok(transport) => transport,
+            Err(error) => {
+                log::warn!("cannot accept: listener={} error=\"{error}\"", listener.name);
+                tokio::time::sleep(BREATHER).await;
+                continue;
+            }
+        };
+        let entrance = Entrance { peer: transport.peer(), listener: listener.clone() };
+        match gate.enter() {
+            Some(ticket) => drop(tokio::spawn(serve(edge.clone(), transport, entrance, ticket))),
+            None => turn_away(&edge, transport, &entrance),
+        }
+    }
+}
+
+async fn next(listening: &Listening) -> std::io::Result<Transport> {
+    match listening {
+        Listening::Tcp(listener) => {
+            let (stream, _) = listener.accept().await?;
+            // It fails only for a connection that is gone already, which shows at its first read.
+            let _ = stream.set_nodelay(true);
+            Ok(Transport::Tcp(stream))
+        }
+        Listening::Unix(listener) => Ok(Transport::Unix(listener.accept().await?.0)),
+    }
+}
+
+async fn serve<A: HttpServerApp + Send + Sync + 'static>(
+    edge: Arc<Edge<A>>,
+    transport: Transport,
+    entrance: Entrance,
+    ticket: Ticket,
+) {
+    let stream = ClientStream::new(transport, entrance.listener.timeouts, edge.current.clock(), ticket);
+    edge.serve(Box::new(stream), entrance).await;
+}
+
+/// Tells a client that there is no room, and closes. Only so many clients are told at once: beyond that the connection is
+/// closed without a word.
+fn turn_away<A: HttpServerApp>(edge: &Edge<A>, transport: Transport, entrance: &Entrance) {
+    let snapshot = edge.current.load();
+    snapshot.counters.refused_connection(&entrance.listener.name, Reason::ConnectionLimitReached);
+    let answer = Refused::new(&snapshot, &entrance.listener, b"", Reason::ConnectionLimitReached).answer();
+    if let (Some(answer), Ok(place)) = (answer, edge.farewells.clone().try_acquire_owned()) {
+        drop(tokio::spawn(async move {
+            stream::farewell(transport, &answer).await;
+            drop(place);
+        }));
+    }
+}

@@ -1,0 +1,279 @@
+//! The life of the process: starting, serving, draining; what each signal does.
+//!
+//! Pingora asks this for the moment to stop and stops at once when told so. Its own graceful stop sleeps for the whole grace
+//! period even when nothing is left to wait for, and its own upgrade stops the old process even when no new one took
+//! its sockets: so both are done here, and Pingora is only told of the end.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::listen;
+use crate::edge::limits::Connections;
+use crate::exchange::snapshot::Current;
+
+/// How long both processes accept during an upgrade, so that no connection is refused: the new one opens its listeners
+/// after its first probe round.
+const OVERLAP: Duration = Duration::from_secs(5);
+
+/// Where the process is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Backends are probed for the first time; the listeners are closed.
+    Starting,
+    /// Requests are served.
+    Serving,
+    /// Requests are served, and readiness says no: load balancers in front look elsewhere.
+    Leaving,
+    /// The listeners are closed; what is under way is finished.
+    Draining,
+}
+
+/// The present phase, for all who act on it.
+#[derive(Debug, Clone)]
+pub struct Life {
+    phase: Arc<watch::Sender<Phase>>,
+    draining: Arc<watch::Sender<bool>>,
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self { phase: Arc::new(watch::Sender::new(Phase::Starting)), draining: Arc::new(watch::Sender::new(false)) }
+    }
+}
+
+impl Life {
+    /// The present phase.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// The listeners are open.
+    pub fn serving(&self) {
+        self.advance(Phase::Serving);
+    }
+
+    /// Resolves when the listeners must close.
+    pub async fn must_close(&self) {
+        let mut phase = self.phase.subscribe();
+        // The sender lives in `self`.
+        let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
+    }
+
+    /// Turns true when connections must come to an end.
+    #[must_use]
+    pub fn draining(&self) -> ShutdownWatch {
+        self.draining.subscribe()
+    }
+
+    /// A phase is never left for an earlier one: a drain that begins while the process starts is not undone by the end
+    /// of the start.
+    fn advance(&self, next: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let later = next > *phase;
+            if later {
+                *phase = next;
+            }
+            later
+        });
+        if next == Phase::Draining {
+            self.draining.send_replace(true);
+        }
+    }
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// SIGINT: end now.
+    Stop,
+    /// SIGTERM: finish what is under way, then end.
+    Drain,
+    /// SIGQUIT: hand the listeners to the new process that waits for them, then drain.
+    Upgrade,
+    /// SIGHUP.
+    Reload,
+    /// SIGUSR1: open log files again.
+    Reopen,
+    /// SIGUSR2: nothing.
+    Ignore,
+}
+
+struct Signals(Vec<(Wish, Signal)>);
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        let kinds = [
+            (Wish::Stop, SignalKind::interrupt()),
+            (Wish::Drain, SignalKind::terminate()),
+            (Wish::Upgrade, SignalKind::quit()),
+            (Wish::Reload, SignalKind::hangup()),
+            (Wish::Reopen, SignalKind::user_defined1()),
+            (Wish::Ignore, SignalKind::user_defined2()),
+        ];
+        kinds.into_iter().map(|(wish, kind)| Ok((wish, signal(kind)?))).collect::<std::io::Result<_>>().map(Self)
+    }
+
+    async fn next(&mut self) -> Wish {
+        std::future::poll_fn(|cx| {
+            for (wish, signal) in &mut self.0 {
+                if signal.poll_recv(cx).is_ready() {
+                    return std::task::Poll::Ready(*wish);
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await
+    }
+}
+
+/// Waits for the end of the process on Pingora's behalf.
+pub struct Lifecycle {
+    /// The present phase.
+    pub life: Life,
+    /// What is being served.
+    pub current: Current,
+    /// What must be finished before the process may end.
+    pub connections: Arc<Connections>,
+    /// The listening sockets by the names under which they are handed over.
+    pub sockets: Vec<(String, RawFd)>,
+    /// Where a new process waits for them.
+    pub upgrade_sock: PathBuf,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Lifecycle {
+    async fn recv(&self) -> ShutdownSignal {
+        match Signals::listen() {
+            Ok(signals) => self.run(signals).await,
+            Err(error) => log::error!("cannot listen for signals: {error}"),
+        }
+        ShutdownSignal::FastShutdown
+    }
+}
+
+impl Lifecycle {
+    async fn run(&self, mut signals: Signals) {
+        loop {
+            match signals.next().await {
+                Wish::Stop => return log::info!("stopping at once: signal=SIGINT"),
+                Wish::Drain => {
+                    log::info!("draining: signal=SIGTERM connections={}", self.connections.open());
+                    return self.drain(&mut signals, self.current.load().plan.drain.delay).await;
+                }
+                Wish::Upgrade => {
+                    if self.hand_over().await {
+                        return self.drain(&mut signals, OVERLAP).await;
+                    }
+                }
+                wish => self.in_passing(wish),
+            }
+        }
+    }
+
+    /// What changes nothing about whether the process goes on.
+    fn in_passing(&self, wish: Wish) {
+        match wish {
+            Wish::Reopen => {
+                if let Some(log) = &self.current.load().access_log {
+                    log.reopen();
+                }
+                crate::telemetry::log::reopen();
+                log::info!("log files opened again: signal=SIGUSR1");
+            }
+            Wish::Reload => log::warn!(
+                "configuration not reloaded: reload is not supported yet, use an upgrade (start the new process with \
+                 --upgrade, then send this one SIGQUIT): signal=SIGHUP"
+            ),
+            Wish::Ignore | Wish::Stop | Wish::Drain | Wish::Upgrade => {}
+        }
+    }
+
+    /// Hands the listening sockets to a new process. If there is none, or it does not take them, this one serves on.
+    async fn hand_over(&self) -> bool {
+        if !listen::is_awaited(&self.upgrade_sock) {
+            log::error!(
+                "upgrade refused: no process waits for the sockets (start the new one with --upgrade first): sock={}",
+                self.upgrade_sock.display()
+            );
+            return false;
+        }
+        let (sockets, path) = (self.sockets.clone(), self.upgrade_sock.clone());
+        let sent = tokio::task::spawn_blocking(move || listen::hand_over(&sockets, &path)).await;
+        match sent {
+            Ok(Ok(())) => {
+                log::info!("listening sockets handed over: sockets={}", self.sockets.len());
+                true
+            }
+            Ok(Err(error)) => {
+                log::error!("upgrade failed, this process serves on: {error}");
+                false
+            }
+            Err(error) => {
+                log::error!("upgrade failed, this process serves on: {error}");
+                false
+            }
+        }
+    }
+
+    /// Finishes what is under way. A second SIGTERM, or SIGINT, ends the wait.
+    async fn drain(&self, signals: &mut Signals, delay: Duration) {
+        self.life.advance(Phase::Leaving);
+        let impatient = async {
+            loop {
+                match signals.next().await {
+                    Wish::Stop | Wish::Drain => return,
+                    wish => self.in_passing(wish),
+                }
+            }
+        };
+        let finish = async {
+            tokio::time::sleep(delay).await;
+            self.life.advance(Phase::Draining);
+            self.finished().await
+        };
+        tokio::select! {
+            () = impatient => log::warn!("drain cut short by a second signal: connections={}", self.connections.open()),
+            left = finish => match left {
+                0 => log::info!("drained"),
+                left => log::warn!("drain ended with connections left: connections={left}"),
+            },
+        }
+    }
+
+    /// Waits until nothing is left, requests no longer than the grace period and tunnels no longer than their own bound.
+    async fn finished(&self) -> usize {
+        let plan = self.current.load().plan.clone();
+        let began = Instant::now();
+        let grace = began + plan.server.grace_period;
+        if tokio::time::timeout_at(grace, self.connections.none_left()).await.is_ok() {
+            return 0;
+        }
+        let tunnels = began + plan.drain.tunnels;
+        // Requests have had their time: only tunnels are waited for from here on.
+        let _ = tokio::time::timeout_at(tunnels, self.connections.no_tunnels()).await;
+        self.connections.open()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_is_never_left_for_an_earlier_one() {
+        let life = Life::default();
+        life.advance(Phase::Draining);
+        life.serving();
+        assert_eq!(life.phase(), Phase::Draining);
+        assert!(*life.draining().borrow());
+    }
+}

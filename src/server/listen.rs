@@ -1,0 +1,308 @@
+//! Listening sockets: bound before anything else happens, opened when the backends have been probed.
+//!
+//! Binding comes first so that a port that is taken, or a directory that cannot be written, ends the start at once with one
+//! clear line (Pingora binds inside a task, and a process whose bind failed lives on without listening). A socket that is
+//! bound and not yet listening refuses connections, which tells a load balancer in front the truth.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use pingora_core::server::Fds;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::config::plan::ListenAddress;
+
+/// The longest queue of connections that wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 65_535;
+/// Pingora's protocol hands over at most this many sockets.
+const MOST_SOCKETS: usize = 32;
+/// Pingora's protocol sends the names of the sockets in a buffer of this size, and cuts what does not fit.
+const MOST_NAME_BYTES: usize = 2048;
+
+/// A socket that is bound to its address.
+#[derive(Debug)]
+pub struct Bound {
+    /// Its address.
+    pub address: ListenAddress,
+    socket: Socket,
+    /// Whether it was handed over by an old process and listens already.
+    inherited: bool,
+    file: Option<SocketFile>,
+}
+
+/// The file of a unix socket. It is removed with the value, unless another process has put its own in its place.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|meta| meta.ino() == self.inode) {
+            // A file that cannot be removed is replaced by the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Who may connect to a unix socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody who may enter its directory.
+    Anybody,
+    /// The user of this process alone.
+    Owner,
+}
+
+/// The name by which a socket is handed from process to process.
+#[must_use]
+pub fn handover_name(address: &ListenAddress) -> String {
+    match address {
+        ListenAddress::Inet(address) => address.to_string(),
+        ListenAddress::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+impl Bound {
+    /// Takes over the socket of an address from an old process where it handed one over, else binds a new one.
+    ///
+    /// # Errors
+    /// The address cannot be bound; the error says which and why.
+    pub fn claim(address: &ListenAddress, access: Access, inherited: &mut Inherited) -> io::Result<Self> {
+        if let Some(socket) = inherited.take(address) {
+            return Ok(Self { address: address.clone(), socket, inherited: true, file: None });
+        }
+        Self::bind(address, access)
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {}: {}", shown(address), reason(&error))))
+    }
+
+    fn bind(address: &ListenAddress, access: Access) -> io::Result<Self> {
+        let (socket, file) = match address {
+            ListenAddress::Inet(inet) => {
+                let socket = Socket::new(Domain::for_address(*inet), Type::STREAM, None)?;
+                socket.set_reuse_address(true)?;
+                if inet.is_ipv6() {
+                    // "[::]" means IPv6: an IPv4 listener beside it must be able to have the same port.
+                    socket.set_only_v6(true)?;
+                }
+                socket.bind(&(*inet).into())?;
+                (socket, None)
+            }
+            ListenAddress::Unix(path) => bind_unix(path, access)?,
+        };
+        socket.set_nonblocking(true)?;
+        Ok(Self { address: address.clone(), socket, inherited: false, file })
+    }
+
+    /// The address as it is: with the port that the system chose where port 0 was asked for.
+    #[must_use]
+    pub fn local(&self) -> ListenAddress {
+        match self.socket.local_addr().ok().and_then(|address| address.as_socket()) {
+            Some(inet) => ListenAddress::Inet(inet),
+            None => self.address.clone(),
+        }
+    }
+
+    /// Begins to accept connections.
+    ///
+    /// # Errors
+    /// Another process began to listen on the address meanwhile.
+    pub fn listen(self) -> io::Result<(Listening, Option<SocketFile>)> {
+        if !self.inherited {
+            self.socket.listen(BACKLOG)?;
+        }
+        self.socket.set_nonblocking(true)?;
+        let listening = match self.address {
+            ListenAddress::Inet(_) => Listening::Tcp(tokio::net::TcpListener::from_std(self.socket.into())?),
+            ListenAddress::Unix(_) => Listening::Unix(tokio::net::UnixListener::from_std(self.socket.into())?),
+        };
+        Ok((listening, self.file))
+    }
+
+    /// The descriptor.
+    #[must_use]
+    pub fn fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// A socket that accepts connections.
+#[derive(Debug)]
+pub enum Listening {
+    /// TCP.
+    Tcp(tokio::net::TcpListener),
+    /// A unix socket.
+    Unix(tokio::net::UnixListener),
+}
+
+fn bind_unix(path: &Path, access: Access) -> io::Result<(Socket, Option<SocketFile>)> {
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let mode = match access {
+        Access::Anybody => 0o666,
+        Access::Owner => 0o600,
+    };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    let inode = fs::symlink_metadata(path)?.ino();
+    Ok((socket, Some(SocketFile { path: path.to_owned(), inode })))
+}
+
+/// A socket file that nobody listens on any more is in the way; anything else is left alone.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !meta.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path is taken by something that is no socket"));
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) => Err(error),
+    }
+}
+
+fn shown(address: &ListenAddress) -> String {
+    handover_name(address)
+}
+
+/// The system's reason with what to do about it.
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there already (stop it, or choose another address)".into(),
+        io::ErrorKind::PermissionDenied => {
+            "permission denied (a port below 1024 needs root or CAP_NET_BIND_SERVICE; a unix socket needs a directory \
+             that can be written)"
+                .into()
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address".into(),
+        io::ErrorKind::NotFound => "the directory does not exist".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// Sockets that an old process handed over, by their names.
+#[derive(Debug, Default)]
+pub struct Inherited(HashMap<String, OwnedFd>);
+
+impl Inherited {
+    /// Waits at `path` for an old process to hand its sockets over (it does so on SIGQUIT).
+    ///
+    /// # Errors
+    /// No process did so within about six seconds, or `path` cannot be listened on.
+    pub fn receive(path: &Path) -> io::Result<Self> {
+        let text = path.display().to_string();
+        // Pingora panics where it cannot bind; whether it can is found out first.
+        SockAddr::unix(path)?;
+        if let Err(error) = fs::remove_file(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        let directory = path.parent().unwrap_or_else(|| Path::new("/"));
+        nix::unistd::access(directory, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK)?;
+        let mut fds = Fds::new();
+        fds.get_from_sock(text.as_str()).map_err(|error| {
+            io::Error::other(format!(
+                "no running process handed its sockets over at {text} within 6s ({error}); send it SIGQUIT once this \
+                 process waits, or start without --upgrade"
+            ))
+        })?;
+        let (names, raw) = fds.serialize();
+        // SAFETY: the descriptors were received just now and belong to nobody else.
+        let owned = raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        Ok(Self(names.into_iter().zip(owned).collect()))
+    }
+
+    fn take(&mut self, address: &ListenAddress) -> Option<Socket> {
+        self.0.remove(&handover_name(address)).map(Socket::from)
+    }
+
+    /// The names of what nobody has taken: the new configuration does not listen there any more.
+    #[must_use]
+    pub fn unclaimed(&self) -> Vec<&str> {
+        self.0.keys().map(String::as_str).collect()
+    }
+}
+
+/// Hands sockets over to the process that waits at `path`.
+///
+/// # Errors
+/// Nobody took them; the error says why, and nothing has changed.
+pub fn hand_over(sockets: &[(String, RawFd)], path: &Path) -> io::Result<()> {
+    let names: usize = sockets.iter().map(|(name, _)| name.len() + 1).sum();
+    if sockets.len() > MOST_SOCKETS || names > MOST_NAME_BYTES {
+        return Err(io::Error::other(format!(
+            "{} sockets are too many to hand over: at most {MOST_SOCKETS}, with {MOST_NAME_BYTES} bytes of names",
+            sockets.len()
+        )));
+    }
+    let mut fds = Fds::new();
+    for (name, fd) in sockets {
+        fds.add(name.clone(), *fd);
+    }
+    fds.send_to_sock(path.display().to_string().as_str()).map(drop).map_err(io::Error::from)
+}
+
+/// Whether a process waits at `path` for sockets. Connecting would use up the one connection that it accepts, so the
+/// kernel's table is read (Linux).
+#[must_use]
+pub fn is_awaited(path: &Path) -> bool {
+    // The flag 00010000 is __SO_ACCEPTCON: the socket listens.
+    let suffix = format!(" {}", path.display());
+    fs::read_to_string("/proc/net/unix").is_ok_and(|table| {
+        table.lines().any(|line| line.ends_with(&suffix) && line.split_whitespace().nth(3) == Some("00010000"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any_port() -> ListenAddress {
+        ListenAddress::Inet("127.0.0.1:0".parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_told_with_its_remedy() {
+        let (listening, _) = Bound::claim(&any_port(), Access::Anybody, &mut Inherited::default()).unwrap().listen().unwrap();
+        let Listening::Tcp(listener) = &listening else { unreachable!() };
+        let taken = ListenAddress::Inet(listener.local_addr().unwrap());
+        let error = Bound::claim(&taken, Access::Anybody, &mut Inherited::default()).unwrap_err().to_string();
+        assert!(error.contains("another process listens there already"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_bound_socket_refuses_until_it_listens() {
+        let bound = Bound::claim(&any_port(), Access::Anybody, &mut Inherited::default()).unwrap();
+        let ListenAddress::Inet(address) = bound.local() else { unreachable!() };
+        assert!(std::net::TcpStream::connect(address).is_err());
+        let _listening = bound.listen().unwrap();
+        assert!(std::net::TcpStream::connect(address).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_file_is_replaced_and_a_live_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s.sock");
+        let address = ListenAddress::Unix(path.clone());
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let bound = Bound::claim(&address, Access::Owner, &mut Inherited::default()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let (listening, file) = bound.listen().unwrap();
+        assert!(Bound::claim(&address, Access::Owner, &mut Inherited::default()).is_err());
+        drop(listening);
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn nobody_waits_where_there_is_no_socket() {
+        assert!(!is_awaited(Path::new("/nonexistent/upgrade.sock")));
+    }
+}

@@ -1,0 +1,172 @@
+//! The process itself: its private directory, its pid file, its user.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Group, Uid, User, chown, initgroups, setgid, setgroups, setuid};
+
+use crate::config::plan;
+
+/// Makes the private directory for sockets and the pid file, or checks that it is private.
+///
+/// # Errors
+/// It cannot be made, or others could put something into it.
+pub fn prepare_runtime_directory(path: &Path) -> io::Result<()> {
+    let fault = |what: &str| io::Error::other(format!("runtime directory {}: {what}", path.display()));
+    match fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
+        Ok(()) => {}
+        Err(error) => return Err(fault(&format!("cannot be made: {error} (set RUNTIME_DIRECTORY to one that can)"))),
+    }
+    let meta = fs::symlink_metadata(path)?;
+    if !meta.is_dir() {
+        return Err(fault("is not a directory"));
+    }
+    let ours = Uid::effective().is_root() || meta.uid() == Uid::effective().as_raw();
+    if !ours {
+        return Err(fault("belongs to another user (set RUNTIME_DIRECTORY to one of your own)"));
+    }
+    if meta.mode() & 0o022 != 0 {
+        return Err(fault("can be written by others (chmod 700)"));
+    }
+    Ok(())
+}
+
+/// The pid file; it is removed with the value, unless it names another process by then.
+#[derive(Debug)]
+pub struct PidFile {
+    path: PathBuf,
+    pid: u32,
+}
+
+impl PidFile {
+    /// Writes the pid of this process.
+    ///
+    /// # Errors
+    /// The file cannot be written; the error names it.
+    pub fn write(path: &Path) -> io::Result<Self> {
+        let pid = std::process::id();
+        let written = (|| {
+            // A fresh file under another name that takes the place of the old one: readers see one pid or the other, whole.
+            let fresh = path.with_extension(format!("pid.{pid}"));
+            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&fresh)?;
+            writeln!(file, "{pid}")?;
+            fs::rename(&fresh, path)
+        })();
+        written.map_err(|error| io::Error::new(error.kind(), format!("pid file {}: cannot be written: {error}", path.display())))?;
+        Ok(Self { path: path.to_owned(), pid })
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if fs::read_to_string(&self.path).is_ok_and(|text| text.trim() == self.pid.to_string()) {
+            // What cannot be removed is replaced by the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The user and group to become.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    user: Option<User>,
+    gid: Option<Gid>,
+}
+
+impl Identity {
+    /// Looks the names of `server.user` and `server.group` up.
+    ///
+    /// # Errors
+    /// A name is unknown, or this process may not become another user.
+    pub fn of(server: &plan::Server) -> io::Result<Self> {
+        let user = server.user.as_deref().map(find_user).transpose()?;
+        let group = server.group.as_deref().map(find_group).transpose()?;
+        let gid = group.or(user.as_ref().map(|user| user.gid));
+        let me = Uid::effective();
+        let changes = user.as_ref().is_some_and(|user| user.uid != me) || gid.is_some_and(|gid| gid != Gid::effective());
+        if changes && !me.is_root() {
+            return Err(io::Error::other("server.user and server.group need root (start as root, or leave them out)"));
+        }
+        Ok(Self { user, gid })
+    }
+
+    /// Gives a file or directory to the user.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn own(&self, path: &Path) -> io::Result<()> {
+        if self.user.is_none() && self.gid.is_none() {
+            return Ok(());
+        }
+        chown(path, self.user.as_ref().map(|user| user.uid), self.gid).map_err(io::Error::from)
+    }
+
+    /// Becomes the user, for good: supplementary groups, group, user, in this order.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn assume(&self) -> io::Result<()> {
+        if !Uid::effective().is_root() {
+            return Ok(());
+        }
+        if let Some(gid) = self.gid {
+            match &self.user {
+                Some(user) => {
+                    let name = std::ffi::CString::new(user.name.as_str()).map_err(io::Error::other)?;
+                    initgroups(&name, gid)?;
+                }
+                None => setgroups(&[gid])?,
+            }
+            setgid(gid)?;
+        }
+        if let Some(user) = &self.user {
+            setuid(user.uid)?;
+        }
+        Ok(())
+    }
+}
+
+fn find_user(name: &str) -> io::Result<User> {
+    User::from_name(name)?.ok_or_else(|| io::Error::other(format!("server.user: there is no user `{name}`")))
+}
+
+fn find_group(name: &str) -> io::Result<Gid> {
+    let group = Group::from_name(name)?;
+    group.map(|group| group.gid).ok_or_else(|| io::Error::other(format!("server.group: there is no group `{name}`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_runtime_directory_is_made_private_and_refused_where_it_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a/b");
+        prepare_runtime_directory(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(prepare_runtime_directory(&path).unwrap_err().to_string().contains("written by others"));
+    }
+
+    #[test]
+    fn the_pid_file_goes_with_its_process_and_not_with_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.pid");
+        let file = PidFile::write(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        fs::write(&path, "1\n").unwrap();
+        drop(file);
+        assert!(path.exists());
+        drop(PidFile::write(&path).unwrap());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_unknown_user_is_told() {
+        assert!(find_user("no-such-user-here").unwrap_err().to_string().contains("there is no user"));
+    }
+}
