@@ -1,6 +1,6 @@
 //! Texts that came from a client, made harmless for one line of a log.
 //!
-//! Shared with the process log: whatever the bytes are, a line stays one line and a terminal obeys none of them.
+//! Whatever the bytes are, a line stays one line and a terminal obeys none of them.
 
 /// Appends `text` as the inside of a JSON string (RFC 8259, section 7). Bytes that are not UTF-8 become U+FFFD. Beyond what
 /// JSON asks for, DEL, the C1 controls and U+2028 and U+2029 are escaped: some readers take them for line ends, some

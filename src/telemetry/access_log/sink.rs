@@ -1,12 +1,12 @@
 //! Where the bytes of the access log end up: a stream of the process, or a file that can be opened again.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::plan::LogPath;
+use crate::telemetry::file::append_to;
 
 /// A place for the lines, open for writing.
 #[derive(Debug)]
@@ -56,18 +56,4 @@ impl Sink {
             written => Ok(written),
         }
     }
-}
-
-/// Opens a log file to append to, created with mode 0640. A named pipe is not waited for: without a reader it is an error.
-///
-/// # Errors
-/// As the system says, with the path.
-pub(in crate::telemetry) fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot open the log {}: {error}", path.display())))
 }

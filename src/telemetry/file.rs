@@ -1,0 +1,20 @@
+//! How a log's file is opened; the access log and the process log open theirs alike.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Opens a log to append to, created with mode 0640. A named pipe is not waited for: without a reader it is an error.
+///
+/// # Errors
+/// As the system says, with the path.
+pub(super) fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot open the log {}: {error}", path.display())))
+}
