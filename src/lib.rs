@@ -2,7 +2,9 @@
 //!
 //! The floors, in reading order; a file imports only from floors below its own (`tests/architecture.rs` holds this).
 
+pub mod cli;
 pub mod server;
+pub mod admin;
 pub mod edge;
 pub mod proxy;
 pub mod exchange;

@@ -1,0 +1,87 @@
+//! What each endpoint answers.
+
+use http::{Method, StatusCode};
+use pingora_http::RequestHeader;
+use serde_json::{Value, json};
+
+use super::{Admin, Answer, Readiness, guard};
+use crate::base::clock::Moment;
+use crate::config::plan;
+use crate::exchange::snapshot::{Snapshot, Target};
+use crate::telemetry::metrics::{self, Observe, Scrape};
+
+/// The answer to a request that may be answered.
+pub(super) fn answer(admin: &Admin, header: &RequestHeader) -> Answer {
+    if !matches!(header.method, Method::GET | Method::HEAD) {
+        return Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is only read (GET, HEAD)");
+    }
+    let snapshot = admin.current.load();
+    match guard::path(header) {
+        "/healthz" => Answer::text(StatusCode::OK, "ok\n"),
+        "/readyz" => ready((admin.readiness)()),
+        "/metrics" if snapshot.plan.prometheus => Answer {
+            status: StatusCode::OK,
+            content_type: metrics::CONTENT_TYPE,
+            body: snapshot.counters.registry().expose(&Present(&snapshot)).into_bytes(),
+        },
+        "/api/v1/status" => Answer::json(StatusCode::OK, &status(&snapshot)),
+        _ => Answer::problem(StatusCode::NOT_FOUND, "there is no such endpoint"),
+    }
+}
+
+fn ready(readiness: Readiness) -> Answer {
+    match readiness {
+        Readiness::Ready => Answer::text(StatusCode::OK, "ready\n"),
+        Readiness::NotReady(why) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+    }
+}
+
+/// What metrics ask for at each scrape.
+struct Present<'a>(&'a Snapshot);
+
+impl Observe for Present<'_> {
+    fn observe(&self, scrape: &mut Scrape) {
+        for target in &self.0.targets {
+            let name = &target.plan.name;
+            for backend in target.pool.backends().backends.iter() {
+                scrape.backend(name, backend.address(), backend.usable(), backend.in_flight().into());
+            }
+            scrape.failing_open(name, target.pool.failing_open());
+        }
+        if let Some(log) = &self.0.access_log {
+            scrape.access_log_dropped(log.dropped());
+        }
+    }
+}
+
+fn status(snapshot: &Snapshot) -> Value {
+    let started = snapshot.clock.wall(Moment::START);
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "generation": snapshot.generation,
+        "config_hash": snapshot.plan.hash,
+        "started_at": jiff::Timestamp::try_from(started).map(|time| format!("{time:.3}")).unwrap_or_default(),
+        "listeners": snapshot.plan.listeners.iter().map(|one| listener_status(snapshot, one)).collect::<Vec<_>>(),
+        "upstreams": snapshot.targets.iter().map(|target| upstream_status(target)).collect::<Vec<_>>(),
+    })
+}
+
+fn listener_status(snapshot: &Snapshot, listener: &plan::Listener) -> Value {
+    json!({
+        "name": listener.name,
+        "address": listener.address.to_string(),
+        "connections": snapshot.counters.listener(&listener.name).map(|counts| counts.open()),
+    })
+}
+
+fn upstream_status(target: &Target) -> Value {
+    let unresolved = target.pool.unresolved();
+    let unresolved: Vec<_> = unresolved.iter().map(|(name, why)| json!({"name": name, "reason": why})).collect();
+    json!({
+        "name": target.plan.name,
+        "balance": target.plan.balance.to_string(),
+        "backends": target.pool.status(),
+        "unresolved": unresolved,
+    })
+}

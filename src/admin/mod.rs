@@ -1,0 +1,105 @@
+//! The admin listener: what operators and their tools ask of a running proxy.
+//!
+//! Reading needs no token on loopback and on the unix socket; beyond loopback all but the health endpoints does. `Host` is
+//! checked, so that a page in an operator's browser cannot reach it under a name of its own (DNS rebinding).
+
+mod api;
+mod guard;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::StatusCode;
+use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::server::ShutdownWatch;
+use pingora_error::Result;
+use pingora_http::ResponseHeader;
+
+pub use self::guard::Guard;
+use crate::exchange::snapshot::Current;
+
+/// Whether requests are served, in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// They are.
+    Ready,
+    /// They are not, or soon not any more: why.
+    NotReady(&'static str),
+}
+
+/// The admin API.
+pub struct Admin {
+    /// What is being served.
+    pub current: Current,
+    /// Whether it is.
+    pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
+    /// Who may ask.
+    pub guard: Guard,
+}
+
+/// What is answered.
+struct Answer {
+    status: StatusCode,
+    content_type: &'static str,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(status: StatusCode, value: &serde_json::Value) -> Self {
+        Self { status, content_type: "application/json", body: format!("{value}\n").into_bytes() }
+    }
+
+    fn text(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, content_type: "text/plain; charset=utf-8", body: text.into().into_bytes() }
+    }
+
+    /// A refusal, as `application/problem+json` (RFC 9457).
+    fn problem(status: StatusCode, detail: &str) -> Self {
+        let title = status.canonical_reason().unwrap_or_default();
+        let problem =
+            serde_json::json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
+        Self { content_type: "application/problem+json", ..Self::json(status, &problem) }
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for Admin {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        _: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if !session.read_request().await.ok()? {
+            return None;
+        }
+        let answer = match self.guard.admit(session.req_header()) {
+            Ok(()) => api::answer(self, session.req_header()),
+            Err(refusal) => refusal,
+        };
+        write(&mut session, answer).await.ok()?;
+        let settings = HttpPersistentSettings::for_session(&session);
+        let stream = session.finish().await.ok().flatten()?;
+        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+    }
+}
+
+async fn write(session: &mut ServerSession, answer: Answer) -> Result<()> {
+    let mut header = ResponseHeader::build(answer.status, Some(6))?;
+    header.insert_header("content-type", answer.content_type)?;
+    header.insert_header("cache-control", "no-store")?;
+    header.insert_header("x-content-type-options", "nosniff")?;
+    if answer.status == StatusCode::UNAUTHORIZED {
+        header.insert_header("www-authenticate", "Bearer realm=\"roundel admin\"")?;
+    }
+    if answer.status == StatusCode::METHOD_NOT_ALLOWED {
+        header.insert_header("allow", "GET, HEAD")?;
+    }
+    header.set_content_length(answer.body.len())?;
+    let head_only = session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(header)).await?;
+    if !head_only {
+        session.write_response_body(answer.body.into(), true).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! `roundel check`: tells every fault and warning of a file.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::Conf;
+use crate::config::{self, Diagnostics, Loaded, Paint};
+
+/// Exit statuses that scripts may rely on.
+const WARNINGS: u8 = 1;
+const ERRORS: u8 = 2;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    conf: Conf,
+    /// Warnings count too
+    #[arg(long)]
+    strict: bool,
+    /// Print the diagnostics as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
+    let (diagnostics, status) = match config::load(&args.conf.conf, &config::process_environment) {
+        Ok(Loaded { warnings, .. }) if args.strict && !warnings.is_empty() => (warnings, WARNINGS),
+        Ok(Loaded { warnings, .. }) => (warnings, 0),
+        Err(errors) => (errors, ERRORS),
+    };
+    if args.json {
+        writeln!(io::stdout(), "{}", diagnostics.to_json())?;
+        return Ok(ExitCode::from(status));
+    }
+    tell(&diagnostics);
+    if status == 0 {
+        writeln!(io::stdout(), "{}: the configuration is good", args.conf.conf.display())?;
+    }
+    Ok(ExitCode::from(status))
+}
+
+/// Loads a file for a command that needs it whole; what is wrong with it has been told when this returns.
+pub(super) fn load(conf: &Path) -> Result<Loaded, ExitCode> {
+    let loaded = config::load(conf, &config::process_environment);
+    match &loaded {
+        Ok(loaded) => tell(&loaded.warnings),
+        Err(errors) => tell(errors),
+    }
+    loaded.map_err(|_| ExitCode::from(ERRORS))
+}
+
+fn tell(diagnostics: &Diagnostics) {
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let paint = if colours { Paint::Coloured } else { Paint::Plain };
+    // Who has closed stderr does not want to know.
+    let _ = write!(io::stderr(), "{}", diagnostics.render(paint));
+}

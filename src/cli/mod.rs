@@ -1,0 +1,101 @@
+//! The command line: one file a command. Without a command the proxy runs.
+
+mod check;
+mod demo;
+mod healthcheck;
+mod pages;
+mod run;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const AFTER_HELP: &str = "\
+Start here:
+  roundel demo                    three sample backends and the proxy over them, no file needed
+  roundel check -c conf.yaml      every fault of a configuration, each with its line and its remedy
+  roundel -c conf.yaml            run in the foreground; Ctrl-C ends it
+
+The shortest configuration:
+  upstreams:
+    web:
+      backends: [127.0.0.1:8081, 127.0.0.1:8082]
+
+Signals:
+  SIGTERM  finish what is under way, then end (a second one ends at once)
+  SIGINT   end at once
+  SIGQUIT  hand the listening sockets to a process started with --upgrade, then end as for SIGTERM
+  SIGUSR1  open log files again, after a rotation
+  SIGHUP   nothing yet: a reload is not supported, and the log says so
+  SIGUSR2  nothing
+
+Environment:
+  RUST_LOG           what the process logs, in place of log.level
+  RUNTIME_DIRECTORY  the private directory for the pid file and sockets
+  NO_COLOR           no colours";
+
+/// An HTTP reverse proxy and load balancer that explains itself.
+#[derive(Debug, Parser)]
+#[command(name = "roundel", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: run::Args,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run three sample backends and the proxy over them; no file needed
+    Demo(demo::Args),
+    /// Tell every fault and warning of a configuration (exit 0: clean, 1: warnings with --strict, 2: errors)
+    Check(check::Args),
+    /// Ask a running proxy whether it is ready (exit 0: it is), for containers
+    Healthcheck(healthcheck::Args),
+    /// Print the JSON Schema of the configuration language
+    Schema,
+    /// Print shell completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// Where the configuration is.
+#[derive(Debug, clap::Args)]
+struct Conf {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    conf: PathBuf,
+}
+
+/// Runs the command line and returns the exit status.
+#[must_use]
+pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(argv) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are no errors, and clap knows where each belongs. A closed pipe is nobody's fault.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let done = match args.command {
+        None => run::run(&args.run),
+        Some(Command::Demo(args)) => demo::run(&args),
+        Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Healthcheck(args)) => healthcheck::run(&args),
+        Some(Command::Schema) => pages::schema(),
+        Some(Command::Completions { shell }) => pages::completions(shell),
+        Some(Command::Man) => pages::man(),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("roundel: {error}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,40 @@
+//! `roundel -c FILE`: runs the proxy.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::check;
+use crate::server::{self, Options};
+
+/// Pingora's own flags.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    conf: Option<PathBuf>,
+    /// Run in the background; returns once the start has succeeded, or says why it has not
+    #[arg(short, long)]
+    daemon: bool,
+    /// Take the listening sockets over from a running process (send it SIGQUIT once this one waits)
+    #[arg(short, long)]
+    upgrade: bool,
+    /// Test the configuration and exit
+    #[arg(short, long)]
+    test: bool,
+}
+
+pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
+    let Some(conf) = &args.conf else {
+        return Err(io::Error::other("no configuration: write `roundel -c FILE`, or try `roundel demo` (see --help)"));
+    };
+    let loaded = match check::load(conf) {
+        Ok(loaded) => loaded,
+        Err(status) => return Ok(status),
+    };
+    if args.test {
+        println!("{}: the configuration is good", conf.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    server::run(loaded.plan, Options { daemon: args.daemon, upgrade: args.upgrade })
+}
