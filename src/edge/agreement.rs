@@ -293,7 +293,7 @@ proptest! {
     #[test]
     fn a_body_is_the_same_in_any_pieces(bytes in mutated(chunks()), pieces in pieces()) {
         let whole = body_in_pieces(&bytes, &[bytes.len()]);
-        prop_assert_eq!(body_in_pieces(&bytes, &pieces), whole.clone());
+        prop_assert_eq!(body_in_pieces(&bytes, &pieces), whole);
         prop_assert_eq!(body_in_pieces(&bytes, &[1]), whole);
     }
 

@@ -231,7 +231,10 @@ fn check_port(digits: &[u8]) -> Result<(), Refusal> {
 mod tests {
     use super::*;
 
-    fn target(method: &str, text: &str) -> Result<(Form, String, Option<String>, Option<String>), &'static str> {
+    /// The form, the path, the query and the authority.
+    type Parts = (Form, String, Option<String>, Option<String>);
+
+    fn target(method: &str, text: &str) -> Result<Parts, &'static str> {
         let spans = parse(text.as_bytes(), Span::new(0, text.len()), method.as_bytes()).map_err(|r| r.detail)?;
         let target = spans.of(text.as_bytes(), method);
         assert_eq!(target.as_str(), text);
