@@ -5,7 +5,7 @@
 /// Appends `text` as the inside of a JSON string (RFC 8259, section 7). Bytes that are not UTF-8 become U+FFFD. Beyond what
 /// JSON asks for, DEL, the C1 controls and U+2028 and U+2029 are escaped: some readers take them for line ends, some
 /// terminals for commands.
-pub fn json(out: &mut Vec<u8>, text: &[u8]) {
+pub(super) fn json(out: &mut Vec<u8>, text: &[u8]) {
     for chunk in text.utf8_chunks() {
         json_str(out, chunk.valid());
         if !chunk.invalid().is_empty() {
@@ -79,7 +79,7 @@ fn json_escape(out: &mut Vec<u8>, character: &[u8]) {
 
 /// Appends `text` as nginx writes variables to its log (`ngx_http_log_escape`): `"`, `\`, control bytes and all beyond
 /// ASCII become `\xHH`.
-pub fn nginx(out: &mut Vec<u8>, text: &[u8]) {
+pub(super) fn nginx(out: &mut Vec<u8>, text: &[u8]) {
     let mut rest = text;
     while let Some(at) = rest.iter().position(|&byte| matches!(byte, 0..0x20 | b'"' | b'\\' | 0x7f..)) {
         out.extend_from_slice(&rest[..at]);

@@ -17,7 +17,7 @@ use crate::config::plan::{LogField, LogFormat, TemplatePart};
 
 /// A format, ready to write lines.
 #[derive(Debug)]
-pub struct Format(Kind);
+pub(super) struct Format(Kind);
 
 #[derive(Debug)]
 enum Kind {
@@ -29,7 +29,7 @@ enum Kind {
 impl Format {
     /// The format of a plan. `combined` tells times in the system's time zone, which is looked up here (UTC if unknown).
     #[must_use]
-    pub fn new(plan: &LogFormat) -> Self {
+    pub(super) fn new(plan: &LogFormat) -> Self {
         match plan {
             LogFormat::Json => Self(Kind::Json),
             LogFormat::Combined => Self::combined(TimeZone::try_system().unwrap_or(TimeZone::UTC)),
@@ -39,12 +39,12 @@ impl Format {
 
     /// `combined` with times in the zone given.
     #[must_use]
-    pub fn combined(zone: TimeZone) -> Self {
+    pub(super) fn combined(zone: TimeZone) -> Self {
         Self(Kind::Combined(zone))
     }
 
     /// Appends the line of `record` with its line feed.
-    pub fn write(&self, record: &Record<'_>, line: &mut Vec<u8>) {
+    pub(super) fn write(&self, record: &Record<'_>, line: &mut Vec<u8>) {
         match &self.0 {
             Kind::Json => json_line(line, record),
             Kind::Combined(zone) => combined_line(line, record, zone),

@@ -1,14 +1,14 @@
 //! The access log: one line for each request, told at its end.
 //!
-//! The data path fills a [`Record`] on its stack and hands it over. [`mod@format`] makes the line, [`writer`] takes it to its
+//! The data path fills a [`Record`] on its stack and hands it over. `format` makes the line, `writer` takes it to its
 //! file without ever making the request wait: a line that finds no room is dropped and counted. docs/access-log.md is the
 //! operator's side of this.
 
-pub mod escape;
-pub mod format;
-pub mod record;
+mod escape;
+mod format;
+mod record;
 mod sink;
-pub mod writer;
+mod writer;
 
 use std::cell::RefCell;
 use std::io;
@@ -91,8 +91,11 @@ impl AccessLog {
         self.writer.reopen();
     }
 
-    /// Waits until all lines handed over before this call are written, at most `patience`. Returns whether they are.
-    /// Dropping the log does the same for two seconds at most.
+    /// Waits until all lines handed over before this call are written, at most `patience`. Returns whether they are. It
+    /// blocks the thread that calls.
+    ///
+    /// The process calls this when it stops. Dropping the log alone does not wait: its thread writes what is left, and gives
+    /// up after two seconds.
     pub fn flush(&self, patience: Duration) -> bool {
         self.writer.flush(patience)
     }

@@ -16,6 +16,15 @@ pub(super) struct Sink {
     name: String,
 }
 
+/// What [`Sink::reopen`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reopened {
+    /// The file was opened by its path.
+    New,
+    /// A stream is what it was.
+    Same,
+}
+
 impl Sink {
     /// Opens the place that a plan names.
     pub(super) fn open(path: &LogPath) -> io::Result<Self> {
@@ -37,11 +46,12 @@ impl Sink {
     }
 
     /// Opens a file again by its path; a stream stays as it is. After an error the old file goes on.
-    pub(super) fn reopen(&mut self) -> io::Result<()> {
-        if let Some(path) = &self.path {
-            self.file = append_to(path)?;
-        }
-        Ok(())
+    pub(super) fn reopen(&mut self) -> io::Result<Reopened> {
+        let Some(path) = &self.path else {
+            return Ok(Reopened::Same);
+        };
+        self.file = append_to(path)?;
+        Ok(Reopened::New)
     }
 
     /// The place as the operator knows it.

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::sink::Sink;
+use super::sink::{Reopened, Sink};
 
 /// The most bytes that wait for the file.
-pub const QUEUE_BYTES: usize = 8 * 1024 * 1024;
+pub(super) const QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// So many bytes are worth a write of their own.
 const BATCH_BYTES: usize = 256 * 1024;
 /// The least time between two writes of less than a batch.
@@ -27,12 +27,12 @@ const RETRY: Duration = Duration::from_secs(1);
 const FULL_PIPE: Duration = Duration::from_millis(10);
 /// The least time between two complaints about dropped lines.
 const COMPLAINT: Duration = Duration::from_secs(10);
-/// How long the end of the log waits for the file.
+/// How long the thread goes on trying once the log has no owner.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Takes lines to a sink without ever making their writers wait. The thread starts with the first line.
 #[derive(Debug)]
-pub struct Writer {
+pub(super) struct Writer {
     shared: Arc<Shared>,
 }
 
@@ -61,7 +61,8 @@ struct Queue {
     reopen: bool,
     /// The log is being closed, and when its thread gives up.
     closing: Option<Instant>,
-    thread: Thread,
+    /// Until the thread starts, the sink that it will own.
+    idle: Option<Sink>,
 }
 
 impl Queue {
@@ -69,14 +70,6 @@ impl Queue {
     fn is_urgent(&self) -> bool {
         self.pending.len() >= BATCH_BYTES || self.hurry || self.closing.is_some()
     }
-}
-
-#[derive(Debug)]
-enum Thread {
-    /// Not started: it will own this sink.
-    Waiting(Sink),
-    Running,
-    Ended,
 }
 
 #[derive(Debug, Default)]
@@ -96,7 +89,7 @@ impl Writer {
             hurry: false,
             reopen: false,
             closing: None,
-            thread: Thread::Waiting(sink),
+            idle: Some(sink),
         };
         Self {
             shared: Arc::new(Shared {
@@ -110,7 +103,7 @@ impl Writer {
     }
 
     /// Queues a line (with its line feed), or drops it where there is no room.
-    pub fn append(&self, line: &[u8]) {
+    pub(super) fn append(&self, line: &[u8]) {
         let mut queue = self.shared.queue.lock();
         if queue.pending.len() + queue.taken + line.len() > QUEUE_BYTES {
             drop(queue);
@@ -120,8 +113,8 @@ impl Writer {
         let before = queue.pending.len();
         queue.pending.extend_from_slice(line);
         queue.entered += line.len() as u64;
-        if matches!(queue.thread, Thread::Waiting(_)) {
-            self.start(&mut queue);
+        if let Some(sink) = queue.idle.take() {
+            self.start(sink);
         }
         let worth_a_wake = before == 0 || (before < BATCH_BYTES && queue.pending.len() >= BATCH_BYTES);
         drop(queue);
@@ -130,18 +123,11 @@ impl Writer {
         }
     }
 
-    fn start(&self, queue: &mut Queue) {
-        let Thread::Waiting(sink) = std::mem::replace(&mut queue.thread, Thread::Running) else {
-            return;
-        };
-        let shared = Arc::clone(&self.shared);
-        let name = sink.name().to_owned();
-        let thread = std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || Courier { sink, shared, broken: false }.run());
+    fn start(&self, sink: Sink) {
+        let courier = Courier { sink, shared: Arc::clone(&self.shared), broken: false };
+        let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || courier.run());
         if let Err(error) = thread {
-            queue.thread = Thread::Ended;
-            log::error!(path = name.as_str(), error:% = error; "the access log's thread cannot be started");
+            log::error!(error:% = error; "the access log's thread cannot be started, no line will be written");
         }
     }
 
@@ -154,7 +140,9 @@ impl Writer {
     pub(super) fn reopen(&self) {
         let mut queue = self.shared.queue.lock();
         queue.reopen = true;
-        self.start(&mut queue);
+        if let Some(sink) = queue.idle.take() {
+            self.start(sink);
+        }
         drop(queue);
         self.shared.work.notify_one();
     }
@@ -176,16 +164,10 @@ impl Writer {
 }
 
 impl Drop for Writer {
+    // Does not wait: the last owner may be a request that outlived a reload.
     fn drop(&mut self) {
-        let until = Instant::now() + LAST_WORDS;
-        let mut queue = self.shared.queue.lock();
-        queue.closing = Some(until);
+        self.shared.queue.lock().closing = Some(Instant::now() + LAST_WORDS);
         self.shared.work.notify_one();
-        while matches!(queue.thread, Thread::Running) {
-            if self.shared.progress.wait_until(&mut queue, until).timed_out() {
-                return;
-            }
-        }
     }
 }
 
@@ -228,8 +210,6 @@ impl Courier {
             batch.clear();
             batch.shrink_to(BATCH_BYTES);
         }
-        self.shared.queue.lock().thread = Thread::Ended;
-        self.shared.progress.notify_all();
     }
 
     /// Waits for lines and swaps them into the empty `batch`.
@@ -241,7 +221,7 @@ impl Courier {
         let mut gathered = last_write.is_none();
         loop {
             if std::mem::take(&mut queue.reopen) {
-                MutexGuard::unlocked(&mut queue, || self.reopen());
+                let _ = MutexGuard::unlocked(&mut queue, || self.reopen());
             } else if queue.pending.is_empty() && queue.closing.is_some() {
                 return Next::End;
             } else if queue.pending.is_empty() {
@@ -302,14 +282,13 @@ impl Courier {
         let shared = Arc::clone(&self.shared);
         let until = Instant::now() + pause;
         let mut queue = shared.queue.lock();
-        while !queue.reopen && !(self.broken && queue.closing.is_some()) {
+        while !queue.reopen && (queue.closing.is_none() || !self.broken) {
             if shared.work.wait_until(&mut queue, until).timed_out() {
                 break;
             }
         }
         if std::mem::take(&mut queue.reopen) {
-            MutexGuard::unlocked(&mut queue, || self.reopen());
-            return Waited::Reopened;
+            return MutexGuard::unlocked(&mut queue, || self.reopen());
         }
         match queue.closing {
             Some(deadline) if self.broken || Instant::now() >= deadline => Waited::Closing,
@@ -317,9 +296,14 @@ impl Courier {
         }
     }
 
-    fn reopen(&mut self) {
-        if let Err(error) = self.sink.reopen() {
-            log::error!(error:% = error; "the access log cannot be opened again, the old file goes on");
+    fn reopen(&mut self) -> Waited {
+        match self.sink.reopen() {
+            Ok(Reopened::New) => Waited::Reopened,
+            Ok(Reopened::Same) => Waited::Out,
+            Err(error) => {
+                log::error!(error:% = error; "the access log cannot be opened again, the old file goes on");
+                Waited::Out
+            }
         }
     }
 
@@ -328,9 +312,13 @@ impl Courier {
     }
 }
 
+/// How a wait before another try ended.
 enum Waited {
+    /// There is nothing new.
     Out,
+    /// There is another file now.
     Reopened,
+    /// There will be no other try.
     Closing,
 }
 

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many shards a counter has: a power of two, at least one for each serving thread up to 64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shards(usize);
+pub(super) struct Shards(usize);
 
 impl Shards {
     /// Enough for `threads` threads.
     #[must_use]
-    pub fn for_threads(threads: usize) -> Self {
+    pub(super) fn for_threads(threads: usize) -> Self {
         Self(threads.clamp(1, 64).next_power_of_two())
     }
 

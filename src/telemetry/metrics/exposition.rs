@@ -229,8 +229,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
+    use super::super::Registry;
     use super::super::series::{Connection, Probe, Reload};
-    use super::super::{Registry, Shards};
     use super::*;
     use crate::telemetry::reason::Reason;
 
@@ -248,7 +248,7 @@ mod tests {
 
     /// A registry in which everything has happened once.
     fn everything() -> Registry {
-        let registry = Registry::new(Shards::for_threads(2));
+        let registry = Registry::new(2);
         let [public, site, web, none] = ["public \"a\\b\"", "site", "web", ""].map(Arc::<str>::from);
         registry.requests(&public, &site, &web).record(200, Duration::from_millis(2));
         registry.requests(&public, &none, &none).record(404, Duration::from_micros(20));

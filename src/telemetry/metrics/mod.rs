@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-pub use self::cell::Shards;
+use self::cell::Shards;
 pub use self::exposition::{Observe, Scrape};
 use self::series::{Backend, Listener, Process, Requests, Upstream};
 
@@ -40,9 +40,10 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry without series. `shards` should suit the number of threads that serve.
+    /// A registry without series, for a process in which so many threads serve.
     #[must_use]
-    pub fn new(shards: Shards) -> Self {
+    pub fn new(threads: usize) -> Self {
+        let shards = Shards::for_threads(threads);
         Self {
             shards,
             requests: Family::default(),
@@ -131,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_series_goes_on_over_a_rebuild() {
-        let registry = Registry::new(Shards::for_threads(2));
+        let registry = Registry::new(2);
         let labels = [name("public"), name("site"), name("web")];
         registry.requests(&labels[0], &labels[1], &labels[2]).record(200, Duration::ZERO);
         registry.requests(&labels[0], &labels[1], &labels[2]).record(200, Duration::ZERO);
@@ -141,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_series_that_nobody_holds_is_pruned_and_others_stay() {
-        let registry = Registry::new(Shards::for_threads(2));
+        let registry = Registry::new(2);
         let web = name("web");
         let (held, left) = (registry.backend(&web, &name("10.0.0.1:80")), registry.backend(&web, &name("10.0.0.2:80")));
         held.ejected();
