@@ -21,7 +21,7 @@ pub use read::Environment;
 pub use support::Support;
 
 use file::File;
-use file::term::{Decoder, Term};
+use file::term::{Decoder, Spanned, Term};
 use plan::Plan;
 use read::Tree;
 
@@ -75,7 +75,8 @@ pub fn process_environment(name: &str) -> Option<String> {
 fn compile(tree: &Tree, source: &Path, environment: Environment<'_>, support: Support) -> Result<Loaded, Diagnostics> {
     let mut decoder = Decoder::new(&tree.marks);
     support.refusals(tree).into_iter().for_each(|refusal| decoder.found.push(refusal));
-    let plan = File::decode(&tree.root, &mut decoder).map(|file| check::plan(&file, source, environment, &mut decoder));
+    let file = File::decode(&tree.root, &mut decoder).map(|value| Spanned { value, at: tree.root.at });
+    let plan = file.map(|file| check::plan(&file, source, environment, &mut decoder));
     let found = decoder.found.sorted();
     match plan {
         Some(plan) if !found.has_errors() => Ok(Loaded { plan, warnings: found }),
