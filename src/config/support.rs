@@ -96,7 +96,9 @@ impl Support {
     pub fn refusals(self, tree: &Tree) -> Vec<Diagnostic> {
         match self {
             Self::Everything => Vec::new(),
-            Self::Built => RULES.iter().filter(|rule| !rule.is_below_another()).flat_map(|rule| rule.refusals(tree)).collect(),
+            Self::Built => {
+                RULES.iter().filter(|rule| !rule.is_below_another()).flat_map(|rule| rule.refusals(tree)).collect()
+            }
         }
     }
 }

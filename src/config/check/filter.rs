@@ -85,7 +85,12 @@ fn add(
     if let Some(mirror) = written.mirror.given() {
         match mirror.value.upstream.given() {
             Some(name) => drop(upstreams.find(name, checker)),
-            None => checker.required(&mirror.value.upstream, mirror.at, "`mirror` names no upstream", "write `upstream: shadow`"),
+            None => checker.required(
+                &mirror.value.upstream,
+                mirror.at,
+                "`mirror` names no upstream",
+                "write `upstream: shadow`",
+            ),
         }
     }
     if let Some(cache) = written.cache.value() {
@@ -147,7 +152,8 @@ fn cors(rules: &Spanned<Cors>, checker: &mut Checker<'_, '_>) -> Option<plan::Co
 
 /// Reads an origin as browsers send it: scheme, host and port, without a path (Fetch, RFC 6454, 6.1).
 fn origin(text: &str) -> Result<String, Misread> {
-    let wrong = || Misread::new(format!("`{text}` is not an origin"), "write it like `https://a.example`, without a path");
+    let wrong =
+        || Misread::new(format!("`{text}` is not an origin"), "write it like `https://a.example`, without a path");
     if text == "*" {
         return Ok(text.to_owned());
     }
@@ -169,7 +175,12 @@ fn auth(auth: &Spanned<Auth>, checker: &mut Checker<'_, '_>) -> Option<plan::Aut
         checker.required(&jwt.value.jwks, jwt.at, "`jwt` has no keys to verify with", "write `jwks: keys.json`");
     }
     if let Some(forward) = written.forward.given() {
-        checker.required(&forward.value.url, forward.at, "`forward` has no service to ask", "write `url: http://auth:8080`");
+        checker.required(
+            &forward.value.url,
+            forward.at,
+            "`forward` has no service to ask",
+            "write `url: http://auth:8080`",
+        );
     }
     let Spanned { value: basic, at } = written.basic.given()?;
     checker.required(&basic.users, *at, "`basic` has no users", "write `users: users.htpasswd`");
@@ -270,7 +281,8 @@ fn compress(written: &Compress, checker: &mut Checker<'_, '_>) -> plan::Compress
 }
 
 fn is_media_type(text: &str) -> bool {
-    let is_token = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b));
+    let is_token =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b));
     text.split_once('/').is_some_and(|(kind, sub)| is_token(kind) && (sub == "*" || is_token(sub)))
 }
 

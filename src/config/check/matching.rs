@@ -16,10 +16,7 @@ use crate::config::read::At;
 /// The most memory that one compiled regular expression may take, in bytes.
 const MAX_REGEX: usize = 1024 * 1024;
 
-pub(super) fn plan(
-    field: &Field<OneOrMany<Match>>,
-    checker: &mut Checker<'_, '_>,
-) -> Vec<Spanned<RouteMatch>> {
+pub(super) fn plan(field: &Field<OneOrMany<Match>>, checker: &mut Checker<'_, '_>) -> Vec<Spanned<RouteMatch>> {
     let Some(Spanned { value, at }) = field.given() else {
         let everything = RouteMatch::default();
         return vec![Spanned { value: everything, at: At::default() }];
@@ -148,7 +145,8 @@ impl Seen {
 }
 
 fn claims(hosts: &[HostPattern], one: &RouteMatch) -> Vec<Claim> {
-    let hosts: Vec<Option<HostPattern>> = if hosts.is_empty() { vec![None] } else { hosts.iter().cloned().map(Some).collect() };
+    let hosts: Vec<Option<HostPattern>> =
+        if hosts.is_empty() { vec![None] } else { hosts.iter().cloned().map(Some).collect() };
     let methods: Vec<Option<Method>> =
         if one.methods.is_empty() { vec![None] } else { one.methods.iter().cloned().map(Some).collect() };
     let path = match &one.path {

@@ -23,7 +23,11 @@ pub(super) fn plan(file: &File, upstreams: &[Arc<Upstream>], checker: &mut Check
         return if file.routes.is_absent() { without_routes(file, upstreams, checker) } else { Vec::new() };
     };
     if list.items.is_empty() && !list.is_partial {
-        checker.error(*at, "no route is written", "write one, or remove `routes` to send everything to the only upstream");
+        checker.error(
+            *at,
+            "no route is written",
+            "write one, or remove `routes` to send everything to the only upstream",
+        );
     }
     let mut names = HashMap::new();
     let mut seen = Seen::default();
@@ -63,7 +67,11 @@ fn without_routes(file: &File, upstreams: &[Arc<Upstream>], checker: &mut Checke
         [] => {}
         [..] => {
             let at = file.upstreams.at().unwrap_or_default();
-            checker.error(at, "there are several upstreams, and no routes", "write `routes` that say which request goes where");
+            checker.error(
+                at,
+                "there are several upstreams, and no routes",
+                "write `routes` that say which request goes where",
+            );
         }
     }
     Vec::new()
@@ -103,7 +111,11 @@ fn one(
         hosts,
         matches,
         request_timeout: written.timeouts.value().and_then(|timeouts| timeouts.request().some()).map(|time| time.0),
-        body_limit: written.limits.value().and_then(|limits| limits.body.value()).map(|body| body.some().map(|size| size.0)),
+        body_limit: written
+            .limits
+            .value()
+            .and_then(|limits| limits.body.value())
+            .map(|body| body.some().map(|size| size.0)),
         errors: pages::read(&written.errors, checker),
     }
 }
@@ -191,7 +203,9 @@ fn splits(
         if item.value.upstream.is_absent() {
             checker.error(item.at, "no upstream is named", "write `upstream: web`");
         }
-        let Some(upstream) = item.value.upstream.given().and_then(|name| upstreams.find(name, checker)) else { continue };
+        let Some(upstream) = item.value.upstream.given().and_then(|name| upstreams.find(name, checker)) else {
+            continue;
+        };
         if splits.iter().any(|split| split.upstream.name == upstream.name) {
             checker.error(item.at, format!("the upstream `{}` is written twice", upstream.name), "keep one of the two");
         }
@@ -216,7 +230,11 @@ fn redirect(written: &Redirect, at: At, matches: &[RouteMatch], checker: &mut Ch
         !written.path_prefix.is_absent(),
     ];
     if !changes.contains(&true) {
-        checker.error(at, "the redirect leads back to itself", "write at least one of `scheme`, `host`, `port`, `path`");
+        checker.error(
+            at,
+            "the redirect leads back to itself",
+            "write at least one of `scheme`, `host`, `port`, `path`",
+        );
     }
     let status = written.status().0;
     if let (false, Some(at)) = ([301, 302, 303, 307, 308].contains(&status), written.status.at()) {
@@ -257,7 +275,9 @@ fn new_path(text: &str) -> Result<String, Misread> {
     let is_path = text.starts_with('/') && !text.contains(['?', '#']);
     match text.parse::<http::uri::PathAndQuery>() {
         Ok(_) if is_path => Ok(text.to_owned()),
-        _ => Err(Misread::new(format!("`{text}` is not a path"), "begin it with `/`, without white space, `?` and `#`")),
+        _ => {
+            Err(Misread::new(format!("`{text}` is not a path"), "begin it with `/`, without white space, `?` and `#`"))
+        }
     }
 }
 
@@ -283,7 +303,11 @@ fn warn_unused(file: &File, routes: &[Arc<plan::Route>], checker: &mut Checker<'
             Action::Redirect(_) | Action::Respond(_) => false,
         });
         if !is_used && !is_mirror(&name.value) {
-            checker.warning(name.at, format!("no route leads to the upstream `{}`", name.value), "remove it, or write a route");
+            checker.warning(
+                name.at,
+                format!("no route leads to the upstream `{}`", name.value),
+                "remove it, or write a route",
+            );
         }
     }
 }

@@ -208,7 +208,18 @@ impl Scope {
         match self.support.words_allowed(&self.path) {
             None => Some(T::describe(self)),
             Some([]) => None,
-            Some(words) => Some(serde_json::json!({ "enum": words })),
+            Some(words) => {
+                Some(serde_json::json!({ "enum": words.iter().copied().map(plain_word).collect::<Vec<_>>() }))
+            }
         }
+    }
+}
+
+/// A word as YAML types it where it stands without quotes.
+fn plain_word(word: &str) -> Json {
+    match word {
+        "true" => Json::Bool(true),
+        "false" => Json::Bool(false),
+        _ => Json::from(word),
     }
 }
