@@ -7,9 +7,12 @@
 //! Every step tells all its faults as [`Diagnostics`], each with its place and its remedy.
 
 pub mod diagnostic;
+pub mod dump;
 pub mod file;
 pub mod plan;
 pub mod read;
+pub mod reference;
+pub mod schema;
 pub mod support;
 
 mod check;
@@ -21,7 +24,7 @@ pub use read::Environment;
 pub use support::Support;
 
 use file::File;
-use file::term::{Decoder, Term};
+use file::term::{Decoder, Spanned, Term};
 use plan::Plan;
 use read::Tree;
 
@@ -39,9 +42,17 @@ pub struct Loaded {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(path: &Path, environment: Environment<'_>) -> Result<Loaded, Diagnostics> {
+    load_with(path, environment, Support::Built)
+}
+
+/// The same as [`load`], with a choice of how much of the language is accepted.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_with(path: &Path, environment: Environment<'_>, support: Support) -> Result<Loaded, Diagnostics> {
     let tree = read::file(path, environment)?;
     let source = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    compile(&tree, &source, environment, Support::Built)
+    compile(&tree, &source, environment, support)
 }
 
 /// Reads a text that goes by the name `name`; its relative paths start from the working directory.
@@ -74,9 +85,16 @@ pub fn process_environment(name: &str) -> Option<String> {
 
 fn compile(tree: &Tree, source: &Path, environment: Environment<'_>, support: Support) -> Result<Loaded, Diagnostics> {
     let mut decoder = Decoder::new(&tree.marks);
-    support.refusals(tree).into_iter().for_each(|refusal| decoder.found.push(refusal));
-    let plan = File::decode(&tree.root, &mut decoder).map(|file| check::plan(&file, source, environment, &mut decoder));
-    let found = decoder.found.sorted();
+    let file = File::decode(&tree.root, &mut decoder).map(|value| Spanned { value, at: tree.root.at });
+    let plan = file.map(|file| check::plan(&file, source, environment, &mut decoder));
+    let mut found = decoder.found;
+    for refusal in support.refusals(tree) {
+        // A word that is not known at all is told as such, and not as one that is not built.
+        if !found.iter().any(|fault| fault.place == refusal.place) {
+            found.push(refusal);
+        }
+    }
+    let found = found.sorted();
     match plan {
         Some(plan) if !found.has_errors() => Ok(Loaded { plan, warnings: found }),
         _ => Err(found),

@@ -20,7 +20,7 @@ pub enum Support {
 struct Rule {
     /// Its path: `*` is any name, `[]` any item.
     path: &'static str,
-    /// The words that are built.
+    /// The words that are built; `none` where that is what happens anyway.
     built: &'static [&'static str],
     /// What to do instead; empty where there is nothing.
     remedy: &'static str,
@@ -30,6 +30,8 @@ const fn rule(path: &'static str, built: &'static [&'static str], remedy: &'stat
     Rule { path, built, remedy }
 }
 
+/// It is off, and may be written so.
+const OFF: &[&str] = &["none"];
 const TOKIO: &str = "remove it: it needs a special build of Tokio";
 const OFFLOAD: &str = "remove it: the TLS that Roundel is built with does not read it";
 
@@ -47,39 +49,45 @@ const RULES: &[Rule] = &[
     rule("server.downstream_tls_offload_thread_per_pool", &[], OFFLOAD),
     rule("server.fast_timeout_to_tokio_threshold_seconds", &[], "remove it: it stays at Pingora's default"),
     rule("reload", &["signal"], "write `signal`, and send SIGHUP after a change"),
-    rule("tracing", &[], ""),
+    rule("tracing", OFF, ""),
     rule("routes", &[], "remove it: everything goes to the only upstream"),
+    rule("routes[].upgrade", &[], "remove it: `websocket` is the default"),
+    rule("routes[].filters[].rate_limit", &[], ""),
+    rule("routes[].filters[].auth.jwt", &[], "write `basic`"),
+    rule("routes[].filters[].auth.forward", &[], "write `basic`"),
+    rule("routes[].filters[].mirror", &[], ""),
+    rule("routes[].filters[].cache", &[], ""),
     rule("listeners[].protocols[]", &["h1"], "write `protocols: [h1]`"),
-    rule("listeners[].tls", &[], ""),
-    rule("listeners[].proxy_protocol", &[], ""),
+    rule("listeners[].tls", OFF, ""),
+    rule("listeners[].proxy_protocol", OFF, ""),
     rule("listeners[].lane", &["off"], "write `lane: off`, or remove it"),
     rule("listeners[].timeouts.tls_handshake", &[], ""),
     rule("listeners[].timeouts.tunnel_idle", &[], ""),
     rule("listeners[].limits.h2_streams", &[], ""),
-    rule("listeners[].limits.connections_per_client", &[], ""),
+    rule("listeners[].limits.connections_per_client", OFF, ""),
     rule("upstreams.*.backends[].backup", &["false"], ""),
-    rule("upstreams.*.backends[].max_requests", &[], ""),
-    rule("upstreams.*.backends[].max_connections", &[], ""),
-    rule("upstreams.*.discovery", &[], "write `backends`"),
+    rule("upstreams.*.backends[].max_requests", OFF, ""),
+    rule("upstreams.*.backends[].max_connections", OFF, ""),
+    rule("upstreams.*.discovery", OFF, "write `backends`"),
     rule("upstreams.*.balance", &["round_robin"], "write `round_robin`"),
-    rule("upstreams.*.health_check.type", &["tcp", "http"], "write `tcp` or `http`"),
+    rule("upstreams.*.health_check.type", &["tcp", "http", "none"], "write `tcp` or `http`"),
     rule("upstreams.*.health_check.service", &[], ""),
-    rule("upstreams.*.outlier", &[], ""),
-    rule("upstreams.*.slow_start", &["0s"], ""),
+    rule("upstreams.*.outlier", OFF, ""),
+    rule("upstreams.*.slow_start", &["0s", "none"], ""),
     rule("upstreams.*.protocol", &["h1"], "write `h1`"),
-    rule("upstreams.*.send_proxy_protocol", &[], ""),
-    rule("upstreams.*.retry", &[], ""),
-    rule("upstreams.*.limits", &[], ""),
-    rule("upstreams.*.sticky", &[], ""),
+    rule("upstreams.*.send_proxy_protocol", OFF, ""),
+    rule("upstreams.*.retry", OFF, ""),
+    rule("upstreams.*.limits", OFF, ""),
+    rule("upstreams.*.sticky", OFF, ""),
 ];
 
 impl Support {
     /// The words that are accepted at a path of the language; none where all is.
     #[must_use]
-    pub fn words_allowed(self, path: &str) -> Option<Vec<&'static str>> {
+    pub fn words_allowed(self, path: &str) -> Option<&'static [&'static str]> {
         match self {
             Self::Everything => None,
-            Self::Built => RULES.iter().find(|rule| rule.path == path).map(|rule| rule.built.to_vec()),
+            Self::Built => RULES.iter().find(|rule| rule.path == path).map(|rule| rule.built),
         }
     }
 
@@ -88,7 +96,9 @@ impl Support {
     pub fn refusals(self, tree: &Tree) -> Vec<Diagnostic> {
         match self {
             Self::Everything => Vec::new(),
-            Self::Built => RULES.iter().flat_map(|rule| rule.refusals(tree)).collect(),
+            Self::Built => {
+                RULES.iter().filter(|rule| !rule.is_below_another()).flat_map(|rule| rule.refusals(tree)).collect()
+            }
         }
     }
 }
@@ -106,8 +116,16 @@ impl Rule {
         found
     }
 
+    /// Whether a rule about a section says it all, so that nothing need be said of the keys in it.
+    fn is_below_another(&self) -> bool {
+        RULES.iter().any(|rule| {
+            let rest = self.path.strip_prefix(rule.path);
+            rule.built.is_empty() && rest.is_some_and(|rest| rest.starts_with(['.', '[']))
+        })
+    }
+
     fn accepts(&self, node: &Node) -> bool {
-        is_none(node) || node.text().is_some_and(|text| self.built.contains(&text))
+        (is_none(node) && self.built.contains(&"none")) || node.text().is_some_and(|text| self.built.contains(&text))
     }
 
     fn refusal(&self, key: &str, node: &Node, marks: &Marks) -> Diagnostic {

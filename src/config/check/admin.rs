@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::Checker;
 use super::runtime::Runtime;
+use super::{Checker, pages};
 use crate::base::address::parse_host_name;
 use crate::config::file::collection::OrNone;
 use crate::config::file::leaf::FilePath;
@@ -50,19 +50,9 @@ fn check_reach(written: &Admin, checker: &mut Checker<'_, '_>) {
 
 fn token_file(field: &Field<FilePath>, checker: &mut Checker<'_, '_>) -> Option<PathBuf> {
     let Spanned { value: FilePath(path), at } = field.given()?;
-    match std::fs::metadata(path) {
-        Err(error) => {
-            let help = "write a file that holds the token on one line";
-            checker.error(*at, format!("cannot read {}: {error}", path.display()), help);
-        }
-        Ok(metadata) if !metadata.is_file() => {
-            checker.error(
-                *at,
-                format!("{} is not a regular file", path.display()),
-                "write a file that holds the token",
-            );
-        }
-        Ok(_) => checker.warn_if_others_can_read(path, *at),
+    match pages::regular_file(path) {
+        Ok(()) => checker.warn_if_others_can_read(path, *at),
+        Err(fault) => checker.error(*at, fault, "write a file that holds the token on one line"),
     }
     Some(path.clone())
 }

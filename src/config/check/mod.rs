@@ -8,6 +8,7 @@ mod header;
 mod health_check;
 mod listener;
 mod logs;
+mod matching;
 mod pages;
 mod route;
 mod runtime;
@@ -19,14 +20,20 @@ use std::path::{Path, PathBuf};
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::file::File;
-use crate::config::file::term::{Decoder, Spanned, written_or_default};
+use crate::config::file::term::{Decoder, Field, Spanned, closest, written_or_default};
 use crate::config::plan::{Drain, Plan};
 use crate::config::read::{At, Environment};
 
 /// Checks a file and makes the plan; faults and doubts go to `checker`.
-pub(super) fn plan(file: &File, source: &Path, environment: Environment<'_>, decoder: &mut Decoder<'_>) -> Plan {
+pub(super) fn plan(
+    file: &Spanned<File>,
+    source: &Path,
+    environment: Environment<'_>,
+    decoder: &mut Decoder<'_>,
+) -> Plan {
     let runtime = runtime::Runtime::of(source, environment);
-    let mut checker = Checker { decoder };
+    let mut checker = Checker { decoder, root: file.at };
+    let file = &file.value;
     let upstreams = upstream::plan(file, &mut checker);
     let routes = route::plan(file, &upstreams, &mut checker);
     let drain = written_or_default(&file.drain);
@@ -67,6 +74,8 @@ fn hash(plan: &Plan) -> String {
 /// What checking carries along.
 struct Checker<'c, 'm> {
     decoder: &'c mut Decoder<'m>,
+    /// Where the file begins.
+    root: At,
 }
 
 impl Checker<'_, '_> {
@@ -83,6 +92,22 @@ impl Checker<'_, '_> {
     fn clash(&mut self, at: At, message: impl Into<String>, first: (At, &str), help: &str) {
         let (place, other) = (self.decoder.marks.place(at), self.decoder.marks.place(first.0));
         self.decoder.found.push(Diagnostic::error(message).at(place).other(first.1, other).help(help));
+    }
+
+    /// Tells that a key is not written without which its section, at `at`, makes no sense.
+    fn required<T>(&mut self, field: &Field<T>, at: At, message: &str, help: &str) {
+        if field.is_absent() {
+            self.error(at, message, help);
+        }
+    }
+
+    /// Tells that a name is not known, with the known one that looks most like it.
+    fn unknown(&mut self, at: At, message: &str, name: &str, known: &[&str]) {
+        let help = match closest(name, known) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("known here: {}", known.join(", ")),
+        };
+        self.error(at, message, help);
     }
 
     /// Reads a text with a function of small texts; a fault is told at its place.

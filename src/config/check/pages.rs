@@ -40,16 +40,23 @@ fn error_status(text: &str) -> Result<u16, crate::base::units::Misread> {
 }
 
 fn page(path: &Path) -> Result<plan::ErrorPage, String> {
+    regular_file(path)?;
     let fault = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    if !std::fs::metadata(path).map_err(fault)?.is_file() {
-        return Err(format!("cannot read {}: it is not a regular file", path.display()));
-    }
     let mut body = Vec::new();
     File::open(path).map_err(fault)?.take(MAX_PAGE + 1).read_to_end(&mut body).map_err(fault)?;
     if body.len() as u64 > MAX_PAGE {
         return Err(format!("{} is larger than 1MiB", path.display()));
     }
     Ok(plan::ErrorPage { path: path.to_owned(), content_type: content_type(path), body: body.into() })
+}
+
+/// Says why a file cannot be read, where it is not there or no regular file (a named pipe would wait for a writer).
+pub(super) fn regular_file(path: &Path) -> Result<(), String> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => Ok(()),
+        Ok(_) => Err(format!("cannot read {}: it is not a regular file", path.display())),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+    }
 }
 
 fn content_type(path: &Path) -> &'static str {

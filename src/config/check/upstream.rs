@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Checker, health_check};
+use super::{Checker, health_check, pages};
 use crate::base::address::parse_host_name;
 use crate::base::units::Misread;
 use crate::config::file::File;
@@ -264,8 +264,8 @@ fn identity(written: &UpstreamTls, checker: &mut Checker<'_, '_>) -> Option<(Pat
 /// The path of a file that must be there.
 fn readable(field: &Field<FilePath>, checker: &mut Checker<'_, '_>) -> Option<PathBuf> {
     let Spanned { value: FilePath(path), at } = field.given()?;
-    if let Err(error) = std::fs::File::open(path) {
-        checker.error(*at, format!("cannot read {}: {error}", path.display()), "write the path of a PEM file");
+    if let Err(fault) = pages::regular_file(path) {
+        checker.error(*at, fault, "write the path of a PEM file");
     }
     Some(path.clone())
 }

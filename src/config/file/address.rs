@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 
+use super::leaf::titled;
 use super::term::{Decoder, Scope, Term, shortened};
 use crate::base::address::{Host, HostPort, parse_host_port};
 use crate::base::units::Misread;
@@ -39,7 +40,7 @@ impl Term for ListenAddress {
     }
 
     fn describe(_: &Scope) -> Json {
-        json!({ "type": "string", "pattern": "^unix:.|:[0-9]+$|\\$\\{" })
+        titled(json!({ "type": "string", "pattern": "^unix:.|:[0-9]+$|\\$\\{" }), "an address")
     }
 
     fn written(&self) -> Option<Json> {
@@ -103,7 +104,7 @@ impl Term for BackendAddress {
     }
 
     fn describe(_: &Scope) -> Json {
-        json!({ "type": "string", "pattern": "^unix:.|:[0-9]+$|\\$\\{" })
+        titled(json!({ "type": "string", "pattern": "^unix:.|:[0-9]+$|\\$\\{" }), "an address")
     }
 }
 

@@ -161,8 +161,6 @@ pub(crate) fn is_none(node: &Node) -> bool {
 }
 
 impl<T: Term> Term for OrNone<T> {
-    const ALLOWS_NONE: bool = true;
-
     fn decode(node: &Node, decoder: &mut Decoder<'_>) -> Option<Self> {
         if is_none(node) { Some(Self::None) } else { T::decode(node, decoder).map(Self::Some) }
     }

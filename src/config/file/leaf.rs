@@ -21,6 +21,12 @@ fn or_variable(form: Json) -> Json {
     json!({ "anyOf": [form, { "type": "string", "pattern": "\\$\\{" }] })
 }
 
+/// A schema with the few words that the manual calls it by.
+pub(super) fn titled(mut schema: Json, title: &str) -> Json {
+    schema["title"] = json!(title);
+    schema
+}
+
 fn pattern(pattern: &str) -> Json {
     or_variable(json!({ "type": "string", "pattern": pattern }))
 }
@@ -39,7 +45,7 @@ impl Term for bool {
     }
 
     fn describe(_: &Scope) -> Json {
-        or_variable(json!({ "type": "boolean" }))
+        titled(or_variable(json!({ "type": "boolean" })), "`true` or `false`")
     }
 
     fn written(&self) -> Option<Json> {
@@ -94,7 +100,8 @@ impl<const MIN: u64, const MAX: u64> Term for Integer<MIN, MAX> {
     }
 
     fn describe(_: &Scope) -> Json {
-        or_variable(json!({ "type": "integer", "minimum": MIN, "maximum": MAX }))
+        let title = format!("a whole number, {MIN} to {MAX}");
+        titled(or_variable(json!({ "type": "integer", "minimum": MIN, "maximum": MAX })), &title)
     }
 
     fn written(&self) -> Option<Json> {
@@ -124,7 +131,7 @@ impl Term for Factor {
     }
 
     fn describe(_: &Scope) -> Json {
-        or_variable(json!({ "type": "number", "minimum": 1, "maximum": 1000 }))
+        titled(or_variable(json!({ "type": "number", "minimum": 1, "maximum": 1000 })), "a number, 1 to 1000")
     }
 }
 
@@ -139,7 +146,7 @@ macro_rules! text_term {
             }
 
             fn describe(_: &Scope) -> Json {
-                $schema
+                titled($schema, $what)
             }
 
             $( fn written(&self) -> Option<Json> {
@@ -350,7 +357,7 @@ impl Term for StatusSet {
             { "type": "integer", "minimum": 100, "maximum": 599 },
             { "type": "string", "pattern": "^([1-5]xx|[1-5][0-9][0-9](-[1-5][0-9][0-9])?)$|\\$\\{" },
         ] });
-        json!({ "anyOf": [one, { "type": "array", "items": one }] })
+        titled(json!({ "anyOf": [one, { "type": "array", "items": one }] }), "statuses")
     }
 
     fn written(&self) -> Option<Json> {
@@ -378,7 +385,7 @@ impl Term for FilePath {
     }
 
     fn describe(_: &Scope) -> Json {
-        json!({ "type": "string", "minLength": 1 })
+        titled(json!({ "type": "string", "minLength": 1 }), "a path")
     }
 }
 

@@ -12,9 +12,6 @@ use crate::config::support::Support;
 
 /// Something that can stand after a key.
 pub trait Term: Sized {
-    /// Whether `none` may stand here, which turns the thing off.
-    const ALLOWS_NONE: bool = false;
-
     /// Reads a node; where that fails, the fault is told to the decoder and nothing is returned.
     fn decode(node: &Node, decoder: &mut Decoder<'_>) -> Option<Self>;
 
@@ -164,7 +161,8 @@ impl<'a> Decoder<'a> {
 }
 
 /// The known word that looks most like `word`, where one is near.
-fn closest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+#[must_use]
+pub fn closest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     if word.len() > 64 {
         return None;
     }
@@ -207,12 +205,21 @@ impl Scope {
     /// The schema of the term `T` here; none where nothing of it is supported.
     #[must_use]
     pub fn describe<T: Term>(&self) -> Option<Json> {
-        let Some(mut words) = self.support.words_allowed(&self.path) else {
-            return Some(T::describe(self));
-        };
-        if T::ALLOWS_NONE {
-            words.push("none");
+        match self.support.words_allowed(&self.path) {
+            None => Some(T::describe(self)),
+            Some([]) => None,
+            Some(words) => {
+                Some(serde_json::json!({ "enum": words.iter().copied().map(plain_word).collect::<Vec<_>>() }))
+            }
         }
-        if words.is_empty() { None } else { Some(serde_json::json!({ "enum": words })) }
+    }
+}
+
+/// A word as YAML types it where it stands without quotes.
+fn plain_word(word: &str) -> Json {
+    match word {
+        "true" => Json::Bool(true),
+        "false" => Json::Bool(false),
+        _ => Json::from(word),
     }
 }
