@@ -279,7 +279,7 @@ fn retry_after(failures: u32) -> Duration {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::upstream) mod tests {
     use std::collections::HashMap;
     use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
     use std::sync::Arc;
