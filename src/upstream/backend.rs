@@ -12,12 +12,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora_core::protocols::l4::socket::SocketAddr;
-use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::latency::{PeakEwma, Quantiles};
 use super::state::{Entry, Health, Policy, State};
-use crate::base::clock::{Clock, Moment};
+use crate::base::clock::Moment;
 use crate::telemetry::metrics::series;
 
 /// A backend as discovery or the plan names it.
@@ -222,13 +221,18 @@ impl Backend {
     /// The state an operator sees.
     #[must_use]
     pub fn state(&self) -> State {
-        self.health.lock().state()
+        self.read(Health::state)
     }
 
     /// Its health, as it stands.
     #[must_use]
     pub fn health(&self) -> Health {
         self.health.lock().clone()
+    }
+
+    /// Reads something of its health.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Health) -> T) -> T {
+        read(&self.health.lock())
     }
 
     /// The last probe, if there was one.
@@ -249,36 +253,18 @@ impl Backend {
         f64::from(self.share.load(Relaxed)) / f64::from(WHOLE)
     }
 
-    /// What `/api/v1/status` says of it at `now`.
-    #[must_use]
-    pub fn status(&self, clock: &Clock, now: Moment) -> BackendStatus {
-        let health = self.health();
-        let since = clock.wall(health.since()).checked_sub(health.carried()).unwrap_or(std::time::UNIX_EPOCH);
-        let millis = |q| self.quantiles.at(q, now).map(|latency| latency.as_micros() as f64 / 1000.0);
-        BackendStatus {
-            address: self.address.to_string(),
-            name: self.name().to_string(),
-            state: health.state(),
-            since: rfc3339(since),
-            reason: health.why().to_string(),
-            weight: self.weight(),
-            backup: self.backup(),
-            in_flight: self.in_flight(),
-            requests: self.requests(),
-            failures: self.failures(),
-            latency_ms: LatencyStatus { p50: millis(0.5), p99: millis(0.99) },
-            last_probe: self.last_probe().map(|probe| ProbeStatus::of(&probe, clock)),
-        }
-    }
-
-    /// Counts a request as in flight. Returns how many are now.
-    pub(super) fn board(&self) -> u32 {
-        self.in_flight.fetch_add(1, SeqCst) + 1
+    /// Counts a request as in flight.
+    pub(super) fn board(&self) {
+        self.in_flight.fetch_add(1, SeqCst);
     }
 
     /// Counts a request as ended. Returns whether the pool must be told: it was the last of a withdrawn backend.
     pub(super) fn alight(&self) -> bool {
         self.in_flight.fetch_sub(1, SeqCst) == 1 && self.standing.load(SeqCst) & WITHDRAWN != 0
+    }
+
+    pub(super) fn quantiles(&self) -> &Quantiles {
+        &self.quantiles
     }
 
     pub(super) fn count_request(&self) {
@@ -299,21 +285,15 @@ impl Backend {
         self.standing.load(Relaxed) & BLEMISHED != 0
     }
 
-    /// Whether it is drained, draining, or no longer a member.
-    pub(super) fn withdrawn(&self) -> bool {
-        self.standing.load(Relaxed) & WITHDRAWN != 0
-    }
-
     pub(super) fn note_probe(&self, report: ProbeReport) {
         *self.last_probe.lock() = Some(report);
     }
 
-    /// Takes over what may change in a member without changing its identity. Returns whether a choice may depend on it.
-    pub(super) fn relabel(&self, member: &Member) -> bool {
+    /// Takes over what may change in a member without changing its identity.
+    pub(super) fn relabel(&self, member: &Member) {
         self.label.store(Arc::new(Label { name: Arc::clone(&member.name), host: Arc::clone(&member.host) }));
-        let weight = self.weight.swap(member.weight, Relaxed);
-        let backup = self.backup.swap(member.backup, Relaxed);
-        (weight, backup) != (member.weight, member.backup)
+        self.weight.store(member.weight, Relaxed);
+        self.backup.store(member.backup, Relaxed);
     }
 
     /// Changes its health, and publishes what requests need to know of it.
@@ -332,74 +312,6 @@ impl Backend {
         self.standing.store(standing, SeqCst);
         self.share.store((health.share(policy, now) * f64::from(WHOLE)) as u32, Relaxed);
     }
-}
-
-/// What `/api/v1/status` says of a backend.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct BackendStatus {
-    /// IP address and port, or `unix:` and a path.
-    pub address: String,
-    /// As the operator wrote it.
-    pub name: String,
-    /// Its state.
-    pub state: State,
-    /// Since when (RFC 3339, UTC).
-    pub since: String,
-    /// Why, in words.
-    pub reason: String,
-    /// Its share.
-    pub weight: u32,
-    /// Whether it is used only when no other backend is usable.
-    pub backup: bool,
-    /// Requests in flight.
-    pub in_flight: u32,
-    /// Requests it was chosen for.
-    pub requests: u64,
-    /// Requests that failed at it.
-    pub failures: u64,
-    /// Latency to the first byte over about the last minute.
-    pub latency_ms: LatencyStatus,
-    /// The last probe; none before the first.
-    pub last_probe: Option<ProbeStatus>,
-}
-
-/// Latency to the first byte, in milliseconds; none where no request was answered lately.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct LatencyStatus {
-    /// Half of the requests took no longer.
-    pub p50: Option<f64>,
-    /// 99 % of the requests took no longer.
-    pub p99: Option<f64>,
-}
-
-/// The last probe of a backend.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ProbeStatus {
-    /// When its result came (RFC 3339, UTC).
-    pub at: String,
-    /// Whether it was good.
-    pub ok: bool,
-    /// How long it took, in milliseconds; none where it failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub duration_ms: Option<f64>,
-    /// Why it failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-}
-
-impl ProbeStatus {
-    fn of(probe: &ProbeReport, clock: &Clock) -> Self {
-        Self {
-            at: rfc3339(clock.wall(probe.at)),
-            ok: probe.result.is_ok(),
-            duration_ms: probe.result.as_ref().ok().map(|took| took.as_micros() as f64 / 1000.0),
-            error: probe.result.as_ref().err().map(ToString::to_string),
-        }
-    }
-}
-
-fn rfc3339(time: std::time::SystemTime) -> String {
-    jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
 }
 
 fn address_text(addr: &SocketAddr) -> String {

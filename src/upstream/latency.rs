@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::base::clock::Moment;
 
 /// The time in which the average forgets 63 % of what it knew (Finagle's and Linkerd's peak EWMA use 10 s).
-pub const DECAY: Duration = Duration::from_secs(10);
+const DECAY: Duration = Duration::from_secs(10);
 
 /// An exponentially weighted moving average of latencies that takes a peak at its word at once and comes down slowly
 /// (Finagle's `PeakEwma`).
@@ -68,7 +68,7 @@ const HALVE_EVERY: Duration = Duration::from_secs(30);
 
 /// Quantiles of latencies over about the last minute: counts in buckets of growing width, halved every 30 s.
 #[derive(Debug)]
-pub struct Quantiles {
+pub(super) struct Quantiles {
     counts: [AtomicU32; BUCKETS],
     halved: AtomicU64,
 }
@@ -81,14 +81,14 @@ impl Default for Quantiles {
 
 impl Quantiles {
     /// Takes in a latency observed at `now`.
-    pub fn observe(&self, latency: Duration, now: Moment) {
+    pub(super) fn observe(&self, latency: Duration, now: Moment) {
         self.forget(now);
         self.counts[bucket(latency)].fetch_add(1, Relaxed);
     }
 
     /// The latency that the share `q` (0.0 to 1.0) of requests did not exceed; none where nothing was observed lately.
     #[must_use]
-    pub fn at(&self, q: f64, now: Moment) -> Option<Duration> {
+    pub(super) fn at(&self, q: f64, now: Moment) -> Option<Duration> {
         self.forget(now);
         let counts: Vec<u64> = self.counts.iter().map(|count| u64::from(count.load(Relaxed))).collect();
         let total: u64 = counts.iter().sum();

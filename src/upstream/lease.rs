@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::backend::{Backend, BackendId};
 use super::pool::Pool;
 use super::state::Failure;
+use super::sticky::Token;
 use crate::base::clock::Moment;
 
 /// What a request asks for.
@@ -64,10 +65,16 @@ impl Lease {
         self.begun
     }
 
+    /// What a sticky cookie must say to come back to this backend. A cookie that said something else is to be replaced.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        Token::of(&self.pool.plan().name, self.backend.id())
+    }
+
     /// The backend answered, `latency_to_first_byte` after the request was sent to it. A 4xx or a 500 is an answer; a
     /// 502, 503 or 504 is a failure.
     pub fn succeeded(&mut self, latency_to_first_byte: Duration) {
-        self.pool.request_succeeded(&self.backend, latency_to_first_byte);
+        self.pool.request_succeeded(&self.backend, latency_to_first_byte, self.begun + latency_to_first_byte);
     }
 
     /// The backend failed this request, for the cause `why`, in words an operator understands.

@@ -6,20 +6,29 @@
 
 pub mod backend;
 pub mod balance;
+pub mod change;
 pub mod discovery;
 #[cfg(test)]
 mod fixture;
 pub mod health;
 mod latency;
 pub mod lease;
+pub mod members;
 pub mod outlier;
 pub mod peer;
 pub mod pool;
 pub mod slow_start;
 pub mod state;
+pub mod status;
+pub mod sticky;
 pub mod supervisor;
+pub mod time;
+mod turnout;
 
-pub use backend::{Backend, BackendId, BackendStatus, Member, ProbeReport};
+pub use backend::{Backend, BackendId, Member, ProbeReport};
+pub use change::Change;
 pub use lease::{Ask, Lease, NoBackend};
-pub use pool::{Change, Pool};
+pub use members::Members;
+pub use pool::{BackendSnapshot, Pool};
 pub use state::{Failure, State, Transition};
+pub use status::BackendStatus;

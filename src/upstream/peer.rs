@@ -261,3 +261,95 @@ fn read_identity((cert, key): &(PathBuf, PathBuf)) -> Result<CertKey, BuildError
         .map_err(|error| key_fault(error.to_string()))?;
     Ok(CertKey::new(chain.iter().map(|der| der.to_vec()).collect(), der))
 }
+
+#[cfg(test)]
+mod tests {
+    use pingora_core::upstreams::peer::Peer as _;
+
+    use super::*;
+    use crate::upstream::fixture::{self, Authority};
+
+    fn upstream(name: &str, change: impl FnOnce(&mut plan::UpstreamTls)) -> plan::Upstream {
+        let mut tls = plan::UpstreamTls { sni: None, ca: None, verify: true, identity: None };
+        change(&mut tls);
+        plan::Upstream { tls: Some(Arc::new(tls)), ..fixture::upstream(name) }
+    }
+
+    fn peer(upstream: &plan::Upstream, addr: &str, host: &str, tls: bool) -> HttpPeer {
+        let mut member = fixture::member(addr);
+        member.tls = tls;
+        member.host = host.into();
+        PeerTemplate::build(upstream).unwrap().peer(&fixture::backend(&member))
+    }
+
+    #[test]
+    fn a_peer_has_the_deadlines_of_its_upstream() {
+        let peer = peer(&fixture::upstream("web"), "127.0.0.1:80", "127.0.0.1", false);
+        assert_eq!(peer.address().to_string(), "127.0.0.1:80");
+        assert!(!peer.is_tls() && peer.sni().is_empty());
+        assert_eq!(peer.options.connection_timeout, Some(Duration::from_secs(3)));
+        assert_eq!(peer.options.total_connection_timeout, Some(Duration::from_secs(3)));
+        assert_eq!(peer.options.write_timeout, Some(Duration::from_secs(60)));
+        assert_eq!(peer.options.idle_timeout, Some(Duration::from_secs(55)));
+    }
+
+    #[test]
+    fn the_name_to_verify_is_the_configured_one_else_the_host_as_written() {
+        let plain = upstream("web", |_| ());
+        assert_eq!(peer(&plain, "127.0.0.1:443", "web.internal", true).sni(), "web.internal");
+        assert_eq!(peer(&plain, "127.0.0.1:443", "127.0.0.1", true).sni(), "127.0.0.1");
+        assert_eq!(peer(&plain, "unix:/run/app.sock", "", true).sni(), "localhost");
+        let named = upstream("web", |tls| tls.sni = Some("api.internal".to_owned()));
+        assert_eq!(peer(&named, "127.0.0.1:443", "web.internal", true).sni(), "api.internal");
+        assert!(peer(&plain, "127.0.0.1:443", "a", true).verify_cert());
+        let blind = peer(&upstream("web", |tls| tls.verify = false), "127.0.0.1:443", "a", true);
+        assert!(!blind.verify_cert() && !blind.verify_hostname());
+    }
+
+    #[test]
+    fn a_pooled_connection_serves_no_upstream_that_trusts_others() {
+        let (one, two) = (Authority::new(), Authority::new());
+        let hash = |upstream: &plan::Upstream| peer(upstream, "127.0.0.1:443", "a", true).reuse_hash();
+        let trusting_one = upstream("web", |tls| tls.ca = Some(one.path("ca.pem")));
+        let trusting_two = upstream("web", |tls| tls.ca = Some(two.path("ca.pem")));
+        assert_eq!(hash(&trusting_one), hash(&trusting_one));
+        assert_ne!(hash(&trusting_one), hash(&trusting_two));
+        assert_ne!(hash(&upstream("web", |_| ())), hash(&upstream("api", |_| ())));
+    }
+
+    #[test]
+    fn a_bad_file_is_named() {
+        let authority = Authority::new();
+        authority.issue("me");
+        authority.issue("you");
+        std::fs::write(authority.path("junk.pem"), "nothing here").unwrap();
+        let garbled = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        std::fs::write(authority.path("garbled.pem"), garbled).unwrap();
+        let identity = |cert: &str, key: &str| Some((authority.path(cert), authority.path(key)));
+        let fault = |upstream: &plan::Upstream| PeerTemplate::build(upstream).unwrap_err().to_string();
+
+        for (upstream, file, what) in [
+            (upstream("web", |tls| tls.ca = Some(authority.path("gone.pem"))), "gone.pem", "cannot be read"),
+            (upstream("web", |tls| tls.ca = Some(authority.path("junk.pem"))), "junk.pem", "no usable certificate"),
+            (
+                upstream("web", |tls| tls.ca = Some(authority.path("garbled.pem"))),
+                "garbled.pem",
+                "no usable certificate",
+            ),
+            (upstream("web", |tls| tls.identity = identity("garbled.pem", "me.key")), "garbled.pem", "certificate"),
+            (upstream("web", |tls| tls.identity = identity("me.pem", "me.pem")), "me.pem", "no usable private key"),
+            (upstream("web", |tls| tls.identity = identity("me.pem", "you.key")), "you.key", "no usable private key"),
+        ] {
+            let said = fault(&upstream);
+            assert!(said.contains(file) && said.contains(what), "{said}");
+        }
+        assert!(PeerTemplate::build(&upstream("web", |tls| tls.identity = identity("me.pem", "me.key"))).is_ok());
+    }
+
+    #[test]
+    fn the_authority_of_a_backend_is_its_name_without_the_scheme() {
+        assert_eq!(authority_of("10.0.0.1:8080"), "10.0.0.1:8080");
+        assert_eq!(authority_of("https://web.internal:443"), "web.internal:443");
+        assert_eq!(authority_of("unix:/run/app.sock"), "localhost");
+    }
+}

@@ -23,9 +23,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use self::words::{Span, good_in_row, probes_failed};
 use super::{outlier, slow_start};
 use crate::base::clock::Moment;
-use crate::config::plan::{self, Outlier, Probe, Start};
+use crate::config::plan::{Outlier, Start};
+
+mod event;
+mod policy;
+mod snapshot;
+mod words;
+
+pub use event::{Entry, Event, Failure, Transition};
+pub use policy::{Policy, ProbePolicy};
+pub use snapshot::Snapshot;
 
 /// What an operator sees a backend in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -67,124 +77,6 @@ impl State {
     pub const fn usable(self) -> bool {
         matches!(self, Self::Healthy | Self::SlowStart)
     }
-}
-
-/// What moves a backend from state to state, taken from its upstream's plan.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Policy {
-    /// How probes are judged; none where backends are not probed.
-    pub probes: Option<ProbePolicy>,
-    /// When failures of requests eject; none where they never do.
-    pub outlier: Option<Outlier>,
-    /// How long a backend that comes (back) into use is ramped up.
-    pub slow_start: Duration,
-}
-
-/// How probes are judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProbePolicy {
-    /// Failures in a row that take a backend out.
-    pub fall: u32,
-    /// Successes in a row that bring it back.
-    pub rise: u32,
-    /// Between two probes in a settled state.
-    pub interval: Duration,
-    /// Between two probes while between two states.
-    pub fast_interval: Duration,
-    /// Whether a backend is used before its first good probe.
-    pub start: Start,
-    /// Whether a good probe shows that the application answers (http, grpc), not its port alone (tcp).
-    pub asks_application: bool,
-}
-
-impl Policy {
-    /// The policy of an upstream.
-    #[must_use]
-    pub fn of(upstream: &plan::Upstream) -> Self {
-        let probes = upstream.health_check.as_deref().map(|check| ProbePolicy {
-            fall: check.fall.max(1),
-            rise: check.rise.max(1),
-            interval: check.interval,
-            fast_interval: check.fast_interval.min(check.interval),
-            start: check.start,
-            asks_application: !matches!(check.probe, Probe::Tcp),
-        });
-        Self { probes, outlier: upstream.outlier, slow_start: upstream.slow_start }
-    }
-}
-
-/// What happened to a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// A probe was good.
-    ProbeGood,
-    /// A probe failed, for this cause.
-    ProbeFailed(&'a str),
-    /// Probes were turned off: a verdict of theirs binds no longer.
-    ProbesEnded,
-    /// A request was answered; a 4xx or a 500 is an answer.
-    RequestSucceeded,
-    /// A request failed, for the cause `why`.
-    RequestFailed {
-        /// In what way.
-        failure: Failure,
-        /// The cause.
-        why: &'a str,
-        /// Whether the pool allows an ejection now.
-        may_eject: bool,
-    },
-    /// The pool frees an ejected backend before its time, because fewer backends may be ejected than before.
-    Pardoned,
-    /// The operator drains it, while this many requests are in flight.
-    Drain {
-        /// Requests in flight.
-        in_flight: u32,
-    },
-    /// The operator takes it back into use.
-    Resume,
-    /// Its last request in flight has ended.
-    Idle,
-    /// It is no longer a member of the upstream; this many requests are still in flight.
-    Left {
-        /// Requests in flight.
-        in_flight: u32,
-    },
-    /// It is a member again, before its last request had ended.
-    Rejoined,
-    /// Time has passed.
-    Tick,
-}
-
-/// In what way a request failed at a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Failure {
-    /// No connection came about.
-    Connect,
-    /// It answered 502, 503 or 504, broke its answer off, or sent none in time.
-    Gateway,
-}
-
-/// A change of state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transition {
-    /// The state before.
-    pub from: State,
-    /// The state after.
-    pub to: State,
-    /// Why, in words for the operator.
-    pub why: Arc<str>,
-    /// When.
-    pub at: Moment,
-}
-
-/// How a backend joins its upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entry {
-    /// Together with all others, when the upstream starts.
-    AtStart,
-    /// To an upstream that already runs.
-    Later,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -374,10 +266,10 @@ impl Health {
                 self.request_failed(policy, failure, why, may_eject, now);
             }
             Event::Pardoned => self.pardoned(policy, now),
-            Event::Drain { in_flight } => self.withdraw(in_flight, "drained by the operator", now),
+            Event::Drain => self.withdraw("drained by the operator", now),
             Event::Resume => self.resume(policy, "resumed by the operator", now),
             Event::Idle => self.idle(now),
-            Event::Left { in_flight } => self.leave(in_flight, now),
+            Event::Left => self.leave(now),
             Event::Rejoined => self.rejoin(policy, now),
             Event::Tick => self.tick(policy, now),
         }
@@ -450,12 +342,10 @@ impl Health {
         }
     }
 
-    fn withdraw(&mut self, in_flight: u32, why: &str, now: Moment) {
-        if self.drain.state != Drain::None {
-            return;
+    fn withdraw(&mut self, why: &str, now: Moment) {
+        if self.drain.state == Drain::None {
+            self.drain = Standing::new(Drain::Draining, now, why);
         }
-        let state = if in_flight == 0 { Drain::Drained } else { Drain::Draining };
-        self.drain = Standing::new(state, now, why);
     }
 
     fn idle(&mut self, now: Moment) {
@@ -474,9 +364,8 @@ impl Health {
         }
     }
 
-    fn leave(&mut self, in_flight: u32, now: Moment) {
-        self.drain = Standing::new(Drain::None, now, "");
-        self.withdraw(in_flight, "no longer a backend of this upstream", now);
+    fn leave(&mut self, now: Moment) {
+        self.drain = Standing::new(Drain::Draining, now, "no longer a backend of this upstream");
         self.left = true;
     }
 
@@ -523,121 +412,8 @@ impl Health {
     }
 }
 
-/// The health of one backend on its way to another process: ages and remainders in place of moments, for each process
-/// has its own clock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapshot {
-    course: CourseSnapshot,
-    course_age: Duration,
-    course_why: String,
-    drain: Drain,
-    drain_age: Duration,
-    drain_why: String,
-    good_in_row: u32,
-    failed_in_row: u32,
-    errors_in_row: u32,
-    connects_only: bool,
-    ejections: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum CourseSnapshot {
-    Probing,
-    Healthy,
-    Unhealthy,
-    Ejected { remaining: Duration, failure: Failure },
-    SlowStart { remaining: Duration },
-}
-
-impl Health {
-    /// What another process needs to go on where this one stands at `now`.
-    #[must_use]
-    pub fn snapshot(&self, now: Moment) -> Snapshot {
-        Snapshot {
-            course: match self.course.state {
-                Course::Probing => CourseSnapshot::Probing,
-                Course::Healthy => CourseSnapshot::Healthy,
-                Course::Unhealthy => CourseSnapshot::Unhealthy,
-                Course::Ejected { until, failure } => CourseSnapshot::Ejected { remaining: until.since(now), failure },
-                Course::SlowStart { until } => CourseSnapshot::SlowStart { remaining: until.since(now) },
-            },
-            course_age: self.course.age(now),
-            course_why: self.course.why.to_string(),
-            drain: self.drain.state,
-            drain_age: self.drain.age(now),
-            drain_why: self.drain.why.to_string(),
-            good_in_row: self.good_in_row,
-            failed_in_row: self.failed_in_row,
-            errors_in_row: self.errors_in_row,
-            connects_only: self.connects_only,
-            ejections: outlier::remembered(self.ejections, self.returned, now),
-        }
-    }
-
-    /// The health that another process has handed over, as it goes on here from `now`: what was to end in two seconds
-    /// there, ends in two seconds here.
-    #[must_use]
-    pub fn restore(snapshot: &Snapshot, now: Moment) -> Self {
-        let course = match snapshot.course {
-            CourseSnapshot::Probing => Course::Probing,
-            CourseSnapshot::Healthy => Course::Healthy,
-            CourseSnapshot::Unhealthy => Course::Unhealthy,
-            CourseSnapshot::Ejected { remaining, failure } => Course::Ejected { until: now + remaining, failure },
-            CourseSnapshot::SlowStart { remaining } => Course::SlowStart { until: now + remaining },
-        };
-        Self {
-            course: Standing::carried_over(course, snapshot.course_age, &snapshot.course_why, now),
-            drain: Standing::carried_over(snapshot.drain, snapshot.drain_age, &snapshot.drain_why, now),
-            left: false,
-            good_in_row: snapshot.good_in_row,
-            failed_in_row: snapshot.failed_in_row,
-            errors_in_row: snapshot.errors_in_row,
-            connects_only: snapshot.connects_only,
-            ejections: snapshot.ejections,
-            returned: now,
-        }
-    }
-}
-
-impl<T> Standing<T> {
-    fn age(&self, now: Moment) -> Duration {
-        now.since(self.since) + self.carried
-    }
-
-    fn carried_over(state: T, age: Duration, why: &str, now: Moment) -> Self {
-        let uptime = now.since(Moment::START);
-        let here = uptime.min(age);
-        Self { state, since: Moment::after_start(uptime - here), carried: age - here, why: why.into() }
-    }
-}
-
 /// Whether good probes end an ejection for such failures: any probe shows that a connect works, and only one that asks
 /// the application shows that it answers.
 fn frees(probes: &ProbePolicy, failure: Failure) -> bool {
     failure == Failure::Connect || probes.asks_application
-}
-
-fn good_in_row(count: u32) -> String {
-    if count == 1 { "a probe was good".into() } else { format!("{count} probes were good in a row") }
-}
-
-fn probes_failed(count: u32, cause: &str) -> String {
-    if count == 1 { format!("a probe failed: {cause}") } else { format!("{count} probes failed in a row: {cause}") }
-}
-
-/// A duration as an operator writes it: `30s`, `1m30s`, `250ms`.
-struct Span(Duration);
-
-impl std::fmt::Display for Span {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (seconds, millis) = (self.0.as_secs(), self.0.subsec_millis());
-        match (seconds / 60, seconds % 60, millis) {
-            (0, 0, millis) => write!(f, "{millis}ms"),
-            (0, seconds, 0) => write!(f, "{seconds}s"),
-            (0, seconds, millis) => write!(f, "{seconds}.{millis:03}s"),
-            (minutes, 0, _) => write!(f, "{minutes}m"),
-            (minutes, seconds, _) => write!(f, "{minutes}m{seconds}s"),
-        }
-    }
 }

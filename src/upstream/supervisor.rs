@@ -183,3 +183,247 @@ async fn find_one(charge: Charge, mut source: Source, news: Arc<News>, mut poked
 fn bound(pool: &Pool) -> Duration {
     pool.plan().health_check.as_ref().map_or(DISCOVERY_GRACE, |check| check.timeout)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::config::plan;
+    use crate::upstream::backend::Member;
+    use crate::upstream::discovery::dns::tests::NameServer;
+    use crate::upstream::fixture;
+    use crate::upstream::health::PROBES_AT_ONCE;
+    use crate::upstream::state::State;
+
+    /// A supervisor at work, and how to stop it.
+    struct Bench {
+        supervisor: Arc<Supervisor>,
+        probes: Arc<Mutex<Vec<String>>>,
+        stop: watch::Sender<bool>,
+        task: JoinHandle<()>,
+        clock: Clock,
+        names: NameServer,
+    }
+
+    impl Bench {
+        async fn start() -> Self {
+            let names = NameServer::start().await;
+            let resolver = names.resolver(Duration::from_secs(1));
+            let probes: Arc<Mutex<Vec<String>>> = Arc::default();
+            let heard = Arc::clone(&probes);
+            let listener: ProbeListener =
+                Box::new(move |_, backend, _| heard.lock().push(backend.address().to_string()));
+            let clock = Clock::start();
+            let resolver = Resolver::clone(&resolver);
+            let supervisor = Supervisor::new(Prober::new(&fixture::server()), resolver, listener, clock);
+            let supervisor = Arc::new(supervisor);
+            let (stop, shutdown) = watch::channel(false);
+            let worker = Arc::clone(&supervisor);
+            let task = tokio::spawn(async move { worker.start(shutdown).await });
+            Self { supervisor, probes, stop, task, clock, names }
+        }
+
+        fn charge(&self, plan: plan::Upstream) -> Charge {
+            let peers = Arc::new(PeerTemplate::build(&plan).unwrap());
+            Charge { pool: Pool::new(Arc::new(plan), self.clock), peers }
+        }
+
+        fn probes_of(&self, address: &str) -> usize {
+            self.probes.lock().iter().filter(|probed| *probed == address).count()
+        }
+    }
+
+    async fn eventually(what: &str, condition: impl Fn() -> bool) {
+        let waited = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(20), waited).await.is_ok(), "never came true: {what}");
+    }
+
+    fn entry(address: &str) -> plan::Backend {
+        let target = plan::Target::Inet(address.parse().unwrap());
+        plan::Backend { name: address.into(), target, tls: false, weight: 1, backup: false }
+    }
+
+    fn plan(addresses: &[String], check: plan::HealthCheck) -> plan::Upstream {
+        let backends = addresses.iter().map(|address| entry(address)).collect();
+        plan::Upstream { backends, health_check: Some(Arc::new(check)), ..fixture::upstream("test") }
+    }
+
+    /// Addresses where somebody listens, for as long as the listeners live.
+    async fn listeners(count: usize) -> (Vec<TcpListener>, Vec<String>) {
+        let mut listeners = Vec::new();
+        for _ in 0..count {
+            listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        }
+        let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect();
+        (listeners, addresses)
+    }
+
+    /// An origin that accepts and never answers, and counts who waits.
+    async fn hanging() -> (u16, Arc<AtomicUsize>, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (waiting, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counts = (Arc::clone(&waiting), Arc::clone(&most));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                counts.1.fetch_max(counts.0.fetch_add(1, SeqCst) + 1, SeqCst);
+                let waiting = Arc::clone(&counts.0);
+                tokio::spawn(async move {
+                    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                    waiting.fetch_sub(1, SeqCst);
+                });
+            }
+        });
+        (port, waiting, most)
+    }
+
+    fn tcp() -> plan::HealthCheck {
+        fixture::health_check(plan::Probe::Tcp)
+    }
+
+    #[tokio::test]
+    async fn the_first_round_is_sent_at_once_and_ends_with_the_last_verdict() {
+        let bench = Bench::start().await;
+        let (_listeners, mut addresses) = listeners(20).await;
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+        addresses.push(closed);
+        let mut check = tcp();
+        check.interval = Duration::from_secs(3600);
+        let charge = bench.charge(plan(&addresses, check));
+        bench.supervisor.look_after(vec![charge.clone()]);
+        assert_eq!(charge.pool.backends().backends.len(), 21, "written addresses are members at once");
+
+        bench.supervisor.first_round().await;
+        let states: Vec<_> = charge.pool.backends().backends.iter().map(|backend| backend.state()).collect();
+        assert_eq!(states.iter().filter(|state| **state == State::Healthy).count(), 20, "{states:?}");
+        assert_eq!(states[20], State::Unhealthy);
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_hangs_holds_up_the_first_round_for_no_longer_than_its_timeout() {
+        let bench = Bench::start().await;
+        let (port, _, _) = hanging().await;
+        let mut check = fixture::health_check(plan::Probe::Http(fixture::http_probe()));
+        check.timeout = Duration::from_millis(300);
+        let charge = bench.charge(plan(&[format!("127.0.0.1:{port}")], check));
+        bench.supervisor.look_after(vec![charge]);
+        let started = tokio::time::Instant::now();
+        bench.supervisor.first_round().await;
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test]
+    async fn no_more_than_256_probes_are_under_way() {
+        let bench = Bench::start().await;
+        let (port, _, most) = hanging().await;
+        let mut check = fixture::health_check(plan::Probe::Http(fixture::http_probe()));
+        check.timeout = Duration::from_millis(1500);
+        check.port = Some(port);
+        let addresses: Vec<_> = (1..=400).map(|port| format!("127.0.0.1:{port}")).collect();
+        let charge = bench.charge(plan(&addresses, check));
+        bench.supervisor.look_after(vec![charge]);
+        eventually("the bound is reached", || most.load(SeqCst) == PROBES_AT_ONCE).await;
+        eventually("the rest is probed after them", || bench.probes.lock().len() >= 400).await;
+        // The origin may see the end of a probe after the start of the next.
+        assert!(most.load(SeqCst) <= PROBES_AT_ONCE + 32, "{}", most.load(SeqCst));
+    }
+
+    #[tokio::test]
+    async fn a_backend_between_two_states_is_asked_again_soon() {
+        let bench = Bench::start().await;
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+        let mut check = tcp();
+        check.interval = Duration::from_secs(3600);
+        check.fast_interval = Duration::from_millis(50);
+        check.start = plan::Start::Healthy;
+        let charge = bench.charge(plan(&[closed], check));
+        bench.supervisor.look_after(vec![charge.clone()]);
+        eventually("three failures in a row", || charge.pool.backends().backends[0].state() == State::Unhealthy).await;
+        assert_eq!(bench.probes.lock().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn members_that_come_are_probed_at_once_and_those_that_go_are_forgotten() {
+        let bench = Bench::start().await;
+        let (_listeners, addresses) = listeners(2).await;
+        let mut check = tcp();
+        check.interval = Duration::from_millis(50);
+        let charge = bench.charge(plan(&addresses[..1], check.clone()));
+        bench.supervisor.look_after(vec![charge.clone()]);
+        eventually("the first is probed", || bench.probes_of(&addresses[0]) > 2).await;
+
+        // As a reload does: the pool stays, its plan changes.
+        charge.pool.set_plan(Arc::new(plan(&addresses[1..], check)));
+        bench.supervisor.look_after(vec![charge.clone()]);
+        eventually("the second is probed", || bench.probes_of(&addresses[1]) > 2).await;
+        let before = bench.probes_of(&addresses[0]);
+        let other = bench.probes_of(&addresses[1]);
+        eventually("the second is probed on", || bench.probes_of(&addresses[1]) > other + 3).await;
+        assert!(bench.probes_of(&addresses[0]) <= before + 1, "one probe may have been under way");
+
+        bench.supervisor.look_after(Vec::new());
+        eventually("both are let go", || Arc::strong_count(&charge.pool) == 1).await;
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_leaves_and_returns_is_probed_once_a_turn() {
+        let bench = Bench::start().await;
+        let (_listeners, addresses) = listeners(1).await;
+        let mut check = tcp();
+        check.interval = Duration::from_secs(3600);
+        let charge = bench.charge(plan(&addresses, check));
+        bench.supervisor.look_after(vec![charge.clone()]);
+        eventually("it is probed", || bench.probes.lock().len() == 1).await;
+        let member: Member = fixture::member(&addresses[0]);
+        for round in 2..5 {
+            charge.pool.set_members(Vec::new());
+            bench.supervisor.news.members_changed.notify_one();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            charge.pool.set_members(vec![member.clone()]);
+            bench.supervisor.news.members_changed.notify_one();
+            eventually("it is probed again", || bench.probes.lock().len() == round).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_found_probed_and_followed() {
+        let bench = Bench::start().await;
+        let (_listeners, addresses) = listeners(1).await;
+        let port = addresses[0].rsplit_once(':').unwrap().1.parse().unwrap();
+        let mut plan = plan(&[], tcp());
+        let target = plan::Target::Name("web.internal".into(), port);
+        let name = format!("web.internal:{port}");
+        plan.backends =
+            vec![plan::Backend { name: name.as_str().into(), target, tls: false, weight: 1, backup: false }];
+        let charge = bench.charge(plan);
+        bench.supervisor.look_after(vec![charge.clone()]);
+        eventually("the fault is told", || !charge.pool.unresolved().is_empty()).await;
+        assert_eq!(*charge.pool.unresolved(), [(name.as_str().into(), "name does not exist".to_owned())]);
+
+        bench.names.set("web.internal", &[std::net::Ipv4Addr::LOCALHOST]);
+        eventually("it is used", || charge.pool.usable_count() == 1).await;
+        assert!(charge.pool.unresolved().is_empty());
+    }
+
+    #[tokio::test]
+    async fn shutdown_waits_for_no_probe() {
+        let bench = Bench::start().await;
+        let (port, waiting, _) = hanging().await;
+        let mut check = fixture::health_check(plan::Probe::Http(fixture::http_probe()));
+        check.timeout = Duration::from_secs(3600);
+        let charge = bench.charge(plan(&[format!("127.0.0.1:{port}")], check));
+        bench.supervisor.look_after(vec![charge]);
+        eventually("a probe hangs", || waiting.load(SeqCst) == 1).await;
+        bench.stop.send_replace(true);
+        tokio::time::timeout(Duration::from_secs(5), bench.task).await.expect("ends at once").unwrap();
+        eventually("the probe is dropped", || waiting.load(SeqCst) == 0).await;
+    }
+}

@@ -5,6 +5,11 @@
 //! is judged elsewhere (`state`); a policy only asks whether a backend still admits a request, because the list may be a
 //! moment old.
 
+mod draw;
+pub mod hash;
+pub mod least_requests;
+pub mod peak_ewma;
+pub mod random;
 pub mod round_robin;
 pub mod smooth;
 
@@ -25,13 +30,15 @@ pub struct Usable {
     pub backends: Arc<[Arc<Backend>]>,
     /// Their weights now: slow start takes its part off.
     pub weights: Arc<[u32]>,
+    /// The moment when this was so.
+    pub at: Moment,
 }
 
 impl Usable {
     /// No backends at all.
     #[must_use]
     pub fn none() -> Self {
-        Self { roll: Arc::new([]), backends: Arc::new([]), weights: Arc::new([]) }
+        Self { roll: Arc::new([]), backends: Arc::new([]), weights: Arc::new([]), at: Moment::START }
     }
 }
 
@@ -44,6 +51,8 @@ pub struct Choice<'a> {
     pub hash: Option<u64>,
     /// Backends that this request has tried already.
     pub tried: &'a [BackendId],
+    /// Requests in flight at the whole upstream.
+    pub in_flight: u64,
     /// Which backends it may fall on.
     pub admission: Admission,
     /// Where random numbers come from.
@@ -69,8 +78,22 @@ pub trait Policy: Send + Sync {
 
 /// The registry: the policy that a plan names, without backends yet.
 #[must_use]
-pub fn build(_balance: &Balance) -> Arc<dyn Policy> {
-    Arc::new(round_robin::RoundRobin::new())
+pub fn build(balance: &Balance) -> Arc<dyn Policy> {
+    match balance {
+        Balance::RoundRobin => Arc::new(round_robin::RoundRobin::new()),
+        Balance::LeastRequests => Arc::new(least_requests::LeastRequests::new()),
+        Balance::PeakEwma => Arc::new(peak_ewma::PeakEwma::new()),
+        Balance::Random { choices } => Arc::new(random::Random::new(*choices)),
+        // What is hashed is the request's business: a choice brings the hash.
+        Balance::Hash { load_factor, .. } => Arc::new(hash::Hash::new(*load_factor)),
+    }
+}
+
+/// Whether the first of two usable backends, by index, has fewer requests in flight per weight than the second.
+fn lighter(usable: &Usable, first: usize, second: usize) -> bool {
+    let in_flight = |index: usize| u64::from(usable.backends[index].in_flight());
+    let weight = |index: usize| u64::from(usable.weights[index]);
+    in_flight(first) * weight(second) < in_flight(second) * weight(first)
 }
 
 /// Where random numbers come from: each thread's own generator in production, one seeded generator in a simulation.

@@ -277,3 +277,218 @@ fn retry_after(failures: u32) -> Duration {
     let doubled = 1u64.checked_shl(failures.saturating_sub(1)).filter(|seconds| *seconds > 0);
     Duration::from_secs(doubled.unwrap_or(u64::MAX)).min(LONGEST_RETRY)
 }
+
+#[cfg(test)]
+pub(in crate::upstream) mod tests {
+    use std::collections::HashMap;
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+    use std::sync::Arc;
+
+    use hickory_resolver::config::NameServerConfig;
+    use parking_lot::Mutex;
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    /// What the name server knows of one name.
+    #[derive(Debug, Clone, Default)]
+    pub(crate) struct Zone {
+        /// A records.
+        pub(crate) v4: Vec<Ipv4Addr>,
+        /// AAAA records.
+        pub(crate) v6: Vec<Ipv6Addr>,
+        /// SRV records: priority, weight, port, host.
+        pub(crate) srv: Vec<(u16, u16, u16, &'static str)>,
+        /// Never answers.
+        pub(crate) silent: bool,
+        /// Never answers questions for AAAA.
+        pub(crate) silent_on_v6: bool,
+    }
+
+    /// A name server on loopback. What it knows may change at any time; what it does not know does not exist.
+    pub(crate) struct NameServer {
+        /// By name, without a trailing dot.
+        pub(crate) zones: Arc<Mutex<HashMap<String, Zone>>>,
+        /// The TTL of all records, in seconds.
+        pub(crate) ttl: Arc<Mutex<u32>>,
+        addr: SocketAddr,
+    }
+
+    impl NameServer {
+        /// Starts one that knows nothing.
+        pub(crate) async fn start() -> Self {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let addr = socket.local_addr().unwrap();
+            let zones: Arc<Mutex<HashMap<String, Zone>>> = Arc::default();
+            let ttl = Arc::new(Mutex::new(1));
+            let (known, records_ttl) = (Arc::clone(&zones), Arc::clone(&ttl));
+            tokio::spawn(async move {
+                let mut packet = [0; 1500];
+                while let Ok((length, from)) = socket.recv_from(&mut packet).await {
+                    let answer = answer(&packet[..length], &known.lock(), *records_ttl.lock());
+                    if let Some(answer) = answer {
+                        let _ = socket.send_to(&answer, from).await;
+                    }
+                }
+            });
+            Self { zones, ttl, addr }
+        }
+
+        /// Lets `name` have these A records.
+        pub(crate) fn set(&self, name: &str, v4: &[Ipv4Addr]) {
+            self.zones.lock().insert(name.to_owned(), Zone { v4: v4.to_vec(), ..Zone::default() });
+        }
+
+        /// A resolver that asks this name server.
+        pub(crate) fn resolver(&self, timeout: Duration) -> Arc<Resolver> {
+            let mut server = NameServerConfig::udp(self.addr.ip());
+            for connection in &mut server.connections {
+                connection.port = self.addr.port();
+            }
+            let config = ResolverConfig::from_name_servers(vec![server]);
+            Arc::new(Resolver::with_servers(config, timeout).unwrap())
+        }
+    }
+
+    /// The answer to one question (RFC 1035, 4.1), or none where the zone is silent.
+    fn answer(query: &[u8], zones: &HashMap<String, Zone>, ttl: u32) -> Option<Vec<u8>> {
+        let mut at = 12;
+        let mut labels = Vec::new();
+        while query[at] != 0 {
+            let length = usize::from(query[at]);
+            labels.push(String::from_utf8_lossy(&query[at + 1..at + 1 + length]).to_lowercase());
+            at += 1 + length;
+        }
+        let kind = u16::from_be_bytes([query[at + 1], query[at + 2]]);
+        let question = &query[12..at + 5];
+        let zone = zones.get(&labels.join("."));
+        if zone.is_some_and(|zone| zone.silent || (zone.silent_on_v6 && kind == 28)) {
+            return None;
+        }
+        let records: Vec<Vec<u8>> = match (zone, kind) {
+            (Some(zone), 1) => zone.v4.iter().map(|ip| ip.octets().to_vec()).collect(),
+            (Some(zone), 28) => zone.v6.iter().map(|ip| ip.octets().to_vec()).collect(),
+            (Some(zone), 33) => zone.srv.iter().map(srv).collect(),
+            _ => Vec::new(),
+        };
+        let code = if zone.is_some() { 0x80 } else { 0x83 };
+        let count = u16::try_from(records.len()).unwrap().to_be_bytes();
+        let mut packet = [&query[..2], &[0x85, code, 0, 1], &count, &[0, 0, 0, 0], question].concat();
+        for data in records {
+            packet.extend_from_slice(&[0xc0, 12]);
+            packet.extend_from_slice(&kind.to_be_bytes());
+            packet.extend_from_slice(&[0, 1]);
+            packet.extend_from_slice(&ttl.to_be_bytes());
+            packet.extend_from_slice(&u16::try_from(data.len()).unwrap().to_be_bytes());
+            packet.extend_from_slice(&data);
+        }
+        Some(packet)
+    }
+
+    fn srv((priority, weight, port, host): &(u16, u16, u16, &'static str)) -> Vec<u8> {
+        let mut data = [priority.to_be_bytes(), weight.to_be_bytes(), port.to_be_bytes()].concat();
+        for label in host.split('.').filter(|label| !label.is_empty()) {
+            data.push(u8::try_from(label.len()).unwrap());
+            data.extend_from_slice(label.as_bytes());
+        }
+        data.push(0);
+        data
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
+    const TWO: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+    #[tokio::test]
+    async fn both_families_are_asked_for_and_the_order_of_records_does_not_matter() {
+        let server = NameServer::start().await;
+        let zone = Zone { v4: vec![TWO, ONE, TWO], v6: vec![Ipv6Addr::LOCALHOST], ..Zone::default() };
+        server.zones.lock().insert("web.internal".to_owned(), zone);
+        let answer = server.resolver(SECOND).addresses("web.internal").await.unwrap();
+        assert_eq!(answer.found, [IpAddr::V4(ONE), IpAddr::V4(TWO), IpAddr::V6(Ipv6Addr::LOCALHOST)]);
+        assert!(answer.ttl <= SECOND && answer.whole, "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_failed_lookup_says_why() {
+        let server = NameServer::start().await;
+        server.zones.lock().insert("empty.internal".to_owned(), Zone::default());
+        server.zones.lock().insert("silent.internal".to_owned(), Zone { silent: true, ..Zone::default() });
+        let resolver = server.resolver(Duration::from_millis(200));
+        assert_eq!(resolver.addresses("nowhere.internal").await, Err(LookupError::NotFound));
+        assert_eq!(resolver.addresses("empty.internal").await, Err(LookupError::NoRecords("A or AAAA")));
+        let silent = resolver.addresses("silent.internal").await.unwrap_err();
+        assert_eq!(silent.to_string(), "no name server answered within 0.2s");
+    }
+
+    #[tokio::test]
+    async fn a_name_server_that_is_silent_on_aaaa_does_not_hide_a() {
+        let server = NameServer::start().await;
+        let zone = Zone { v4: vec![ONE], silent_on_v6: true, ..Zone::default() };
+        server.zones.lock().insert("old.internal".to_owned(), zone);
+        let answer = server.resolver(Duration::from_millis(200)).addresses("old.internal").await.unwrap();
+        assert_eq!((answer.found, answer.whole), (vec![IpAddr::V4(ONE)], false));
+    }
+
+    #[tokio::test]
+    async fn srv_records_are_read_and_the_root_means_not_offered() {
+        let server = NameServer::start().await;
+        let zone = Zone { srv: vec![(10, 5, 8080, "A.internal"), (20, 1, 8081, "b.internal")], ..Zone::default() };
+        server.zones.lock().insert("_http._tcp.web.internal".to_owned(), zone);
+        let none = Zone { srv: vec![(0, 0, 0, "")], ..Zone::default() };
+        server.zones.lock().insert("_http._tcp.off.internal".to_owned(), none);
+        let resolver = server.resolver(SECOND);
+        let found = resolver.services("_http._tcp.web.internal").await.unwrap().found;
+        assert_eq!(found[0], Service { priority: 10, weight: 5, port: 8080, host: "a.internal".to_owned() });
+        assert_eq!(found.len(), 2);
+        assert_eq!(resolver.services("_http._tcp.off.internal").await, Err(LookupError::NoRecords("SRV")));
+    }
+
+    #[tokio::test]
+    async fn localhost_resolves_everywhere() {
+        let answer = Resolver::system().unwrap().addresses("localhost").await.unwrap();
+        assert!(answer.found.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)), "{answer:?}");
+    }
+
+    fn good(found: &[u8], ttl: u64) -> Result<Answer<u8>, LookupError> {
+        Ok(Answer { found: found.to_vec(), ttl: Duration::from_secs(ttl), whole: true })
+    }
+
+    #[test]
+    fn the_ttl_is_honoured_within_bounds() {
+        let mut lookup = Lookup::new(Duration::from_secs(30));
+        assert_eq!(lookup.learn(good(&[1], 0)), (Change::Something, SECOND));
+        assert_eq!(lookup.learn(good(&[1], 20)), (Change::None, Duration::from_secs(20)));
+        assert_eq!(lookup.learn(good(&[1], 3600)), (Change::None, Duration::from_secs(30)));
+        let mut lookup = Lookup::new(Duration::from_secs(86_400));
+        assert_eq!(lookup.learn(good(&[1], 86_400)).1, LONGEST_REFRESH);
+    }
+
+    #[test]
+    fn a_failure_keeps_the_last_good_answer_and_is_told_once() {
+        let mut lookup = Lookup::new(LONGEST_REFRESH);
+        lookup.learn(good(&[1, 2], 20));
+        let waits: Vec<_> = (0..7).map(|_| lookup.learn(Err(LookupError::NotFound))).collect();
+        assert_eq!(waits.iter().filter(|(change, _)| *change == Change::Something).count(), 1);
+        assert_eq!(waits.iter().map(|(_, wait)| wait.as_secs()).collect::<Vec<_>>(), [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!((lookup.last_good(), lookup.failure()), (&[1, 2][..], Some(&LookupError::NotFound)));
+        assert_eq!(lookup.learn(good(&[1, 2], 20)).0, Change::Something, "it resolves again");
+        assert_eq!(lookup.failure(), None);
+    }
+
+    #[test]
+    fn half_an_answer_takes_nothing_away() {
+        let mut lookup = Lookup::new(LONGEST_REFRESH);
+        lookup.learn(good(&[4, 6], 20));
+        let half = Answer { found: vec![4, 5], ttl: LONGEST_REFRESH, whole: false };
+        assert_eq!(lookup.learn(Ok(half)), (Change::Something, LONGEST_RETRY));
+        assert_eq!(lookup.last_good(), [4, 5, 6]);
+    }
+
+    #[test]
+    fn the_wait_never_overflows() {
+        assert_eq!(retry_after(u32::MAX), LONGEST_RETRY);
+        assert_eq!(retry_after(64), LONGEST_RETRY);
+        assert_eq!(retry_after(65), LONGEST_RETRY);
+    }
+}

@@ -203,3 +203,101 @@ fn is_host_name(host: &str) -> bool {
     let numeric_end = host.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
     host.len() <= 253 && host.split('.').all(label) && !numeric_end
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::discovery::dns::tests::NameServer;
+
+    fn seen(text: &str) -> Vec<(String, plan::Target, bool, u32, bool)> {
+        let backends = parse(text, false).unwrap();
+        backends.into_iter().map(|b| (b.name.to_string(), b.target, b.tls, b.weight, b.backup)).collect()
+    }
+
+    #[test]
+    fn every_form_of_a_backend_is_read() {
+        let text = "\
+- 10.0.0.1:8080
+- https://Web.Internal.:443
+- http://[::1]:80
+- unix:/run/app.sock
+- { address: 10.0.0.2:8080, weight: 3, backup: true }
+";
+        let inet = |text: &str| plan::Target::Inet(text.parse().unwrap());
+        assert_eq!(
+            seen(text),
+            [
+                ("10.0.0.1:8080".to_owned(), inet("10.0.0.1:8080"), false, 1, false),
+                (
+                    "https://Web.Internal.:443".to_owned(),
+                    plan::Target::Name("web.internal".into(), 443),
+                    true,
+                    1,
+                    false
+                ),
+                ("http://[::1]:80".to_owned(), inet("[::1]:80"), false, 1, false),
+                ("unix:/run/app.sock".to_owned(), plan::Target::Unix("/run/app.sock".into()), false, 1, false),
+                ("10.0.0.2:8080".to_owned(), inet("10.0.0.2:8080"), false, 3, true),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place_and_the_remedy() {
+        for (text, fault) in [
+            ("a: b", "not a list (write one backend a line: `- 10.0.0.1:8080`)"),
+            ("- 10.0.0.1:80\n- web.internal", "[1]: port missing (write \"web.internal:8080\")"),
+            ("- web.internal:http", "[0]: \"http\" is no port"),
+            ("- web.internal:0", "[0]: \"0\" is no port"),
+            ("- ftp://a:1", "[0]: \"ftp\" is no scheme of a backend (write http or https)"),
+            ("- 300.0.0.1:80", "[0]: \"300.0.0.1\" is no host name"),
+            ("- http://a:80/x", "[0]: \"80/x\" is no port"),
+            ("- unix:app.sock", "[0]: the path of a unix socket must be absolute (write \"unix:/run/app.sock\")"),
+            (
+                "- { address: 'a:1', wieght: 3 }",
+                "[0]: unknown field `wieght`, expected one of `address`, `weight`, `backup`",
+            ),
+            ("- [", "did not find expected node content"),
+        ] {
+            let said = parse(text, false).unwrap_err();
+            assert!(said.contains(fault), "{text}: {said}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_seen_and_a_bad_file_keeps_the_last_good_list() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("backends.yaml");
+        let resolver = NameServer::start().await.resolver(Duration::from_secs(1));
+        let mut file = WatchedFile::new(path.clone(), false, resolver);
+        assert!(!file.found().complete);
+
+        file.changed().await;
+        assert!(file.found().complete && file.found().members.is_empty());
+        assert!(file.found().unresolved[0].1.starts_with("cannot be read"), "{:?}", file.found());
+
+        std::fs::write(&path, "- 127.0.0.1:1\n- 127.0.0.1:2\n").unwrap();
+        file.changed().await;
+        assert_eq!((file.found().members.len(), file.found().unresolved.len()), (2, 0));
+
+        std::fs::write(&path, "- 127.0.0.1:1\n- nonsense\n").unwrap();
+        file.changed().await;
+        let found = file.found();
+        assert_eq!(found.members.len(), 2);
+        assert!(found.unresolved[0].1.contains("[1]: port missing"), "{:?}", found.unresolved);
+
+        // As programs write that take care: a new file is put in the place of the old one.
+        let next = directory.path().join("next");
+        std::fs::write(&next, "- 127.0.0.1:3\n").unwrap();
+        std::fs::rename(&next, &path).unwrap();
+        file.changed().await;
+        assert_eq!((file.found().members.len(), file.found().unresolved.len()), (1, 0));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,200}") {
+            let _ = parse(&text, false);
+        }
+    }
+}

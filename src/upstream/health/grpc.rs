@@ -185,3 +185,102 @@ fn take_varint(from: &mut &[u8]) -> Option<u64> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use tokio::net::TcpListener;
+
+    use super::super::Prober;
+    use super::*;
+    use crate::config::plan;
+    use crate::upstream::fixture;
+    use crate::upstream::peer::PeerTemplate;
+
+    #[test]
+    fn messages_are_written_as_protobuf_does() {
+        assert_eq!(&encode_request("")[..], [0, 0, 0, 0, 0]);
+        assert_eq!(&encode_request("abc")[..], [0, 0, 0, 0, 5, 0x0a, 3, b'a', b'b', b'c']);
+        let long = "x".repeat(300);
+        assert_eq!(encode_request(&long)[..8], [0, 0, 0, 1, 47, 0x0a, 0xac, 0x02]);
+    }
+
+    #[test]
+    fn answers_are_read_and_unknown_fields_passed_over() {
+        assert_eq!(decode_response(&[0, 0, 0, 0, 2, 8, 1]), Some(1));
+        assert_eq!(decode_response(&[0, 0, 0, 0, 0]), Some(0), "the default value is not written");
+        assert_eq!(decode_response(&[0, 0, 0, 0, 6, 0x12, 2, b'h', b'i', 8, 1]), Some(1));
+        assert_eq!(decode_response(&[1, 0, 0, 0, 2, 8, 1]), None, "compressed, which was not offered");
+        assert_eq!(decode_response(&[0, 0, 0, 0, 3, 8, 1]), None, "cut short");
+        assert_eq!(decode_response(b"<htm"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_the_decoder_panic(body in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = decode_response(&body);
+            let framed = [&[0, 0, 0, 0, u8::try_from(body.len()).unwrap()][..], &body].concat();
+            let _ = decode_response(&framed);
+        }
+
+        #[test]
+        fn numbers_survive_the_wire(value: u64) {
+            let mut wire = BytesMut::new();
+            put_varint(&mut wire, value);
+            prop_assert_eq!(take_varint(&mut &wire[..]), Some(value));
+        }
+    }
+
+    /// A gRPC server that answers every call with `message` and `grpc-status: code`, or with the status alone.
+    async fn server(message: Option<&'static [u8]>, code: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut connection = h2::server::handshake(stream).await.unwrap();
+                    while let Some(Ok((request, mut respond))) = connection.accept().await {
+                        assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+                        assert_eq!(request.headers()["content-type"], "application/grpc");
+                        let head = http::Response::builder().header("content-type", "application/grpc");
+                        let Some(message) = message else {
+                            let head = head.header("grpc-status", code).body(()).unwrap();
+                            respond.send_response(head, true).unwrap();
+                            continue;
+                        };
+                        let mut stream = respond.send_response(head.body(()).unwrap(), false).unwrap();
+                        stream.send_data(Bytes::from_static(message), false).unwrap();
+                        let mut trailers = HeaderMap::new();
+                        trailers.insert("grpc-status", code.parse().unwrap());
+                        stream.send_trailers(trailers).unwrap();
+                    }
+                });
+            }
+        });
+        addr
+    }
+
+    async fn probe(addr: &str) -> Result<(), String> {
+        let check = plan::HealthCheck {
+            timeout: Duration::from_secs(2),
+            ..fixture::health_check(plan::Probe::Grpc { service: "my.Service".to_owned() })
+        };
+        let peers = PeerTemplate::build(&fixture::upstream("test")).unwrap();
+        Prober::new(&fixture::server()).probe(&check, &peers, &fixture::backend(&fixture::member(addr))).await
+    }
+
+    #[tokio::test]
+    async fn only_serving_is_good() {
+        assert_eq!(probe(&server(Some(&[0, 0, 0, 0, 2, 8, 1]), "0").await).await, Ok(()));
+        let down = probe(&server(Some(&[0, 0, 0, 0, 2, 8, 2]), "0").await).await;
+        assert_eq!(down, Err("gRPC: NOT_SERVING".to_owned()));
+        let unknown = probe(&server(None, "5").await).await;
+        assert_eq!(unknown, Err("gRPC: service is unknown to the health server".to_owned()));
+        let late = probe(&server(Some(&[0, 0, 0, 0, 2, 8, 1]), "14").await).await;
+        assert_eq!(late, Err("gRPC status 14".to_owned()));
+        let other = probe(&server(Some(b"<html>"), "0").await).await;
+        assert_eq!(other, Err("answer is not that of a gRPC health service".to_owned()));
+    }
+}

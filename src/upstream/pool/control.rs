@@ -1,0 +1,198 @@
+//! How a change comes about: under the lock, counted, and told.
+//!
+//! An event moves one backend's state machine; where that changes who is usable, the turnout is renewed, at once or, in a
+//! storm of changes, a little later.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use parking_lot::MutexGuard;
+
+use super::Pool;
+use crate::base::clock::Moment;
+use crate::config::plan::WhenNoneHealthy;
+use crate::upstream::backend::{Admission, Backend};
+use crate::upstream::change::Change;
+use crate::upstream::members::Members;
+use crate::upstream::outlier;
+use crate::upstream::state::{Entry, Event, Health, Policy};
+use crate::upstream::turnout::Turnout;
+
+/// What only changes under the lock.
+pub(super) struct Control {
+    pub(super) policy: Policy,
+    pub(super) ejected: usize,
+    pub(super) usable: usize,
+    pub(super) renewed: Option<Moment>,
+    pub(super) entry: Entry,
+    pub(super) changes: Vec<Change>,
+}
+
+impl Pool {
+    /// Takes in an event of one backend.
+    pub(super) fn apply(&self, backend: &Arc<Backend>, event: Event<'_>, now: Moment) {
+        let mut control = self.control.lock();
+        let usable = (control.usable, backend.usable());
+        self.change(&mut control, backend, event, now);
+        if usable != (control.usable, backend.usable()) || control.changes.iter().any(Change::moves_weights) {
+            self.renew_soon(&mut control, now);
+        }
+        self.tell(control);
+    }
+
+    pub(super) fn command(
+        &self,
+        name_or_address: &str,
+        order: impl Fn(&mut Control, &Arc<Backend>, Moment),
+    ) -> Vec<Arc<Backend>> {
+        let now = self.time.now();
+        let found = self.members.load().find(name_or_address);
+        if found.is_empty() {
+            return found;
+        }
+        let mut control = self.control.lock();
+        found.iter().for_each(|backend| order(&mut control, backend, now));
+        self.renew(&mut control, now);
+        self.tell(control);
+        found
+    }
+
+    /// Takes a backend out of use for good or for now; it is drained at once where nothing is in flight. That is looked
+    /// at afterwards, so that no request can slip in between.
+    pub(super) fn withdraw(&self, control: &mut Control, backend: &Arc<Backend>, event: Event<'_>, now: Moment) {
+        self.change(control, backend, event, now);
+        self.change(control, backend, Event::Idle, now);
+    }
+
+    /// Moves one backend's state machine, and keeps the counts and the time of the next tick right.
+    pub(super) fn change(&self, control: &mut Control, backend: &Arc<Backend>, event: Event<'_>, now: Moment) {
+        if event == Event::Idle && backend.in_flight() > 0 {
+            return;
+        }
+        let policy = control.policy;
+        let weighs = |health: &Health| health.usable() && backend.weight() > 0;
+        let before = (backend.read(Health::ejected), backend.read(weighs));
+        let event = self.with_permission(event, control, before.1);
+        let (transition, after, wake) = backend.change(&policy, now, |health| {
+            let transition = health.apply(&policy, event, now);
+            (transition, (health.ejected(), weighs(health)), health.wakes_at(&policy, now))
+        });
+        control.ejected = (control.ejected + usize::from(after.0)).saturating_sub(usize::from(before.0));
+        control.usable = (control.usable + usize::from(after.1)).saturating_sub(usize::from(before.1));
+        self.wakes_at.fetch_min(wake.map_or(u64::MAX, Moment::nanos), Relaxed);
+        let upstream = Arc::clone(&self.plan.load().name);
+        let change = |transition| Change { upstream, backend: Arc::clone(backend), transition };
+        control.changes.extend(transition.map(change));
+        if event == Event::Idle
+            && let Some(members) = self.members.load().without_the_gone()
+        {
+            self.members.store(Arc::new(members));
+        }
+    }
+
+    /// The event, with the pool's word on whether an ejection is allowed.
+    fn with_permission<'a>(&self, event: Event<'a>, control: &Control, usable: bool) -> Event<'a> {
+        match (event, &control.policy.outlier) {
+            (Event::RequestFailed { failure, why, .. }, Some(policy)) => {
+                let others = control.usable.saturating_sub(usize::from(usable));
+                let members = self.members.load().backends.len();
+                let may_eject = outlier::may_eject(policy, control.ejected, members, others);
+                Event::RequestFailed { failure, why, may_eject }
+            }
+            (event, _) => event,
+        }
+    }
+
+    /// Puts all right after members, weights or rules have changed: verdicts that bind no longer, counts, ceiling, turnout.
+    pub(super) fn settle(&self, control: &mut Control, heritage: &Turnout, now: Moment) {
+        let members = self.members.load();
+        if control.policy.probes.is_none() {
+            members.backends.iter().for_each(|backend| self.change(control, backend, Event::ProbesEnded, now));
+        }
+        let count = |is: &dyn Fn(&Backend) -> bool| members.backends.iter().filter(|backend| is(backend)).count();
+        control.usable = count(&|backend| backend.admits(Admission::Usable));
+        control.ejected = count(&|backend| backend.read(Health::ejected));
+        self.hold_ceiling(control, now);
+        self.renew_from(heritage, control, now);
+    }
+
+    /// Frees ejected backends, those first whose ejection ends first, until no more are ejected than may be.
+    fn hold_ceiling(&self, control: &mut Control, now: Moment) {
+        let members = self.members.load();
+        let ceiling = control.policy.outlier.map_or(0, |policy| outlier::ceiling(&policy, members.backends.len()));
+        let mut ejected: Vec<_> = members.backends.iter().filter(|backend| backend.read(Health::ejected)).collect();
+        ejected.sort_by_key(|backend| backend.read(Health::ejected_until));
+        for backend in ejected.iter().take(ejected.len().saturating_sub(ceiling)) {
+            self.change(control, backend, Event::Pardoned, now);
+        }
+    }
+
+    /// Renews the turnout now, or, where it was renewed a moment ago, a little later: ten thousand flaps in a second do
+    /// not cost ten thousand renewals. Until then requests pass over those that went out; those that came up wait.
+    fn renew_soon(&self, control: &mut Control, now: Moment) {
+        let members = u32::try_from(self.members.load().backends.len()).unwrap_or(u32::MAX);
+        let rested = control.renewed.map(|renewed| renewed + REST_PER_MEMBER * members);
+        match rested {
+            Some(rested) if now < rested => {
+                self.stale.store(true, Relaxed);
+                self.wakes_at.fetch_min(rested.nanos(), Relaxed);
+            }
+            _ => self.renew(control, now),
+        }
+    }
+
+    /// Renews the turnout that requests choose from, and the moment of the next tick.
+    pub(super) fn renew(&self, control: &mut Control, now: Moment) {
+        self.renew_from(&self.turnout.load(), control, now);
+    }
+
+    fn renew_from(&self, heritage: &Turnout, control: &mut Control, now: Moment) {
+        let members = self.members.load();
+        let admission = self.admission(control, &members);
+        self.tell_admission(self.turnout.load().admission, admission, control);
+        self.turnout.store(Arc::new(heritage.renew(&members.backends, admission, now)));
+        self.stale.store(false, Relaxed);
+        control.renewed = Some(now);
+        let wake = |backend: &Arc<Backend>| backend.read(|health| health.wakes_at(&control.policy, now));
+        let next = members.backends.iter().filter_map(wake).min();
+        self.wakes_at.store(next.map_or(u64::MAX, Moment::nanos), Relaxed);
+    }
+
+    fn admission(&self, control: &Control, members: &Members) -> Admission {
+        let may = self.plan.load().when_none_healthy == WhenNoneHealthy::FailOpen && control.usable == 0;
+        let can = || members.backends.iter().any(|backend| backend.admits(Admission::Open));
+        if may && can() { Admission::Open } else { Admission::Usable }
+    }
+
+    fn tell_admission(&self, old: Admission, new: Admission, control: &Control) {
+        let upstream = &self.plan.load().name;
+        match (old, new) {
+            (Admission::Usable, Admission::Open) => {
+                log::error!("no backend is usable, failing open to all but drained ones: upstream={upstream}");
+            }
+            (Admission::Open, Admission::Usable) => {
+                log::info!("no longer failing open: upstream={upstream} usable={}", control.usable);
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets go of the lock and tells what has changed.
+    pub(super) fn tell(&self, mut control: MutexGuard<'_, Control>) {
+        let changes = std::mem::take(&mut control.changes);
+        drop(control);
+        if changes.is_empty() {
+            return;
+        }
+        let listeners = self.listeners.read();
+        for change in &changes {
+            change.log();
+            listeners.iter().for_each(|listener| listener(change));
+        }
+    }
+}
+
+/// After a renewal the next one waits this long for each member: renewing ten thousand takes some 10 ms, and then rests for
+/// 100 ms.
+const REST_PER_MEMBER: Duration = Duration::from_micros(10);
