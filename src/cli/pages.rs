@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 
 use super::Args;
-use crate::config::schema;
+use crate::config::{Support, schema};
 
 pub(super) fn schema() -> io::Result<ExitCode> {
-    writeln!(io::stdout(), "{:#}", schema::schema())?;
+    writeln!(io::stdout(), "{:#}", schema::schema(Support::Built))?;
     Ok(ExitCode::SUCCESS)
 }
 

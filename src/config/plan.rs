@@ -4,6 +4,7 @@
 //! built from these values and from nothing else; they never see the file. A plan holds no live state and starts nothing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -109,6 +110,16 @@ pub enum ListenAddress {
     Inet(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    /// `127.0.0.1:8080`, or `unix:/run/roundel/http.sock`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// Where clients are accepted.
@@ -255,6 +266,19 @@ pub enum Balance {
         /// No backend holds more than this times its share of the load.
         load_factor: Option<f64>,
     },
+}
+
+impl fmt::Display for Balance {
+    /// The word in the configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RoundRobin => "round_robin",
+            Self::LeastRequests => "least_requests",
+            Self::PeakEwma => "peak_ewma",
+            Self::Random { .. } => "random",
+            Self::Hash { .. } => "hash",
+        })
+    }
 }
 
 /// What consistent hashing hashes.

@@ -1,7 +1,5 @@
 //! What is told of a request at its end: its line in the access log, and its counts.
 
-use std::time::Duration;
-
 use crate::base::request::Fields;
 use crate::exchange::Exchange;
 use crate::telemetry::access_log::Record;

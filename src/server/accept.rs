@@ -17,6 +17,7 @@ use crate::edge::limits::{Gate, Ticket};
 use crate::edge::stream::{self, ClientStream};
 use crate::edge::transport::Transport;
 use crate::exchange::refused::Refused;
+use crate::telemetry::metrics::series::{self, Refusal};
 use crate::telemetry::reason::Reason;
 
 /// How long the accept loop rests when the process is out of descriptors or memory: what is open may end meanwhile.
@@ -28,8 +29,10 @@ pub struct Door {
     pub plan: Arc<plan::Listener>,
     /// Its socket.
     pub bound: Bound,
-    /// Its count of connections.
+    /// Its bound on connections.
     pub gate: Arc<Gate>,
+    /// What is counted of it.
+    pub counts: Option<Arc<series::Listener>>,
 }
 
 /// What must have happened before listeners open.
@@ -74,7 +77,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServiceWithDependents for Accept<
             match door.bound.listen() {
                 Ok((listening, file)) => {
                     files.extend(file);
-                    loops.spawn(accept(listening, door.plan, door.gate, self.edge.clone()));
+                    let entrance = Doorway { listener: door.plan, gate: door.gate, counts: door.counts };
+                    loops.spawn(accept(listening, entrance, self.edge.clone()));
                 }
                 Err(error) => {
                     // Another process took the address between our bind and now. Nothing has been served yet.
@@ -105,25 +109,39 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServiceWithDependents for Accept<
     }
 }
 
-async fn accept<A: HttpServerApp + Send + Sync + 'static>(
-    listening: Listening,
+/// A door whose socket listens.
+struct Doorway {
     listener: Arc<plan::Listener>,
     gate: Arc<Gate>,
-    edge: Arc<Edge<A>>,
-) {
+    counts: Option<Arc<series::Listener>>,
+}
+
+async fn accept<A: HttpServerApp + Send + Sync + 'static>(listening: Listening, door: Doorway, edge: Arc<Edge<A>>) {
     loop {
         let transport = match next(&listening).await {
             Ok(transport) => transport,
             Err(error) => {
-                log::warn!("cannot accept: listener={} error=\"{error}\"", listener.name);
+                log::warn!("cannot accept: listener={} error=\"{error}\"", door.listener.name);
                 tokio::time::sleep(BREATHER).await;
                 continue;
             }
         };
-        let entrance = Entrance { peer: transport.peer(), listener: listener.clone() };
-        match gate.enter() {
-            Some(ticket) => drop(tokio::spawn(serve(edge.clone(), transport, entrance, ticket))),
-            None => turn_away(&edge, transport, &entrance),
+        let entrance = Entrance { peer: transport.peer(), listener: door.listener.clone() };
+        match door.gate.enter() {
+            Some(ticket) => {
+                let open = door.counts.as_ref().map(|counts| counts.opened());
+                let edge = edge.clone();
+                drop(tokio::spawn(async move {
+                    serve(&edge, transport, entrance, ticket).await;
+                    drop(open);
+                }));
+            }
+            None => {
+                if let Some(counts) = &door.counts {
+                    counts.refused(Refusal::MaxConnections);
+                }
+                turn_away(&edge, transport, &entrance);
+            }
         }
     }
 }
@@ -141,7 +159,7 @@ async fn next(listening: &Listening) -> std::io::Result<Transport> {
 }
 
 async fn serve<A: HttpServerApp + Send + Sync + 'static>(
-    edge: Arc<Edge<A>>,
+    edge: &Edge<A>,
     transport: Transport,
     entrance: Entrance,
     ticket: Ticket,
@@ -154,7 +172,7 @@ async fn serve<A: HttpServerApp + Send + Sync + 'static>(
 /// closed without a word.
 fn turn_away<A: HttpServerApp>(edge: &Edge<A>, transport: Transport, entrance: &Entrance) {
     let snapshot = edge.current.load();
-    snapshot.counters.refused_connection(&entrance.listener.name, Reason::ConnectionLimitReached);
+    snapshot.counters.answered(Reason::ConnectionLimitReached);
     let answer = Refused::new(&snapshot, &entrance.listener, b"", Reason::ConnectionLimitReached).answer();
     if let (Some(answer), Ok(place)) = (answer, edge.farewells.clone().try_acquire_owned()) {
         drop(tokio::spawn(async move {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::listen;
 use crate::edge::limits::Connections;
 use crate::exchange::snapshot::Current;
+use crate::telemetry::log::ProcessLog;
 
 /// How long both processes accept during an upgrade, so that no connection is refused: the new one opens its listeners
 /// after its first probe round.
@@ -143,6 +144,8 @@ pub struct Lifecycle {
     pub current: Current,
     /// What must be finished before the process may end.
     pub connections: Arc<Connections>,
+    /// The process's log, which a rotation renames.
+    pub log: ProcessLog,
     /// The listening sockets by the names under which they are handed over.
     pub sockets: Vec<(String, RawFd)>,
     /// Where a new process waits for them.
@@ -186,8 +189,10 @@ impl Lifecycle {
                 if let Some(log) = &self.current.load().access_log {
                     log.reopen();
                 }
-                crate::telemetry::log::reopen();
-                log::info!("log files opened again: signal=SIGUSR1");
+                match self.log.reopen() {
+                    Ok(()) => log::info!("log files opened again: signal=SIGUSR1"),
+                    Err(error) => log::error!("the log file cannot be opened again, the old one goes on: {error}"),
+                }
             }
             Wish::Reload => log::warn!(
                 "configuration not reloaded: reload is not supported yet, use an upgrade (start the new process with \

@@ -60,15 +60,6 @@ pub enum Access {
     Owner,
 }
 
-/// The name by which a socket is handed from process to process.
-#[must_use]
-pub fn handover_name(address: &ListenAddress) -> String {
-    match address {
-        ListenAddress::Inet(address) => address.to_string(),
-        ListenAddress::Unix(path) => format!("unix:{}", path.display()),
-    }
-}
-
 impl Bound {
     /// Takes over the socket of an address from an old process where it handed one over, else binds a new one.
     ///
@@ -79,7 +70,7 @@ impl Bound {
             return Ok(Self { address: address.clone(), socket, inherited: true, file: None });
         }
         Self::bind(address, access)
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {}: {}", shown(address), reason(&error))))
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {}: {}", address, reason(&error))))
     }
 
     fn bind(address: &ListenAddress, access: Access) -> io::Result<Self> {
@@ -167,10 +158,6 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-fn shown(address: &ListenAddress) -> String {
-    handover_name(address)
-}
-
 /// The system's reason with what to do about it.
 fn reason(error: &io::Error) -> String {
     match error.kind() {
@@ -220,7 +207,7 @@ impl Inherited {
     }
 
     fn take(&mut self, address: &ListenAddress) -> Option<Socket> {
-        self.0.remove(&handover_name(address)).map(Socket::from)
+        self.0.remove(&address.to_string()).map(Socket::from)
     }
 
     /// The names of what nobody has taken: the new configuration does not listen there any more.

@@ -8,6 +8,7 @@ pub mod process;
 
 use std::collections::HashMap;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,30 +17,35 @@ use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use self::accept::{Accept, Door};
 use self::daemon::{Parent, Side};
 use self::lifecycle::{Life, Lifecycle, Phase};
 use self::listen::{Access, Bound, Inherited};
 use self::process::{Identity, PidFile};
-use crate::admin;
+use crate::admin::{Admin, Guard, Readiness};
 use crate::base::clock::Clock;
 use crate::config::plan::{self, ListenAddress, Plan};
 use crate::edge::connection::{Audience, Edge};
 use crate::edge::limits::{Connections, Gate};
-use crate::exchange::counters::Counters;
-use crate::exchange::snapshot::{Current, Lasting, Snapshot};
+use crate::exchange::snapshot::{Current, Lasting, Snapshot, Target};
 use crate::proxy::Flow;
 use crate::telemetry;
 use crate::telemetry::access_log::AccessLog;
-use crate::upstream::discovery;
-use crate::upstream::health;
+use crate::telemetry::log::ProcessLog;
+use crate::telemetry::metrics::series::Probe;
+use crate::telemetry::metrics::Registry;
+use crate::upstream::discovery::dns::Resolver;
+use crate::upstream::health::{ProbeListener, Prober};
+use crate::upstream::supervisor::{Charge, Supervisor};
 
 /// How many clients may be told at once that there is no room.
 const FAREWELLS: usize = 256;
 /// How long the parent of a daemon waits where the configuration does not say.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Operators and their tools at once.
+const ADMIN_CONNECTIONS: usize = 256;
 
 /// How the process is to be started, beside its plan.
 #[derive(Debug, Clone, Copy, Default)]
@@ -71,7 +77,7 @@ pub fn run(plan: Plan, options: Options) -> io::Result<ExitCode> {
 /// Starts in order of what is likeliest to fail: files, sockets, the user, and only then threads.
 fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> {
     let identity = Identity::of(&plan.server)?;
-    telemetry::log::init(plan.log.level, plan.server.error_log.as_deref())?;
+    let log = telemetry::log::init(plan.log.level, plan.server.error_log.as_deref()).map_err(io::Error::other)?;
     process::prepare_runtime_directory(&plan.server.runtime_directory)?;
     identity.own(&plan.server.runtime_directory)?;
     let access_log = plan.access_log.as_ref().map(AccessLog::open).transpose()?.map(Arc::new);
@@ -87,12 +93,12 @@ fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> 
     let mut lasting = Lasting {
         clock: Clock::start(),
         pseudonym: format!("roundel-{:08x}", fastrand::u32(..)).into(),
-        counters: Arc::new(Counters::new()),
+        registry: Arc::new(Registry::new(plan.server.threads)),
         access_log,
         pools: HashMap::new(),
     };
     let snapshot = Snapshot::build(plan.clone(), 1, &mut lasting).map_err(io::Error::other)?;
-    serve(&plan, Current::new(snapshot), sockets, parent)?;
+    serve(&plan, Current::new(snapshot), sockets, log, parent)?;
     drop(pid_file);
     Ok(ExitCode::SUCCESS)
 }
@@ -124,7 +130,7 @@ impl Sockets {
 
     fn names(&self) -> Vec<(String, std::os::fd::RawFd)> {
         let all = self.listeners.iter().chain(&self.admin);
-        all.map(|bound| (listen::handover_name(&bound.address), bound.fd())).collect()
+        all.map(|bound| (bound.address.to_string(), bound.fd())).collect()
     }
 }
 
@@ -135,18 +141,15 @@ fn admin_addresses(admin: &plan::Admin) -> Vec<ListenAddress> {
 }
 
 /// Runs Pingora's server over what was built.
-fn serve(plan: &Arc<Plan>, current: Current, sockets: Sockets, parent: &Parent) -> io::Result<()> {
+fn serve(plan: &Arc<Plan>, current: Current, sockets: Sockets, log: ProcessLog, parent: &Parent) -> io::Result<()> {
     let conf = Arc::new(server_conf(&plan.server));
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&plan.server));
     let life = Life::default();
     let connections = Arc::new(Connections::default());
     let names = sockets.names();
 
-    let pools: Vec<_> = current.load().pools().cloned().collect();
-    let probes = health::Probes::new(&current.load().targets.iter().map(|t| (t.pool.clone(), t.peers.clone())).collect::<Vec<_>>());
-    let first_round = probes.first_round();
-    let discovery = discovery::Service::new(&pools);
-
+    let supervisor = background_service("upstreams", supervisor(&current.load())?);
+    let watched = supervisor.task();
     let edge = Edge {
         app: Arc::new(pingora_proxy::http_proxy(&conf, Flow)),
         audience: Audience::Clients,
@@ -157,17 +160,16 @@ fn serve(plan: &Arc<Plan>, current: Current, sockets: Sockets, parent: &Parent) 
     let accept = Accept {
         name: "listeners",
         threads: None,
-        doors: Mutex::new(doors(&plan.listeners, sockets.listeners, &connections)),
+        doors: Mutex::new(doors(&plan.listeners, sockets.listeners, &connections, &current.load())),
         edge: Arc::new(edge),
-        opening: Mutex::new(Some(Box::pin(first_round))),
+        opening: Mutex::new(Some(Box::pin(async move { watched.first_round().await }))),
         opened: opened(plan, &life, parent),
         life: Some(life.clone()),
     };
-    server.add_service(background_service("discovery", discovery));
-    server.add_service(background_service("probes", probes));
+    server.add_service(supervisor);
     server.add_service(accept);
-    if !sockets.admin.is_empty() {
-        server.add_service(admin_service(plan, &current, &life, sockets.admin));
+    for admin in admin_services(plan, &current, &life, sockets.admin)? {
+        server.add_service(admin);
     }
     if !plan.server.daemon_wait_for_ready {
         parent.started();
@@ -176,6 +178,7 @@ fn serve(plan: &Arc<Plan>, current: Current, sockets: Sockets, parent: &Parent) 
         life,
         current: current.clone(),
         connections,
+        log,
         sockets: names,
         upgrade_sock: plan.server.upgrade_sock.clone(),
     };
@@ -184,4 +187,150 @@ fn serve(plan: &Arc<Plan>, current: Current, sockets: Sockets, parent: &Parent) 
         log.flush(Duration::from_secs(2));
     }
     Ok(())
+}
+
+/// What finds and probes the backends of all upstreams.
+fn supervisor(snapshot: &Snapshot) -> io::Result<Supervisor> {
+    let registry = snapshot.counters.registry().clone();
+    let listener: ProbeListener = Box::new(move |upstream, backend, result| {
+        let series = backend.series().get_or_init(|| registry.backend(&upstream.into(), backend.address()));
+        series.probed(if result.is_ok() { Probe::Success } else { Probe::Failure });
+    });
+    let resolver = Resolver::system().map_err(io::Error::other)?;
+    let supervisor = Supervisor::new(Prober::new(&snapshot.plan.server), resolver, listener, snapshot.clock);
+    let charge = |target: &Arc<Target>| Charge { pool: target.pool.clone(), peers: target.peers.clone() };
+    supervisor.look_after(snapshot.targets.iter().map(charge).collect());
+    Ok(supervisor)
+}
+
+/// The doors of a list of listeners, each with its socket and its count.
+fn doors(listeners: &[plan::Listener], sockets: Vec<Bound>, all: &Arc<Connections>, snapshot: &Snapshot) -> Vec<Door> {
+    let door = |(listener, bound): (&plan::Listener, Bound)| Door {
+        plan: Arc::new(listener.clone()),
+        bound,
+        gate: Gate::new(all.clone(), listener.max_connections),
+        counts: snapshot.counters.listener(&listener.name).cloned(),
+    };
+    listeners.iter().zip(sockets).map(door).collect()
+}
+
+/// What is done once the listeners are open.
+fn opened(plan: &Plan, life: &Life, parent: &Parent) -> Box<dyn Fn() + Send + Sync> {
+    let addresses: Vec<_> = plan.listeners.iter().map(|listener| listener.address.to_string()).collect();
+    let (life, parent, source) = (life.clone(), parent.clone(), plan.source.display().to_string());
+    Box::new(move || {
+        life.serving();
+        parent.started();
+        log::info!("serving: listeners={} configuration={source}", addresses.join(","));
+    })
+}
+
+/// What the admin listener needs of a listener: generous deadlines, small bounds.
+fn admin_listener(address: ListenAddress) -> plan::Listener {
+    plan::Listener {
+        name: "admin".into(),
+        address,
+        trusted_proxies: Arc::new([]),
+        max_connections: ADMIN_CONNECTIONS,
+        timeouts: plan::ListenerTimeouts {
+            header: Duration::from_secs(10),
+            body_idle: Duration::from_secs(10),
+            write_idle: Duration::from_secs(10),
+            tunnel_idle: Duration::from_secs(10),
+            keepalive: Duration::from_secs(75),
+        },
+        limits: plan::ListenerLimits {
+            header_bytes: 16 * 1024,
+            header_count: 64,
+            body: Some(0),
+            keepalive_requests: 1000,
+        },
+        errors: plan::ErrorPages::new(),
+    }
+}
+
+/// The services of the admin listener: one for its address, one for its socket, because different rules say who may ask.
+fn admin_services(plan: &Plan, current: &Current, life: &Life, sockets: Vec<Bound>) -> io::Result<Vec<Accept<Admin>>> {
+    let all = Arc::new(Connections::default());
+    let token = plan.admin.token_file.as_deref().map(read_token).transpose()?;
+    let service = |bound: Bound| {
+        let address = bound.address.clone();
+        let admin = Admin {
+            current: current.clone(),
+            readiness: readiness(life),
+            guard: Guard {
+                hosts: plan.admin.hosts.clone(),
+                read_token: token.clone().filter(|_| is_beyond_loopback(&address)),
+                check_host: matches!(address, ListenAddress::Inet(_)),
+            },
+        };
+        let edge = Edge {
+            app: Arc::new(admin),
+            audience: Audience::Operators,
+            current: current.clone(),
+            farewells: Arc::new(Semaphore::new(1)),
+            // Readiness is asked for to the very end.
+            draining: watch::channel(false).1,
+        };
+        let listener = admin_listener(address);
+        Accept {
+            name: "admin",
+            threads: Some(1),
+            doors: Mutex::new(doors(&[listener], vec![bound], &all, &current.load())),
+            edge: Arc::new(edge),
+            opening: Mutex::new(None),
+            opened: Box::new(|| ()),
+            life: None,
+        }
+    };
+    Ok(sockets.into_iter().map(service).collect())
+}
+
+fn is_beyond_loopback(address: &ListenAddress) -> bool {
+    matches!(address, ListenAddress::Inet(inet) if !inet.ip().is_loopback())
+}
+
+fn read_token(path: &Path) -> io::Result<String> {
+    let fault = |why: String| io::Error::other(format!("admin.token_file {}: {why}", path.display()));
+    let token = std::fs::read_to_string(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+    match token.trim() {
+        "" => Err(fault("is empty (write the token into it)".into())),
+        token => Ok(token.to_owned()),
+    }
+}
+
+fn readiness(life: &Life) -> Box<dyn Fn() -> Readiness + Send + Sync> {
+    let life = life.clone();
+    Box::new(move || match life.phase() {
+        Phase::Starting => Readiness::NotReady("backends are being probed for the first time"),
+        Phase::Serving => Readiness::Ready,
+        Phase::Leaving | Phase::Draining => Readiness::NotReady("the process is draining"),
+    })
+}
+
+/// Pingora's configuration. What Roundel does itself (the daemon, the user, the pid file, the drain) stays at Pingora's
+/// defaults, which do nothing of it.
+fn server_conf(server: &plan::Server) -> ServerConf {
+    let text = |path: &Path| path.display().to_string();
+    ServerConf {
+        threads: server.threads,
+        listener_tasks_per_fd: server.listener_tasks_per_fd,
+        work_stealing: server.work_stealing,
+        ca_file: server.ca_file.as_deref().map(text),
+        pid_file: text(&server.pid_file),
+        upgrade_sock: text(&server.upgrade_sock),
+        grace_period_seconds: Some(server.grace_period.as_secs()),
+        graceful_shutdown_timeout_seconds: Some(server.graceful_shutdown_timeout.as_secs()),
+        client_bind_to_ipv4: server.client_bind_to_ipv4.clone(),
+        client_bind_to_ipv6: server.client_bind_to_ipv6.clone(),
+        upstream_keepalive_pool_size: server.upstream_keepalive_pool_size,
+        upstream_connect_offload_threadpools: server.upstream_connect_offload_threadpools,
+        upstream_connect_offload_thread_per_pool: server.upstream_connect_offload_thread_per_pool,
+        upstream_debug_ssl_keylog: server.upstream_debug_ssl_keylog,
+        max_blocking_threads: server.max_blocking_threads,
+        blocking_threads_ttl_seconds: server.blocking_threads_ttl_seconds,
+        // How often a request is tried is decided by `exchange::retry`; Pingora's bound must never come first.
+        max_retries: usize::MAX,
+        ..ServerConf::default()
+    }
 }

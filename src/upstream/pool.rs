@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use self::control::Control;
-use super::backend::{Admission, Backend, Member, ProbeReport};
+use super::backend::{Admission, Backend, BackendId, Member, ProbeReport};
 use super::balance::{Choice, Luck};
 use super::change::Listener;
 use super::lease::{Ask, Lease, NoBackend};
@@ -321,6 +321,14 @@ impl Pool {
         }
         self.renew(&mut self.control.lock(), now);
         self.choose(ask, now)
+    }
+
+    /// Whether there is a backend that a request which has tried these may still be sent to.
+    #[must_use]
+    pub fn untried(&self, tried: &[BackendId]) -> bool {
+        let admission = self.turnout.load().admission;
+        let open = |backend: &Arc<Backend>| backend.weight() > 0 && backend.admits(admission);
+        self.members.load().backends.iter().any(|backend| open(backend) && !tried.contains(&backend.id()))
     }
 
     fn nobody(&self, ask: &Ask<'_>) -> NoBackend {

@@ -96,6 +96,7 @@ fn timeouts(file: &Timeouts) -> plan::ListenerTimeouts {
         header: file.header().0,
         body_idle: file.body_idle().0,
         write_idle: file.write_idle().0,
+        tunnel_idle: file.tunnel_idle().0,
         keepalive: file.keepalive().0,
     }
 }
