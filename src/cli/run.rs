@@ -9,6 +9,7 @@ use crate::server::{self, Options};
 
 /// Pingora's own flags.
 #[derive(Debug, clap::Args)]
+#[group(id = "running")]
 pub(super) struct Args {
     /// The configuration file
     #[arg(short, long, value_name = "FILE")]
