@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora_core::server::ShutdownWatch;
+use pingora_core::services::ServiceReadyNotifier;
 use pingora_core::services::background::BackgroundService;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -102,6 +103,16 @@ impl Supervisor {
         let _ = tokio::time::timeout(bound, every_verdict).await;
     }
 
+    /// Finds and probes until `shutdown`.
+    async fn work(&self, shutdown: ShutdownWatch) {
+        let rounds =
+            Rounds::new(Arc::clone(&self.prober), Arc::clone(&self.listener), self.clock, fastrand::Rng::new());
+        tokio::join!(
+            self.find(self.charges.subscribe(), shutdown.clone()),
+            rounds.run(self.charges.subscribe(), &self.news.members_changed, shutdown),
+        );
+    }
+
     fn pending(&self, charge: &Charge) -> bool {
         let found = self.news.complete.lock().contains(&charge.key());
         !found || (charge.pool.plan().health_check.is_some() && charge.pool.verdict_pending())
@@ -142,13 +153,13 @@ impl Supervisor {
 
 #[async_trait]
 impl BackgroundService for Supervisor {
-    async fn start(&self, shutdown: ShutdownWatch) {
-        let rounds =
-            Rounds::new(Arc::clone(&self.prober), Arc::clone(&self.listener), self.clock, fastrand::Rng::new());
-        tokio::join!(
-            self.find(self.charges.subscribe(), shutdown.clone()),
-            rounds.run(self.charges.subscribe(), &self.news.members_changed, shutdown),
-        );
+    /// Ready when the first round is over: listeners that depend on this service open then.
+    async fn start_with_ready_notifier(&self, shutdown: ShutdownWatch, ready: ServiceReadyNotifier) {
+        let announce = async {
+            self.first_round().await;
+            ready.notify_ready();
+        };
+        tokio::join!(self.work(shutdown), announce);
     }
 }
 
@@ -223,7 +234,7 @@ mod tests {
             let supervisor = Arc::new(supervisor);
             let (stop, shutdown) = watch::channel(false);
             let worker = Arc::clone(&supervisor);
-            let task = tokio::spawn(async move { worker.start(shutdown).await });
+            let task = tokio::spawn(async move { worker.work(shutdown).await });
             Self { supervisor, probes, stop, task, clock, names }
         }
 

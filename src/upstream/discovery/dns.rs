@@ -91,7 +91,7 @@ impl Resolver {
     /// If the resolver cannot be built.
     pub fn system() -> Result<Self, LookupError> {
         let (config, options) = system_conf::read_system_conf().unwrap_or_else(|error| {
-            log::warn!("no name server is configured: only the hosts file is used; error={error}");
+            log::warn!("no name server is configured, only the hosts file is used: error={error}");
             (ResolverConfig::from_name_servers(Vec::new()), ResolverOpts::default())
         });
         Self::build(config, options, LOOKUP_TIMEOUT)

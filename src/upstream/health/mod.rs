@@ -42,6 +42,7 @@ pub(super) struct Rounds {
     listener: Arc<ProbeListener>,
     clock: Clock,
     random: fastrand::Rng,
+    charges: Arc<[Charge]>,
     pools: HashMap<usize, Probed>,
     schedule: Schedule<Turn>,
     under_way: JoinSet<Done>,
@@ -80,6 +81,7 @@ impl Rounds {
             listener,
             clock,
             random,
+            charges: Arc::new([]),
             pools: HashMap::new(),
             schedule: Schedule::new(),
             under_way: JoinSet::new(),
@@ -96,7 +98,7 @@ impl Rounds {
     ) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.follow(&charges.borrow_and_update().clone());
+        self.follow(Arc::clone(&charges.borrow_and_update()));
         loop {
             let room = self.under_way.len() < PROBES_AT_ONCE;
             let next = self.schedule.next_due().filter(|_| room).map(|due| due.since(self.clock.now()));
@@ -104,7 +106,7 @@ impl Rounds {
                 biased;
                 _ = shutdown.changed() => return,
                 Some(done) = self.under_way.join_next() => self.take_in(done),
-                Ok(()) = charges.changed() => self.follow(&charges.borrow_and_update().clone()),
+                Ok(()) = charges.changed() => self.follow(Arc::clone(&charges.borrow_and_update())),
                 () = members_changed.notified() => self.look_at_members(),
                 _ = look.tick() => self.look(),
                 () = after(next) => self.send_due(),
@@ -113,15 +115,16 @@ impl Rounds {
     }
 
     /// Takes up pools that are new, forgets those that are gone, and follows plans that have changed.
-    fn follow(&mut self, charges: &[Charge]) {
+    fn follow(&mut self, charges: Arc<[Charge]>) {
         let present: HashSet<usize> = charges.iter().map(Charge::key).collect();
         self.pools.retain(|key, _| present.contains(key));
-        for charge in charges {
+        for charge in charges.iter() {
             match charge.pool.plan().health_check.clone() {
                 Some(check) => self.follow_one(charge.clone(), check),
                 None => drop(self.pools.remove(&charge.key())),
             }
         }
+        self.charges = charges;
         self.look_at_members();
     }
 
@@ -151,9 +154,10 @@ impl Rounds {
         }
     }
 
+    /// Lets time do its work in all pools, those that are not probed included.
     fn look(&mut self) {
-        for probed in self.pools.values() {
-            probed.charge.pool.tick();
+        for charge in self.charges.iter() {
+            charge.pool.tick();
         }
         self.look_at_members();
     }
