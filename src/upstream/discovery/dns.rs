@@ -431,6 +431,12 @@ pub(in crate::upstream) mod tests {
     }
 
     #[tokio::test]
+    async fn without_name_servers_a_lookup_fails_in_words() {
+        let resolver = Resolver::with_servers(ResolverConfig::from_name_servers(Vec::new()), SECOND).unwrap();
+        assert_eq!(resolver.addresses("web.internal").await, Err(LookupError::NoServer));
+    }
+
+    #[tokio::test]
     async fn srv_records_are_read_and_the_root_means_not_offered() {
         let server = NameServer::start().await;
         let zone = Zone { srv: vec![(10, 5, 8080, "A.internal"), (20, 1, 8081, "b.internal")], ..Zone::default() };

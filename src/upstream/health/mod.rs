@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 pub use self::prober::Prober;
-use self::schedule::{Phase, Schedule, phase_of, wait_after};
+use self::schedule::{Phase, Schedule, phase_when_sent, wait_after};
 use super::backend::{Backend, BackendId};
 use super::supervisor::Charge;
 use crate::base::clock::{Clock, Moment};
@@ -149,7 +149,7 @@ impl Rounds {
         let Some(probed) = self.pools.get(&key) else { return };
         let (members, interval) = (Arc::clone(&probed.members), probed.check.interval);
         for backend in members.iter() {
-            let wait = wait_after(interval, Phase::Unplaced, self.random.f64());
+            let wait = wait_after(interval, Phase::New, self.random.f64());
             self.give_turn(key, Arc::clone(backend), wait, Phase::Placed);
         }
     }
@@ -177,7 +177,7 @@ impl Rounds {
             let new: Vec<_> =
                 members.iter().filter(|backend| !probed.tickets.contains_key(&backend.id())).cloned().collect();
             for backend in new {
-                self.give_turn(key, backend, Duration::ZERO, Phase::Unplaced);
+                self.give_turn(key, backend, Duration::ZERO, Phase::New);
             }
         }
     }
@@ -203,9 +203,7 @@ impl Rounds {
     fn send(&mut self, mut turn: Turn, due: Moment, now: Moment) {
         // The turn of a backend that has left, or that has got another one since.
         let Some(probed) = self.pools.get(&turn.pool).filter(|probed| probed.holds(&turn)) else { return };
-        if phase_of(due, now, probed.check.interval) == Phase::Unplaced {
-            turn.phase = Phase::Unplaced;
-        }
+        turn.phase = phase_when_sent(turn.phase, due, now, probed.check.interval);
         let (prober, clock) = (Arc::clone(&self.prober), self.clock);
         let (check, peers) = (Arc::clone(&probed.check), Arc::clone(&probed.charge.peers));
         self.under_way.spawn(async move {
