@@ -341,10 +341,18 @@ mod tests {
         let addresses: Vec<_> = (1..=400).map(|port| format!("127.0.0.1:{port}")).collect();
         let charge = bench.charge(plan(&addresses, check));
         bench.supervisor.look_after(vec![charge]);
-        eventually("the bound is reached", || most.load(SeqCst) == PROBES_AT_ONCE).await;
+        // No probe takes the place of another before the first has ended, which the listener hears of.
+        let mut before_the_first_ended = 0;
+        loop {
+            let so_far = most.load(SeqCst);
+            if !bench.probes.lock().is_empty() {
+                break;
+            }
+            before_the_first_ended = so_far;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(before_the_first_ended, PROBES_AT_ONCE);
         eventually("the rest is probed after them", || bench.probes.lock().len() >= 400).await;
-        // The origin may see the end of a probe after the start of the next.
-        assert!(most.load(SeqCst) <= PROBES_AT_ONCE + 32, "{}", most.load(SeqCst));
     }
 
     #[tokio::test]
@@ -396,8 +404,6 @@ mod tests {
         let member: Member = fixture::member(&addresses[0]);
         for round in 2..5 {
             charge.pool.set_members(Vec::new());
-            bench.supervisor.news.members_changed.notify_one();
-            tokio::time::sleep(Duration::from_millis(50)).await;
             charge.pool.set_members(vec![member.clone()]);
             bench.supervisor.news.members_changed.notify_one();
             eventually("it is probed again", || bench.probes.lock().len() == round).await;

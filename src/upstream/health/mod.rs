@@ -54,9 +54,9 @@ struct Probed {
     charge: Charge,
     check: Arc<plan::HealthCheck>,
     members: Arc<[Arc<Backend>]>,
-    /// The one turn of each member that counts. A backend that leaves and comes back gets another ticket, so that a turn
-    /// left over from before is not a second one.
-    tickets: HashMap<BackendId, u64>,
+    /// Each member and the one turn of it that counts. A backend that leaves and comes back gets another ticket, so that a
+    /// turn left over from before is not a second one.
+    tickets: HashMap<BackendId, (Arc<Backend>, u64)>,
 }
 
 /// A backend's next probe.
@@ -174,8 +174,7 @@ impl Rounds {
             let present: HashSet<BackendId> = members.iter().map(|backend| backend.id()).collect();
             probed.tickets.retain(|id, _| present.contains(id));
             probed.members = Arc::clone(&members);
-            let new: Vec<_> =
-                members.iter().filter(|backend| !probed.tickets.contains_key(&backend.id())).cloned().collect();
+            let new: Vec<_> = members.iter().filter(|backend| !probed.knows(backend)).cloned().collect();
             for backend in new {
                 self.give_turn(key, backend, Duration::ZERO, Phase::New);
             }
@@ -187,7 +186,7 @@ impl Rounds {
         self.tickets += 1;
         let ticket = self.tickets;
         if let Some(probed) = self.pools.get_mut(&pool) {
-            probed.tickets.insert(backend.id(), ticket);
+            probed.tickets.insert(backend.id(), (Arc::clone(&backend), ticket));
             self.schedule.push(self.clock.now() + wait, Turn { pool, backend, ticket, phase });
         }
     }
@@ -242,7 +241,12 @@ async fn after(wait: Option<Duration>) {
 }
 
 impl Probed {
+    /// A backend that was forgotten and came back is another one, with a health of its own.
+    fn knows(&self, backend: &Arc<Backend>) -> bool {
+        self.tickets.get(&backend.id()).is_some_and(|(known, _)| Arc::ptr_eq(known, backend))
+    }
+
     fn holds(&self, turn: &Turn) -> bool {
-        self.tickets.get(&turn.backend.id()) == Some(&turn.ticket)
+        self.tickets.get(&turn.backend.id()).is_some_and(|(_, ticket)| *ticket == turn.ticket)
     }
 }
