@@ -130,3 +130,62 @@ fn middle(bucket: usize) -> Duration {
     let width = (1u64 << (bucket / 4)) as f64 / 4.0;
     Duration::from_nanos(((lower + width / 2.0) * 1000.0) as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    fn at(millis: u32) -> Moment {
+        Moment::START + MILLISECOND * millis
+    }
+
+    #[test]
+    fn the_average_takes_a_peak_at_once_and_comes_down_slowly() {
+        let ewma = PeakEwma::default();
+        assert_eq!(ewma.micros(at(0)), None);
+        ewma.observe(MILLISECOND, at(0));
+        ewma.observe(100 * MILLISECOND, at(1));
+        assert_eq!(ewma.micros(at(1)), Some(100_000.0));
+        ewma.observe(MILLISECOND, at(1001));
+        let after = ewma.micros(at(1001)).unwrap();
+        assert!((90_000.0..91_000.0).contains(&after), "{after}");
+    }
+
+    #[test]
+    fn a_slow_backend_is_forgiven_with_time() {
+        let ewma = PeakEwma::default();
+        ewma.observe(1000 * MILLISECOND, at(0));
+        assert!(ewma.micros(at(100_000)).unwrap() < 100.0);
+    }
+
+    #[test]
+    fn quantiles_are_told_within_an_eighth() {
+        let quantiles = Quantiles::default();
+        assert_eq!(quantiles.at(0.5, at(0)), None);
+        (1..=1000).for_each(|millis| quantiles.observe(MILLISECOND * millis, at(0)));
+        for (q, exact) in [(0.5, 500.0), (0.99, 990.0)] {
+            let told = quantiles.at(q, at(0)).unwrap().as_secs_f64() * 1000.0;
+            assert!((told / exact - 1.0).abs() < 0.125, "{q}: {told}");
+        }
+    }
+
+    #[test]
+    fn the_smallest_and_the_longest_latency_have_a_place() {
+        for latency in [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(3600), Duration::MAX] {
+            let quantiles = Quantiles::default();
+            quantiles.observe(latency, at(0));
+            assert!(quantiles.at(0.5, at(0)).is_some(), "{latency:?}");
+        }
+    }
+
+    #[test]
+    fn old_latencies_are_forgotten() {
+        let quantiles = Quantiles::default();
+        (0..100).for_each(|_| quantiles.observe(MILLISECOND, at(0)));
+        (0..100).for_each(|_| quantiles.observe(1000 * MILLISECOND, at(60_000)));
+        assert!(quantiles.at(0.5, at(60_000)).unwrap() > 800 * MILLISECOND);
+        assert_eq!(quantiles.at(0.5, at(3_000_000)), None);
+    }
+}

@@ -417,3 +417,6 @@ impl Health {
 fn frees(probes: &ProbePolicy, failure: Failure) -> bool {
     failure == Failure::Connect || probes.asks_application
 }
+
+#[cfg(test)]
+mod tests;

@@ -126,3 +126,73 @@ fn earliest_deadline_first(turns: &[u64]) -> Vec<u32> {
     }
     order
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn letters(weights: &[u32]) -> String {
+        let schedule = Schedule::new(weights);
+        (0..schedule.len()).map(|turn| char::from(b'a' + schedule.at(turn).unwrap() as u8)).collect()
+    }
+
+    /// How far the counts of any backend are ever from its share, in requests.
+    fn furthest(order: &[u32], turns: &[u64]) -> f64 {
+        let cycle: u64 = turns.iter().sum();
+        let mut counts = vec![0u64; turns.len()];
+        let mut furthest = 0.0f64;
+        for (step, index) in order.iter().enumerate() {
+            counts[*index as usize] += 1;
+            for (count, turns) in counts.iter().zip(turns) {
+                let ideal = (step + 1) as f64 * *turns as f64 / cycle as f64;
+                furthest = furthest.max((*count as f64 - ideal).abs());
+            }
+        }
+        furthest
+    }
+
+    #[test]
+    fn the_order_is_that_of_nginx() {
+        assert_eq!(letters(&[5, 1, 1]), "aabacaa");
+        assert_eq!(letters(&[1, 1, 1]), "abc");
+        assert_eq!(letters(&[20, 10, 10]), "abca");
+        assert_eq!(letters(&[4, 2, 1]), "abacaba");
+    }
+
+    #[test]
+    fn nobody_has_no_turn() {
+        assert_eq!(Schedule::new(&[]).at(3), None);
+        assert_eq!(Schedule::new(&[0, 0]).at(0), None);
+        assert_eq!(letters(&[0, 2, 0, 2]), "bd");
+    }
+
+    #[test]
+    fn where_nginx_strays_by_more_than_a_request_the_earliest_deadline_does_not() {
+        let turns = [1, 1, 1, 1, 1, 1, 163, 159, 1, 45];
+        assert_eq!(largest_lag_first(&turns), None);
+        assert!(furthest(&earliest_deadline_first(&turns), &turns) < 1.0);
+    }
+
+    #[test]
+    fn enormous_weights_have_a_bounded_cycle() {
+        let schedule = Schedule::new(&[u32::MAX, 1, u32::MAX - 7]);
+        assert!(schedule.len() <= LONGEST + 3);
+        assert!((0..schedule.len()).any(|turn| schedule.at(turn) == Some(1)));
+    }
+
+    proptest! {
+        #[test]
+        fn each_backend_is_always_within_one_request_of_its_share(
+            weights in proptest::collection::vec(prop_oneof![Just(0u32), Just(1), 1u32..300], 1..24),
+        ) {
+            let turns = turns(&weights);
+            let schedule = Schedule::new(&weights);
+            prop_assert!(furthest(&schedule.order, &turns) <= 1.0);
+            let by_deadline = earliest_deadline_first(&turns);
+            prop_assert_eq!(by_deadline.len() as u64, turns.iter().sum::<u64>());
+            prop_assert!(furthest(&by_deadline, &turns) <= 1.0);
+        }
+    }
+}

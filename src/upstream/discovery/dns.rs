@@ -91,7 +91,7 @@ impl Resolver {
     /// If the resolver cannot be built.
     pub fn system() -> Result<Self, LookupError> {
         let (config, options) = system_conf::read_system_conf().unwrap_or_else(|error| {
-            log::warn!("no name server is configured: only the hosts file is used; error={error}");
+            log::warn!("no name server is configured, only the hosts file is used: error={error}");
             (ResolverConfig::from_name_servers(Vec::new()), ResolverOpts::default())
         });
         Self::build(config, options, LOOKUP_TIMEOUT)
@@ -428,6 +428,12 @@ pub(in crate::upstream) mod tests {
         server.zones.lock().insert("old.internal".to_owned(), zone);
         let answer = server.resolver(Duration::from_millis(200)).addresses("old.internal").await.unwrap();
         assert_eq!((answer.found, answer.whole), (vec![IpAddr::V4(ONE)], false));
+    }
+
+    #[tokio::test]
+    async fn without_name_servers_a_lookup_fails_in_words() {
+        let resolver = Resolver::with_servers(ResolverConfig::from_name_servers(Vec::new()), SECOND).unwrap();
+        assert_eq!(resolver.addresses("web.internal").await, Err(LookupError::NoServer));
     }
 
     #[tokio::test]

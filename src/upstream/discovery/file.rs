@@ -87,12 +87,12 @@ impl WatchedFile {
         let path = self.path.display();
         match read {
             Ok(backends) => {
-                log::info!("backends read; file={path} backends={}", backends.len());
+                log::info!("backends read: file={path} backends={}", backends.len());
                 self.entries.replace(backends);
                 self.fault = None;
             }
             Err(fault) => {
-                log::error!("backends not read, the last good list stays; file={path} reason={fault}");
+                log::error!("backends not read, the last good list stays: file={path} reason={fault}");
                 self.fault = Some(fault);
             }
         }

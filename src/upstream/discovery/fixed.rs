@@ -72,7 +72,7 @@ impl Entries {
                             found.members.push(member(entry, addr));
                         } else {
                             log::debug!(
-                                "two entries are one backend: the first counts; entry={} addr={addr}",
+                                "two entries are one backend, the first counts: entry={} addr={addr}",
                                 entry.name
                             );
                         }
@@ -125,8 +125,8 @@ impl Entries {
         host.due = Some(Instant::now() + wait);
         if change == Change::Something {
             match host.lookup.failure() {
-                None => log::info!("name resolved; name={name} addresses={:?}", host.lookup.last_good()),
-                Some(reason) => log::warn!("name does not resolve; name={name} reason={reason}"),
+                None => log::info!("name resolved: name={name} addresses={:?}", host.lookup.last_good()),
+                Some(reason) => log::warn!("name does not resolve: name={name} reason={reason}"),
             }
         }
         change

@@ -65,8 +65,8 @@ impl Services {
         self.due = Instant::now() + wait;
         if change == Change::Something {
             match self.lookup.failure() {
-                None => log::info!("service resolved; name={} records={}", self.name, self.lookup.last_good().len()),
-                Some(reason) => log::warn!("service does not resolve; name={} reason={reason}", self.name),
+                None => log::info!("service resolved: name={} records={}", self.name, self.lookup.last_good().len()),
+                Some(reason) => log::warn!("service does not resolve: name={} reason={reason}", self.name),
             }
             self.entries.replace(entries(self.lookup.last_good(), self.tls));
         }

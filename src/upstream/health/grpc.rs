@@ -283,4 +283,32 @@ mod tests {
         let other = probe(&server(Some(b"<html>"), "0").await).await;
         assert_eq!(other, Err("answer is not that of a gRPC health service".to_owned()));
     }
+
+    #[tokio::test]
+    async fn a_probe_leaves_no_connection_behind() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        let (closed, mut seen) = tokio::sync::watch::channel(0);
+        tokio::spawn(async move {
+            // The first is answered; the second waits for an answer until its timeout.
+            for answers in [true, false] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                if answers {
+                    let mut connection = h2::server::handshake(stream).await.unwrap();
+                    while let Some(Ok((_, mut respond))) = connection.accept().await {
+                        respond.send_response(http::Response::new(()), true).unwrap();
+                    }
+                } else {
+                    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                }
+                closed.send_modify(|count| *count += 1);
+            }
+            closed.closed().await;
+        });
+        for expected in 1..=2 {
+            assert!(probe(&addr).await.is_err());
+            let all_closed = seen.wait_for(|count| *count == expected);
+            tokio::time::timeout(Duration::from_secs(10), all_closed).await.expect("closed in time").unwrap();
+        }
+    }
 }

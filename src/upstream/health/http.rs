@@ -51,7 +51,8 @@ impl Checks {
         Self { idle: Mutex::new(Vec::new()), connector }
     }
 
-    /// Sends one request by Pingora's check. A probe that is dropped in between takes its check with it.
+    /// Sends one request by Pingora's check, which reads the answer to its end: one that never ends is bounded by the
+    /// probe's timeout alone. A probe that is dropped in between takes its check with it.
     pub(super) async fn run(
         &self,
         target: &Target,

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 pub use self::prober::Prober;
-use self::schedule::{Phase, Schedule, phase_of, wait_after};
+use self::schedule::{Phase, Schedule, phase_when_sent, wait_after};
 use super::backend::{Backend, BackendId};
 use super::supervisor::Charge;
 use crate::base::clock::{Clock, Moment};
@@ -42,6 +42,7 @@ pub(super) struct Rounds {
     listener: Arc<ProbeListener>,
     clock: Clock,
     random: fastrand::Rng,
+    charges: Arc<[Charge]>,
     pools: HashMap<usize, Probed>,
     schedule: Schedule<Turn>,
     under_way: JoinSet<Done>,
@@ -53,9 +54,9 @@ struct Probed {
     charge: Charge,
     check: Arc<plan::HealthCheck>,
     members: Arc<[Arc<Backend>]>,
-    /// The one turn of each member that counts. A backend that leaves and comes back gets another ticket, so that a turn
-    /// left over from before is not a second one.
-    tickets: HashMap<BackendId, u64>,
+    /// Each member and the one turn of it that counts. A backend that leaves and comes back gets another ticket, so that a
+    /// turn left over from before is not a second one.
+    tickets: HashMap<BackendId, (Arc<Backend>, u64)>,
 }
 
 /// A backend's next probe.
@@ -80,6 +81,7 @@ impl Rounds {
             listener,
             clock,
             random,
+            charges: Arc::new([]),
             pools: HashMap::new(),
             schedule: Schedule::new(),
             under_way: JoinSet::new(),
@@ -96,7 +98,7 @@ impl Rounds {
     ) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.follow(&charges.borrow_and_update().clone());
+        self.follow(Arc::clone(&charges.borrow_and_update()));
         loop {
             let room = self.under_way.len() < PROBES_AT_ONCE;
             let next = self.schedule.next_due().filter(|_| room).map(|due| due.since(self.clock.now()));
@@ -104,7 +106,7 @@ impl Rounds {
                 biased;
                 _ = shutdown.changed() => return,
                 Some(done) = self.under_way.join_next() => self.take_in(done),
-                Ok(()) = charges.changed() => self.follow(&charges.borrow_and_update().clone()),
+                Ok(()) = charges.changed() => self.follow(Arc::clone(&charges.borrow_and_update())),
                 () = members_changed.notified() => self.look_at_members(),
                 _ = look.tick() => self.look(),
                 () = after(next) => self.send_due(),
@@ -113,15 +115,16 @@ impl Rounds {
     }
 
     /// Takes up pools that are new, forgets those that are gone, and follows plans that have changed.
-    fn follow(&mut self, charges: &[Charge]) {
+    fn follow(&mut self, charges: Arc<[Charge]>) {
         let present: HashSet<usize> = charges.iter().map(Charge::key).collect();
         self.pools.retain(|key, _| present.contains(key));
-        for charge in charges {
+        for charge in charges.iter() {
             match charge.pool.plan().health_check.clone() {
                 Some(check) => self.follow_one(charge.clone(), check),
                 None => drop(self.pools.remove(&charge.key())),
             }
         }
+        self.charges = charges;
         self.look_at_members();
     }
 
@@ -146,14 +149,15 @@ impl Rounds {
         let Some(probed) = self.pools.get(&key) else { return };
         let (members, interval) = (Arc::clone(&probed.members), probed.check.interval);
         for backend in members.iter() {
-            let wait = wait_after(interval, Phase::Unplaced, self.random.f64());
+            let wait = wait_after(interval, Phase::New, self.random.f64());
             self.give_turn(key, Arc::clone(backend), wait, Phase::Placed);
         }
     }
 
+    /// Lets time do its work in all pools, those that are not probed included.
     fn look(&mut self) {
-        for probed in self.pools.values() {
-            probed.charge.pool.tick();
+        for charge in self.charges.iter() {
+            charge.pool.tick();
         }
         self.look_at_members();
     }
@@ -170,10 +174,9 @@ impl Rounds {
             let present: HashSet<BackendId> = members.iter().map(|backend| backend.id()).collect();
             probed.tickets.retain(|id, _| present.contains(id));
             probed.members = Arc::clone(&members);
-            let new: Vec<_> =
-                members.iter().filter(|backend| !probed.tickets.contains_key(&backend.id())).cloned().collect();
+            let new: Vec<_> = members.iter().filter(|backend| !probed.knows(backend)).cloned().collect();
             for backend in new {
-                self.give_turn(key, backend, Duration::ZERO, Phase::Unplaced);
+                self.give_turn(key, backend, Duration::ZERO, Phase::New);
             }
         }
     }
@@ -183,7 +186,7 @@ impl Rounds {
         self.tickets += 1;
         let ticket = self.tickets;
         if let Some(probed) = self.pools.get_mut(&pool) {
-            probed.tickets.insert(backend.id(), ticket);
+            probed.tickets.insert(backend.id(), (Arc::clone(&backend), ticket));
             self.schedule.push(self.clock.now() + wait, Turn { pool, backend, ticket, phase });
         }
     }
@@ -199,9 +202,7 @@ impl Rounds {
     fn send(&mut self, mut turn: Turn, due: Moment, now: Moment) {
         // The turn of a backend that has left, or that has got another one since.
         let Some(probed) = self.pools.get(&turn.pool).filter(|probed| probed.holds(&turn)) else { return };
-        if phase_of(due, now, probed.check.interval) == Phase::Unplaced {
-            turn.phase = Phase::Unplaced;
-        }
+        turn.phase = phase_when_sent(turn.phase, due, now, probed.check.interval);
         let (prober, clock) = (Arc::clone(&self.prober), self.clock);
         let (check, peers) = (Arc::clone(&probed.check), Arc::clone(&probed.charge.peers));
         self.under_way.spawn(async move {
@@ -240,7 +241,12 @@ async fn after(wait: Option<Duration>) {
 }
 
 impl Probed {
+    /// A backend that was forgotten and came back is another one, with a health of its own.
+    fn knows(&self, backend: &Arc<Backend>) -> bool {
+        self.tickets.get(&backend.id()).is_some_and(|(known, _)| Arc::ptr_eq(known, backend))
+    }
+
     fn holds(&self, turn: &Turn) -> bool {
-        self.tickets.get(&turn.backend.id()) == Some(&turn.ticket)
+        self.tickets.get(&turn.backend.id()).is_some_and(|(_, ticket)| *ticket == turn.ticket)
     }
 }

@@ -304,6 +304,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_body_is_searched_across_chunks_and_no_further_than_64_kib() {
+        let wants_ok = http(|probe| probe.expect_body = Some("ok".to_owned()));
+        let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nxxo\r\n1\r\nk\r\n0\r\n\r\n";
+        assert_eq!(probe(&wants_ok, &Origin::answering(chunked).await.addr).await, Ok(()));
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 70000\r\n\r\n";
+        for (before, verdict) in [(65_534, Ok(())), (65_535, Err("body does not contain \"ok\"".to_owned()))] {
+            let body = format!("{head}{}ok{}", "x".repeat(before), "x".repeat(69_998 - before));
+            let origin = Origin::answering(body.leak()).await;
+            assert_eq!(probe(&wants_ok, &origin.addr).await, verdict, "{before}");
+        }
+    }
+
+    #[tokio::test]
     async fn another_port_is_probed_where_one_is_configured() {
         let origin = Origin::answering(OK).await;
         let port = origin.addr.rsplit_once(':').unwrap().1.parse().unwrap();

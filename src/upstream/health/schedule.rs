@@ -9,29 +9,35 @@ use crate::base::clock::Moment;
 /// How far a wait may deviate from what is configured, either way.
 const JITTER: f64 = 0.1;
 
-/// Whether a backend already has its own place in the interval.
+/// Whether a backend has its own place in the interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Its first probe was sent at once, together with those of all others, or it was held up for so long that it has
-    /// lost its place.
-    Unplaced,
+    /// Not yet: its first probe was sent at once, together with those of all others that are new.
+    New,
     /// It is probed at moments of its own.
     Placed,
+    /// No longer: its probe was held up for so long that it went out together with many others.
+    Late,
 }
 
-/// The wait after a probe: `wait` give or take 10 %, or, for a backend without a place, any part of it, so that backends that
-/// started together spread over the interval. `chance` is uniform in 0.0..1.0.
+/// The wait after a probe: `wait` give or take 10 %. A backend without a place is given one: a new one anywhere within the
+/// wait, a late one within half a wait of its next moment, so that what is behind does not hurry to fall further behind.
+/// `chance` is uniform in 0.0..1.0.
 pub(super) fn wait_after(wait: Duration, phase: Phase, chance: f64) -> Duration {
     match phase {
-        Phase::Unplaced => wait.mul_f64(chance),
+        Phase::New => wait.mul_f64(chance),
         Phase::Placed => wait.mul_f64(1.0 - JITTER + 2.0 * JITTER * chance),
+        Phase::Late => wait.mul_f64(0.5 + chance),
     }
 }
 
-/// Whether a probe that was due at `due` and is sent at `now` has lost its place: after a pause (a suspended machine, more
-/// probes than may be under way at once) all that was due is sent as fast as it may, and would stay bunched up for ever.
-pub(super) fn phase_of(due: Moment, now: Moment, interval: Duration) -> Phase {
-    if now.since(due) > interval / 2 { Phase::Unplaced } else { Phase::Placed }
+/// The phase of a backend whose probe was due at `due` and is sent at `now`: after a pause (a suspended machine, more probes
+/// than may be under way at once) all that was due is sent as fast as it may, and would stay bunched up for ever.
+pub(super) fn phase_when_sent(phase: Phase, due: Moment, now: Moment, interval: Duration) -> Phase {
+    match phase {
+        Phase::Placed if now.since(due) > interval / 2 => Phase::Late,
+        phase => phase,
+    }
 }
 
 /// What is due and when, earliest first; among equals, first come first.
@@ -111,7 +117,7 @@ mod tests {
             .map(|_| {
                 let mut moment = Moment::START;
                 for round in 0..rounds {
-                    let phase = if round == 0 { Phase::Unplaced } else { Phase::Placed };
+                    let phase = if round == 0 { Phase::New } else { Phase::Placed };
                     moment = moment + wait_after(interval, phase, random.f64());
                 }
                 moment
@@ -176,7 +182,12 @@ mod tests {
     #[test]
     fn after_a_pause_backends_are_spread_anew() {
         let interval = Duration::from_secs(10);
-        assert_eq!(phase_of(at(10.0), at(10.1), interval), Phase::Placed);
-        assert_eq!(phase_of(at(10.0), at(3600.0), interval), Phase::Unplaced);
+        assert_eq!(phase_when_sent(Phase::Placed, at(10.0), at(10.1), interval), Phase::Placed);
+        assert_eq!(phase_when_sent(Phase::Placed, at(10.0), at(3600.0), interval), Phase::Late);
+        let mut random = fastrand::Rng::with_seed(3);
+        let waits: Vec<_> = (0..1000).map(|_| wait_after(interval, Phase::Late, random.f64()).as_secs_f64()).collect();
+        let mean = waits.iter().sum::<f64>() / 1000.0;
+        assert!((9.8..10.2).contains(&mean), "no faster than before: {mean}");
+        assert!(waits.iter().all(|wait| (5.0..15.0).contains(wait)));
     }
 }
