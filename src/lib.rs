@@ -4,5 +4,6 @@
 
 pub mod base;
 pub mod config;
+pub mod filter;
 pub mod route;
 pub mod telemetry;

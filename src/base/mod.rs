@@ -1,4 +1,6 @@
 //! Small values without a subject: time, units, addresses. Imports nothing of this crate.
 
 pub mod clock;
+pub mod host;
+pub mod path;
 pub mod request;

@@ -1,0 +1,4 @@
+//! Who is asking.
+
+pub mod basic;
+pub mod users;
