@@ -52,8 +52,8 @@ impl IpRules {
 
 /// A set of networks of any size.
 ///
-/// Networks that overlap or touch are one range, so that a lookup is one search over disjoint ranges, which take 9 bytes each
-/// for IPv4, 17 for IPv6, and 34 for IPv6 networks longer than /64.
+/// Networks that overlap or touch are one range, so that a lookup is one search over disjoint ranges, which take 8 bytes each
+/// for IPv4, 16 for IPv6 and 32 for IPv6 networks longer than /64, and a thirtieth above that.
 #[derive(Debug, Default)]
 pub struct Networks {
     v4: Ranges<u32>,
@@ -98,7 +98,7 @@ impl Networks {
     /// How many disjoint ranges the set has come down to.
     #[must_use]
     pub fn ranges(&self) -> usize {
-        self.v4.ends.len() + self.v6_wide.ends.len() + self.v6_narrow.ends.len()
+        self.v4.ranges.len() + self.v6_wide.ranges.len() + self.v6_narrow.ranges.len()
     }
 }
 
@@ -116,17 +116,18 @@ fn canonical(network: IpNet) -> IpNet {
     })
 }
 
-/// How many starts are compared at each level of the search: for IPv4 they fill one line of the processor's cache, and
-/// for IPv6 two or four that are fetched at the same time.
+/// How many entries are compared at each level of the search: as many as come with one to four lines of the processor's
+/// cache, which are fetched at the same time. Bisection would wait for one line after the other.
 const BLOCK: usize = 16;
 
-/// Disjoint inclusive ranges in ascending order.
+/// Disjoint inclusive ranges.
 #[derive(Debug, Default)]
 struct Ranges<T> {
-    /// The last level holds where each range starts, each level above it the first of every [`BLOCK`] entries below; the
-    /// top has one block. Over a million addresses of 128 bits a search takes 180 ns so, and 250 ns by plain bisection.
+    /// Where ranges start: each level has the first of every [`BLOCK`] entries of the level below it, the last of every
+    /// [`BLOCK`] ranges; the top has one block at most.
     levels: Vec<Box<[T]>>,
-    ends: Box<[T]>,
+    /// The ranges, in ascending order; start and end lie together, so that both come with one fetch from memory.
+    ranges: Box<[(T, T)]>,
 }
 
 impl<T: Ord + Copy> Ranges<T> {
@@ -140,36 +141,37 @@ impl<T: Ord + Copy> Ranges<T> {
                 _ => merged.push((start, end)),
             }
         }
-        let (starts, ends): (Vec<T>, Vec<T>) = merged.into_iter().unzip();
-        Self { levels: levels(starts), ends: ends.into() }
+        Self { levels: levels(&merged), ranges: merged.into() }
     }
 
     fn contains(&self, point: T) -> bool {
-        self.last_started(point).is_some_and(|range| point <= self.ends[range])
-    }
-
-    /// The last range that starts at `point` or before.
-    fn last_started(&self, point: T) -> Option<usize> {
+        // A block is the one that its first entry, which is not above the point, led to; only the very first can be
+        // above it, and then no range has begun.
         let mut entry = 0;
         for level in &self.levels {
-            let block = &level[entry * BLOCK..level.len().min((entry + 1) * BLOCK)];
-            // Counting all of them asks for no branch, and for their memory at once. Only the top can count none: the first
-            // of every other block is the entry that led there.
-            let started = block.iter().filter(|start| **start <= point).count();
-            entry = entry * BLOCK + started.checked_sub(1)?;
+            let Some(last) = started(block(level, entry), |start| *start <= point) else { return false };
+            entry = entry * BLOCK + last;
         }
-        (!self.levels.is_empty()).then_some(entry)
+        let ranges = block(&self.ranges, entry);
+        started(ranges, |(start, _)| *start <= point).is_some_and(|last| point <= ranges[last].1)
     }
 }
 
-fn levels<T: Copy>(starts: Vec<T>) -> Vec<Box<[T]>> {
-    let mut levels = Vec::new();
-    let mut level = starts;
-    while !level.is_empty() {
-        let above: Vec<T> = level.iter().copied().step_by(BLOCK).collect();
-        let is_top = level.len() <= BLOCK;
-        levels.push(level.into());
-        level = if is_top { Vec::new() } else { above };
+fn block<E>(entries: &[E], number: usize) -> &[E] {
+    &entries[number * BLOCK..entries.len().min((number + 1) * BLOCK)]
+}
+
+/// The last entry of `block` that has started, if any has. Counting all asks for no branch, and for their memory at once.
+fn started<E>(block: &[E], has_started: impl Fn(&E) -> bool) -> Option<usize> {
+    block.iter().filter(|entry| has_started(entry)).count().checked_sub(1)
+}
+
+fn levels<T: Copy>(ranges: &[(T, T)]) -> Vec<Box<[T]>> {
+    let mut levels: Vec<Box<[T]>> = Vec::new();
+    let mut below: Vec<T> = ranges.iter().map(|range| range.0).collect();
+    while below.len() > BLOCK {
+        below = below.into_iter().step_by(BLOCK).collect();
+        levels.push(below.as_slice().into());
     }
     levels.reverse();
     levels

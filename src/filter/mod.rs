@@ -148,6 +148,7 @@ impl Chain {
             None | Some(Check::Known(true)) => Decision::Continue,
             Some(Check::Known(false)) => Decision::Refuse(self.unauthorised()),
             Some(Check::MustHash(job)) => Decision::MustHash(job),
+            Some(Check::Busy) => refuse(Reason::ConnectionLimitReached),
         }
     }
 

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -28,6 +29,8 @@ use crate::filter::BuildError;
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// How many pairs are remembered at most.
 const MOST_REMEMBERED: usize = 4096;
+/// How many passwords are hashed at once: who guesses passwords can keep so many threads busy, and so much memory.
+const MOST_AT_ONCE: usize = 16;
 /// The longest `Authorization` value that is looked at, in bytes.
 const LONGEST_CREDENTIALS: usize = 4096;
 
@@ -38,6 +41,7 @@ pub struct Basic {
     challenge: HeaderValue,
     key: Key,
     known: ArcSwap<Known>,
+    hashing: Arc<AtomicUsize>,
     stamp: Mutex<Option<Stamp>>,
 }
 
@@ -73,9 +77,27 @@ pub enum Check {
     Known(bool),
     /// A hash must be computed: run the job on a thread that may block.
     MustHash(Job),
+    /// A hash must be computed, but too many are under way.
+    Busy,
 }
 
-/// A password to be checked.
+/// A place among the hashes that are computed at once; given back when it is dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(hashing: &Arc<AtomicUsize>) -> Option<Self> {
+        let place = Self(hashing.clone());
+        (hashing.fetch_add(1, Ordering::Relaxed) < MOST_AT_ONCE).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A password to be checked. Until it has run or is dropped it holds one of the places for hashes under way.
 pub struct Job {
     known: Arc<Known>,
     tag: [u8; 32],
@@ -83,6 +105,7 @@ pub struct Job {
     name: String,
     password: Vec<u8>,
     now: Moment,
+    _place: Place,
 }
 
 impl std::fmt::Debug for Job {
@@ -104,6 +127,7 @@ impl Basic {
             challenge: challenge(&plan.realm)?,
             key: Key::random()?,
             known: ArcSwap::from_pointee(Known::new(users)),
+            hashing: Arc::default(),
             stamp: Mutex::new(stamp),
         })
     }
@@ -117,7 +141,7 @@ impl Basic {
     /// What can be said of `request` at once. A request without well-formed credentials is refused; no hash is spent on it.
     #[must_use]
     pub fn check(&self, request: &RequestView<'_>, now: Moment) -> Check {
-        let Some((name, password)) = request.fields.get("authorization").and_then(credentials) else {
+        let Some((name, password)) = only_authorization(request).and_then(credentials) else {
             return Check::Known(false);
         };
         let known = self.known.load_full();
@@ -125,7 +149,12 @@ impl Basic {
         if known.remembers(&tag, now) {
             return Check::Known(true);
         }
-        Check::MustHash(Job { decoy: self.key.number(&name), known, tag, name, password, now })
+        match Place::take(&self.hashing) {
+            Some(place) => {
+                Check::MustHash(Job { decoy: self.key.number(&name), known, tag, name, password, now, _place: place })
+            }
+            None => Check::Busy,
+        }
     }
 
     /// Reads the file again where it has changed. A file that is wrong leaves the users as they were, and is told of once.
@@ -245,6 +274,13 @@ fn challenge(realm: &str) -> Result<HeaderValue, BuildError> {
         .map_err(|_| BuildError::ControlCharacter { field: "auth realm".to_owned() })
 }
 
+/// The request's `Authorization`; none where there are two, as the backend could read the other one.
+fn only_authorization<'a>(request: &RequestView<'a>) -> Option<&'a [u8]> {
+    let mut count = 0;
+    request.fields.each("authorization", &mut |_| count += 1);
+    request.fields.get("authorization").filter(|_| count == 1)
+}
+
 /// The name and password in an `Authorization` value. The name ends at the first colon (RFC 7617, 2).
 fn credentials(value: &[u8]) -> Option<(String, Vec<u8>)> {
     let text = std::str::from_utf8(value).ok().filter(|text| text.len() <= LONGEST_CREDENTIALS)?;
@@ -313,6 +349,7 @@ mod tests {
         match check(basic, Some(&pair(name, password)), now) {
             Check::Known(good) => (good, false),
             Check::MustHash(job) => (job.run(), true),
+            Check::Busy => panic!("too many hashes at once"),
         }
     }
 
@@ -350,6 +387,33 @@ mod tests {
         }
         let other_case = pair("ann", "one").replace("Basic", "bASIC");
         assert!(matches!(check(&site.basic, Some(&other_case), at(0)), Check::MustHash(_)));
+    }
+
+    #[test]
+    fn two_authorization_fields_are_refused() {
+        let site = site("r", &[("ann", "one")]);
+        let mut fields = HeaderMap::new();
+        for name in ["ann", "bob"] {
+            fields.append("authorization", pair(name, "one").parse().unwrap());
+        }
+        let (host, path, scheme) = ("h", "/", Scheme::Https);
+        let request = RequestView { method: "GET", scheme, host, path, query: None, client: None, fields: &fields };
+        assert!(matches!(site.basic.check(&request, at(0)), Check::Known(false)));
+    }
+
+    #[test]
+    fn so_many_passwords_are_hashed_at_once_and_no_more() {
+        let site = site("r", &[("ann", "one")]);
+        let ask = |name| check(&site.basic, Some(&pair(name, "one")), at(0));
+        let mut jobs: Vec<_> = (0..MOST_AT_ONCE).map(|_| ask("ann")).collect();
+        assert!(jobs.iter().all(|check| matches!(check, Check::MustHash(_))));
+        for _ in 0..3 {
+            assert!(matches!(ask("ann"), Check::Busy));
+        }
+        let Some(Check::MustHash(job)) = jobs.pop() else { panic!("no job") };
+        assert!(job.run());
+        assert!(matches!(ask("ann"), Check::Known(true)), "a pair that is remembered needs no place");
+        assert!(matches!(ask("bob"), Check::MustHash(_)), "the place of a job that ended is free");
     }
 
     #[test]
