@@ -10,6 +10,7 @@ pub mod proxy;
 pub mod exchange;
 pub mod route;
 pub mod upstream;
+pub mod filter;
 pub mod telemetry;
 pub mod config;
 pub mod base;

@@ -2,5 +2,7 @@
 
 pub mod address;
 pub mod clock;
+pub mod host;
+pub mod path;
 pub mod request;
 pub mod units;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::predicate::Miss;
 use super::{NormalPath, RouteTable, Rule, host, path, predicate};
+use crate::base::host::{LONGEST, normalise};
 use crate::base::request::RequestView;
 use crate::config::plan::{HostPattern, PathPattern, RouteMatch};
 
@@ -91,8 +92,8 @@ impl Explanation {
 }
 
 pub(super) fn explain(table: &RouteTable, request: &RequestView<'_>, path: &NormalPath<'_>) -> Explanation {
-    let mut buffer = [0; host::LONGEST];
-    let host = host::normalise(request.host, &mut buffer);
+    let mut buffer = [0; LONGEST];
+    let host = normalise(request.host, &mut buffer);
     let winner = table.winner(request, path);
     let judge = |(rank, rule): (usize, &Rule)| Considered {
         route: table.routes[rule.index].name.clone(),

@@ -9,8 +9,8 @@
 
 mod explain;
 mod hash;
-pub mod host;
-pub mod path;
+mod host;
+mod path;
 mod predicate;
 pub mod split;
 
@@ -18,10 +18,11 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 pub use explain::{Considered, Explanation, Verdict};
-pub use path::{NormalPath, PathError};
 
 use self::hash::PlainMap;
 use self::path::PathTable;
+use crate::base::host::{LONGEST, normalise};
+use crate::base::path::NormalPath;
 use crate::base::request::RequestView;
 use crate::config::plan::{HostPattern, PathPattern, Route, RouteMatch};
 
@@ -118,8 +119,8 @@ impl RouteTable {
     /// The rank of the rule that wins.
     fn winner(&self, request: &RequestView<'_>, path: &NormalPath<'_>) -> Option<usize> {
         let accept = |rank: u32| predicate::miss(&self.rules[rank as usize].matched, request).is_none();
-        let mut buffer = [0; host::LONGEST];
-        let host = host::normalise(request.host, &mut buffer);
+        let mut buffer = [0; LONGEST];
+        let host = normalise(request.host, &mut buffer);
         let named = host.and_then(|host| self.first_of_host(host, path, &accept));
         named.or_else(|| self.any.first(path, accept)).map(|rank| rank as usize)
     }

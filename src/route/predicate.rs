@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 
-use super::path::escaped_byte;
+use crate::base::path::escaped_byte;
 use crate::base::request::RequestView;
 use crate::config::plan::RouteMatch;
 

@@ -14,7 +14,7 @@ const LONGEST: u64 = 10_000;
 #[derive(Debug)]
 pub struct Splitter {
     /// Which upstream takes each step.
-    schedule: Vec<u16>,
+    schedule: Vec<usize>,
     /// Up to which point of the schedule's length each upstream reaches, for choices by key.
     reach: Vec<u64>,
     next: AtomicUsize,
@@ -41,10 +41,10 @@ impl Splitter {
     #[must_use]
     pub fn choose(&self) -> Option<usize> {
         if let [only] = self.schedule[..] {
-            return Some(only.into());
+            return Some(only);
         }
         let step = self.next.fetch_add(1, Ordering::Relaxed).checked_rem(self.schedule.len())?;
-        Some(self.schedule[step].into())
+        Some(self.schedule[step])
     }
 
     /// The place of the upstream that takes all requests with the key `key`, a hash whose bits are evenly spread; none where
@@ -74,7 +74,7 @@ fn greatest_common_divisor(a: u64, b: u64) -> u64 {
 
 /// One round of smooth weighted round robin (nginx, commit 52327e0627f4): at each step every upstream gains its weight, the
 /// one that has most is chosen and pays the sum of all weights.
-fn smooth(weights: &[u64]) -> Vec<u16> {
+fn smooth(weights: &[u64]) -> Vec<usize> {
     let total: i64 = weights.iter().map(|weight| signed(*weight)).sum();
     let mut gained = vec![0; weights.len()];
     let mut schedule = Vec::new();
@@ -85,7 +85,7 @@ fn smooth(weights: &[u64]) -> Vec<u16> {
             break;
         };
         *most -= total;
-        schedule.push(u16::try_from(chosen).unwrap_or(u16::MAX));
+        schedule.push(chosen);
     }
     schedule
 }

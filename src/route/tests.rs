@@ -347,6 +347,25 @@ fn a_found_route_tells_its_place_in_the_plan() {
     assert!(Arc::ptr_eq(found.route, &routes[1]));
 }
 
+#[test]
+fn the_rows_stand_in_order_of_precedence() {
+    let table = table(&[
+        ("any", &[], &["/*"]),
+        ("org", &["*.org"], &["/*", "/x"]),
+        ("x", &["*.x.org"], &["~^/", "/v1/*"]),
+        ("exact", &["a.x.org"], &["/v1/*", "/v1/* GET", "/v1/* a:1", "/v1/* a:1 ?b=2"]),
+    ]);
+    let names: Vec<_> = table.rows().map(|row| row.route.name.to_string()).collect();
+    assert_eq!(names, ["exact", "exact", "exact", "exact", "x", "x", "org", "org", "any"]);
+    assert_eq!(table.rows().last().map(|row| (row.index, row.host)), Some((0, None)));
+    let first: Vec<_> = table
+        .rows()
+        .take(4)
+        .map(|row| (row.matched.methods.len(), row.matched.headers.len(), row.matched.query.len()))
+        .collect();
+    assert_eq!(first, [(1, 0, 0), (0, 1, 1), (0, 1, 0), (0, 0, 0)]);
+}
+
 /// The written precedence, read naively: of all that match, the best by a comparison part by part.
 fn naive(routes: &[Arc<Route>], request: &Request) -> Option<(String, usize)> {
     let path = NormalPath::new(&request.path).ok()?;
