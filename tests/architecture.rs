@@ -57,6 +57,8 @@ struct Source {
     text: String,
     /// Its code with comments and literals blanked, line breaks kept.
     code: String,
+    /// Whether it is the file of a test module.
+    for_tests: bool,
 }
 
 impl Source {
@@ -67,7 +69,7 @@ impl Source {
             modules.pop();
         }
         let code = blank(&text);
-        Self { path: path.to_owned(), modules, text, code }
+        Self { path: path.to_owned(), modules, text, code, for_tests: false }
     }
 
     /// The room it stands in; none for `lib.rs` and `main.rs`, which stand above all.
@@ -75,16 +77,29 @@ impl Source {
         self.modules.first().map(String::as_str)
     }
 
-    /// The code outside `mod tests`.
+    /// The code that is built for more than tests: none of a test module's file, and all before a test module in a file.
     fn serving(&self) -> &str {
-        if self.modules.last().is_some_and(|last| last == "tests") {
-            return "";
+        let inline = self.test_modules().find(|(_, _, after)| after.starts_with('{'));
+        match inline {
+            _ if self.for_tests => "",
+            Some((at, ..)) => &self.code[..at],
+            None => &self.code,
         }
-        let test = self.code.match_indices("#[cfg(test)]").find(|(at, attribute)| {
-            let next = self.code[at + attribute.len()..].trim_start();
-            next.starts_with("mod ")
-        });
-        test.map_or(&self.code, |(at, _)| &self.code[..at])
+    }
+
+    /// Every `#[cfg(test)] mod NAME`: where it stands, its name, and what comes after the name.
+    fn test_modules(&self) -> impl Iterator<Item = (usize, String, &str)> {
+        self.code.match_indices("#[cfg(test)]").filter_map(|(at, attribute)| {
+            let item = after_visibility(self.code[at + attribute.len()..].trim_start());
+            let name = item.strip_prefix("mod ")?;
+            Some((at, head(name), name.trim_start_matches(is_word).trim_start()))
+        })
+    }
+
+    /// The module paths of the test modules that have files of their own.
+    fn test_files(&self) -> Vec<Vec<String>> {
+        let outside = self.test_modules().filter(|(_, _, after)| after.starts_with(';'));
+        outside.map(|(_, name, _)| [self.modules.as_slice(), &[name]].concat()).collect()
     }
 
     fn wrong_imports(&self) -> Vec<String> {
@@ -173,6 +188,16 @@ fn heads_of_group(group: &str) -> Vec<String> {
         }
     }
     heads
+}
+
+/// What follows `pub`, `pub(crate)`, `pub(in path)` or nothing.
+fn after_visibility(item: &str) -> &str {
+    let Some(rest) = item.strip_prefix("pub") else { return item };
+    let rest = match rest.strip_prefix('(') {
+        Some(scope) => scope.split_once(')').map_or("", |(_, after)| after),
+        None => rest,
+    };
+    rest.trim_start()
 }
 
 fn head(path: &str) -> String {
@@ -273,7 +298,12 @@ fn sources() -> Vec<Source> {
     paths.sort();
     let read = |path: &PathBuf| fs::read_to_string(path).expect("a source file is UTF-8 text");
     let under = |path: &PathBuf| path.strip_prefix(&root).expect("it was found under the root").to_owned();
-    paths.iter().map(|path| Source::new(&under(path), read(path))).collect()
+    let mut sources = paths.iter().map(|path| Source::new(&under(path), read(path))).collect::<Vec<_>>();
+    let for_tests = sources.iter().flat_map(Source::test_files).collect::<Vec<_>>();
+    for source in &mut sources {
+        source.for_tests = for_tests.iter().any(|modules| source.modules.starts_with(modules));
+    }
+    sources
 }
 
 fn walk(dir: &Path, into: &mut Vec<PathBuf>) {
@@ -325,6 +355,9 @@ fn an_import_downward_is_fine_and_so_is_talk_about_rooms() {
 fn tests_may_unwrap_and_the_rest_may_not() {
     let text = "fn f() { g().unwrap() }\n#[cfg(test)]\nmod tests { fn t() { g().unwrap() } }";
     assert_eq!(source("route/mod.rs", text).forbidden_words(), ["route/mod.rs:1: `.unwrap()`"]);
+    let text = "#[cfg(test)]\npub(in crate::route) mod fixture;\nfn f() { g().unwrap() }";
+    assert_eq!(source("route/mod.rs", text).forbidden_words().len(), 1, "a test module elsewhere ends nothing here");
+    assert_eq!(source("route/mod.rs", text).test_files(), [["route", "fixture"]]);
     assert_eq!(source("route/mod.rs", "use pingora_http::X;").pingora_out_of_place().len(), 1);
     assert_eq!(source("lane/mod.rs", "use pingora_http::X;").pingora_out_of_place().len(), 0);
 }
