@@ -1,8 +1,14 @@
 //! The harness keeps its own promises: an origin misbehaves as it is told, and the client sees what is on the wire.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::harness::{Connection, Fault, Load, Origin, Reply, Script, Step, get, request, until};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::harness::{Authority, Connection, Fault, Load, Origin, Reply, Script, Step, get, request, until};
 
 #[tokio::test]
 async fn an_origin_answers_and_counts() {
@@ -91,4 +97,29 @@ async fn a_connection_can_be_dropped_at_accept() {
     let mut connection = Connection::open(origin.address()).await;
     connection.expect_close().await;
     assert_eq!((origin.connections(), origin.requests()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_tls_origin_shows_a_certificate_of_its_authority() {
+    let authority = Authority::new();
+    let origin = Origin::start_tls("a", &authority, &["api.internal"]).await;
+
+    let trusting = tls_handshake(&origin, authority.pem()).await;
+    let doubting = tls_handshake(&origin, Authority::new().pem()).await;
+
+    assert!(trusting.is_ok(), "{trusting:?}");
+    assert!(doubting.is_err());
+}
+
+async fn tls_handshake(origin: &Origin, ca: &str) -> std::io::Result<()> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("the authority is PEM"))
+        .expect("it is a certificate");
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = versions.expect("the provider supports them").with_root_certificates(roots).with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(origin.address().to_string()).await?;
+    let name = "api.internal".try_into().expect("it is a host name");
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map(drop)
 }
