@@ -128,13 +128,16 @@ impl Pool {
         }
     }
 
-    /// Renews the turnout now, or, where it was renewed a moment ago, a little later: ten thousand flaps in a second do
-    /// not cost ten thousand renewals. Until then requests pass over those that went out; those that came up wait.
+    /// Renews the turnout now, or, where it is large and was renewed a moment ago, a little later: ten thousand flaps in a
+    /// second do not cost ten thousand renewals. Until then requests pass over those that went out; those that came up wait.
+    /// Nobody waits where it decides between failing and not failing open.
     fn renew_soon(&self, control: &mut Control, now: Moment) {
-        let members = u32::try_from(self.members.load().backends.len()).unwrap_or(u32::MAX);
-        let rested = control.renewed.map(|renewed| renewed + REST_PER_MEMBER * members);
+        let members = self.members.load();
+        let count = u32::try_from(members.backends.len()).unwrap_or(u32::MAX);
+        let urgent = count <= SMALL || self.admission(control, &members) != self.turnout.load().admission;
+        let rested = control.renewed.map(|renewed| renewed + REST_PER_MEMBER * count);
         match rested {
-            Some(rested) if now < rested => {
+            Some(rested) if now < rested && !urgent => {
                 self.stale.store(true, Relaxed);
                 self.wakes_at.fetch_min(rested.nanos(), Relaxed);
             }
@@ -193,6 +196,8 @@ impl Pool {
     }
 }
 
-/// After a renewal the next one waits this long for each member: renewing ten thousand takes some 10 ms, and then rests for
-/// 100 ms.
+/// Up to this many members every change renews the turnout at once.
+const SMALL: u32 = 64;
+
+/// Beyond that a renewal waits this long after the last one for each member.
 const REST_PER_MEMBER: Duration = Duration::from_micros(10);
