@@ -81,9 +81,11 @@ impl Pool {
         control.ejected = (control.ejected + usize::from(after.0)).saturating_sub(usize::from(before.0));
         control.usable = (control.usable + usize::from(after.1)).saturating_sub(usize::from(before.1));
         self.wakes_at.fetch_min(wake.map_or(u64::MAX, Moment::nanos), Relaxed);
-        let upstream = Arc::clone(&self.plan.load().name);
-        let change = |transition| Change { upstream, backend: Arc::clone(backend), transition };
-        control.changes.extend(transition.map(change));
+        control.changes.extend(transition.map(|transition| Change {
+            upstream: Arc::clone(&self.plan.load().name),
+            backend: Arc::clone(backend),
+            transition,
+        }));
         if event == Event::Idle
             && let Some(members) = self.members.load().without_the_gone()
         {
@@ -152,9 +154,9 @@ impl Pool {
 
     fn renew_from(&self, heritage: &Turnout, control: &mut Control, now: Moment) {
         let members = self.members.load();
-        let admission = self.admission(control, &members);
-        self.tell_admission(self.turnout.load().admission, admission, control);
-        self.turnout.store(Arc::new(heritage.renew(&members.backends, admission, now)));
+        let new = heritage.renew(&members.backends, self.admission(control, &members), now);
+        self.tell_outage(&self.turnout.load(), &new);
+        self.turnout.store(Arc::new(new));
         self.stale.store(false, Relaxed);
         control.renewed = Some(now);
         let wake = |backend: &Arc<Backend>| backend.read(|health| health.wakes_at(&control.policy, now));
@@ -168,16 +170,17 @@ impl Pool {
         if may && can() { Admission::Open } else { Admission::Usable }
     }
 
-    fn tell_admission(&self, old: Admission, new: Admission, control: &Control) {
-        let upstream = &self.plan.load().name;
-        match (old, new) {
-            (Admission::Usable, Admission::Open) => {
-                log::error!("no backend is usable, failing open to all but drained ones: upstream={upstream}");
-            }
-            (Admission::Open, Admission::Usable) => {
-                log::info!("no longer failing open: upstream={upstream} usable={}", control.usable);
-            }
-            _ => {}
+    fn tell_outage(&self, old: &Turnout, new: &Turnout) {
+        let (upstream, backends) = (&self.plan.load().name, new.members);
+        let serves = |turnout: &Turnout| turnout.admission == Admission::Usable && !turnout.is_empty();
+        if serves(new) && !serves(old) && old.members > 0 {
+            log::info!("upstream has usable backends: upstream={upstream} backends={backends}");
+        } else if new.admission == Admission::Open && old.admission == Admission::Usable {
+            log::error!(
+                "no backend is usable, failing open to all but drained ones: upstream={upstream} backends={backends}"
+            );
+        } else if serves(old) && new.is_empty() {
+            log::error!("no backend is usable: upstream={upstream} backends={backends}");
         }
     }
 
