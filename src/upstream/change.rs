@@ -40,7 +40,9 @@ impl Change {
             }
             State::Draining => log::info!("backend is draining: upstream={upstream} backend={backend} why={why:?}"),
             State::Drained => log::info!("backend is drained: upstream={upstream} backend={backend} why={why:?}"),
-            State::Probing => log::info!("backend is probed again: upstream={upstream} backend={backend} why={why:?}"),
+            State::Probing => {
+                log::info!("backend waits for its first probe: upstream={upstream} backend={backend} why={why:?}")
+            }
         }
     }
 }

@@ -8,6 +8,7 @@
 
 mod control;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -155,8 +156,9 @@ impl Pool {
         self.members.load()
     }
 
-    /// Hears of every change of state from now on, after the change and without the pool's lock held. A listener must
-    /// not add listeners.
+    /// Hears of every change of state from now on, after the change and without the pool's lock held. Two changes of one
+    /// backend that two threads make at the same instant may be told in either order: [`Backend::state`] has the last
+    /// word. A listener must not add listeners.
     pub fn on_change(&self, listener: Listener) {
         self.listeners.write().push(listener);
     }
@@ -258,11 +260,10 @@ impl Pool {
     pub fn restore(&self, snapshots: &[BackendSnapshot]) {
         let now = self.time.now();
         let mut control = self.control.lock();
-        let members = self.members.load();
-        for backend in members.backends.iter() {
-            let own =
-                |snapshot: &&BackendSnapshot| *snapshot.address == **backend.address() && snapshot.tls == backend.tls();
-            if let Some(snapshot) = snapshots.iter().find(own) {
+        let by_identity: HashMap<_, _> =
+            snapshots.iter().map(|snapshot| ((&*snapshot.address, snapshot.tls), snapshot)).collect();
+        for backend in self.members.load().backends.iter() {
+            if let Some(snapshot) = by_identity.get(&(&**backend.address(), backend.tls())) {
                 backend.change(&control.policy, now, |health| *health = Health::restore(&snapshot.health, now));
             }
         }

@@ -81,9 +81,11 @@ impl Pool {
         control.ejected = (control.ejected + usize::from(after.0)).saturating_sub(usize::from(before.0));
         control.usable = (control.usable + usize::from(after.1)).saturating_sub(usize::from(before.1));
         self.wakes_at.fetch_min(wake.map_or(u64::MAX, Moment::nanos), Relaxed);
-        let upstream = Arc::clone(&self.plan.load().name);
-        let change = |transition| Change { upstream, backend: Arc::clone(backend), transition };
-        control.changes.extend(transition.map(change));
+        control.changes.extend(transition.map(|transition| Change {
+            upstream: Arc::clone(&self.plan.load().name),
+            backend: Arc::clone(backend),
+            transition,
+        }));
         if event == Event::Idle
             && let Some(members) = self.members.load().without_the_gone()
         {
@@ -128,13 +130,16 @@ impl Pool {
         }
     }
 
-    /// Renews the turnout now, or, where it was renewed a moment ago, a little later: ten thousand flaps in a second do
-    /// not cost ten thousand renewals. Until then requests pass over those that went out; those that came up wait.
+    /// Renews the turnout now, or, where it is large and was renewed a moment ago, a little later: ten thousand flaps in a
+    /// second do not cost ten thousand renewals. Until then requests pass over those that went out; those that came up wait.
+    /// Nobody waits where it decides between failing and not failing open.
     fn renew_soon(&self, control: &mut Control, now: Moment) {
-        let members = u32::try_from(self.members.load().backends.len()).unwrap_or(u32::MAX);
-        let rested = control.renewed.map(|renewed| renewed + REST_PER_MEMBER * members);
+        let members = self.members.load();
+        let count = u32::try_from(members.backends.len()).unwrap_or(u32::MAX);
+        let urgent = count <= SMALL || self.admission(control, &members) != self.turnout.load().admission;
+        let rested = control.renewed.map(|renewed| renewed + REST_PER_MEMBER * count);
         match rested {
-            Some(rested) if now < rested => {
+            Some(rested) if now < rested && !urgent => {
                 self.stale.store(true, Relaxed);
                 self.wakes_at.fetch_min(rested.nanos(), Relaxed);
             }
@@ -149,9 +154,9 @@ impl Pool {
 
     fn renew_from(&self, heritage: &Turnout, control: &mut Control, now: Moment) {
         let members = self.members.load();
-        let admission = self.admission(control, &members);
-        self.tell_admission(self.turnout.load().admission, admission, control);
-        self.turnout.store(Arc::new(heritage.renew(&members.backends, admission, now)));
+        let new = heritage.renew(&members.backends, self.admission(control, &members), now);
+        self.tell_outage(&self.turnout.load(), &new);
+        self.turnout.store(Arc::new(new));
         self.stale.store(false, Relaxed);
         control.renewed = Some(now);
         let wake = |backend: &Arc<Backend>| backend.read(|health| health.wakes_at(&control.policy, now));
@@ -165,16 +170,17 @@ impl Pool {
         if may && can() { Admission::Open } else { Admission::Usable }
     }
 
-    fn tell_admission(&self, old: Admission, new: Admission, control: &Control) {
-        let upstream = &self.plan.load().name;
-        match (old, new) {
-            (Admission::Usable, Admission::Open) => {
-                log::error!("no backend is usable, failing open to all but drained ones: upstream={upstream}");
-            }
-            (Admission::Open, Admission::Usable) => {
-                log::info!("no longer failing open: upstream={upstream} usable={}", control.usable);
-            }
-            _ => {}
+    fn tell_outage(&self, old: &Turnout, new: &Turnout) {
+        let (upstream, backends) = (&self.plan.load().name, new.members);
+        let serves = |turnout: &Turnout| turnout.admission == Admission::Usable && !turnout.is_empty();
+        if serves(new) && !serves(old) && old.members > 0 {
+            log::info!("upstream has usable backends: upstream={upstream} backends={backends}");
+        } else if new.admission == Admission::Open && old.admission == Admission::Usable {
+            log::error!(
+                "no backend is usable, failing open to all but drained ones: upstream={upstream} backends={backends}"
+            );
+        } else if serves(old) && new.is_empty() {
+            log::error!("no backend is usable: upstream={upstream} backends={backends}");
         }
     }
 
@@ -193,6 +199,8 @@ impl Pool {
     }
 }
 
-/// After a renewal the next one waits this long for each member: renewing ten thousand takes some 10 ms, and then rests for
-/// 100 ms.
+/// Up to this many members every change renews the turnout at once.
+const SMALL: u32 = 64;
+
+/// Beyond that a renewal waits this long after the last one for each member.
 const REST_PER_MEMBER: Duration = Duration::from_micros(10);
