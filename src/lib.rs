@@ -2,15 +2,15 @@
 //!
 //! The floors, in reading order; a file imports only from floors below its own (`tests/architecture.rs` holds this).
 
-pub mod cli;
-pub mod server;
 pub mod admin;
-pub mod edge;
-pub mod proxy;
-pub mod exchange;
-pub mod route;
-pub mod upstream;
-pub mod filter;
-pub mod telemetry;
-pub mod config;
 pub mod base;
+pub mod cli;
+pub mod config;
+pub mod edge;
+pub mod exchange;
+pub mod filter;
+pub mod proxy;
+pub mod route;
+pub mod server;
+pub mod telemetry;
+pub mod upstream;

@@ -20,8 +20,8 @@ use crate::edge::framing::Framing;
 use crate::edge::head::{HeadParser, Limits, Outcome};
 use crate::edge::refusal::Refusal;
 use crate::edge::stream::ClientStream;
-use crate::exchange::snapshot::Current;
 use crate::exchange::refused::Refused;
+use crate::exchange::snapshot::Current;
 use crate::exchange::{Arrival, KeepAlive};
 use crate::telemetry::reason::Reason;
 
@@ -94,8 +94,7 @@ impl<A: HttpServerApp> Edge<A> {
 
     /// Waits for the next head: for its first byte as long as a connection may be idle, then for its last.
     async fn next_head(&self, stream: &mut ClientStream, listener: &plan::Listener, number: u32) -> Awaited {
-        let limits =
-            Limits { header_bytes: listener.limits.header_bytes, header_count: listener.limits.header_count };
+        let limits = Limits { header_bytes: listener.limits.header_bytes, header_count: listener.limits.header_count };
         let mut parser = HeadParser::new(limits);
         // A connection that has just been accepted has its header deadline from the start.
         let mut deadline = (number == 1).then(|| Instant::now() + listener.timeouts.header);

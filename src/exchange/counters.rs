@@ -65,7 +65,9 @@ impl Counters {
     pub fn request(&self, exchange: &Exchange, status: u16, duration: Duration) {
         let Some(listener) = self.listeners.iter().find(|of| of.name == exchange.arrival.listener.name) else { return };
         let requests = match &exchange.route {
-            None => listener.unrouted.get_or_init(|| self.registry.requests(&listener.name, &self.nameless, &self.nameless)),
+            None => {
+                listener.unrouted.get_or_init(|| self.registry.requests(&listener.name, &self.nameless, &self.nameless))
+            }
             Some(route) => {
                 let (place, upstream) = match &exchange.target {
                     None => (0, &self.nameless),

@@ -69,4 +69,3 @@ pub fn write(exchange: &mut Exchange, end: End<'_>) {
         trace_id: None,
     });
 }
-

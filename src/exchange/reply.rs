@@ -51,7 +51,8 @@ impl Answer {
         }
         if matches!(reason, Reason::MethodNotAllowed) {
             // RFC 9110, 15.5.6: a 405 names what is allowed. CONNECT alone is refused for its method.
-            headers.push((http::header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")));
+            headers
+                .push((http::header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")));
         }
         if style.expose_reason
             && let Ok(value) = HeaderValue::try_from(format!("roundel; error={}", reason.as_str()))
@@ -117,7 +118,9 @@ impl Form {
     fn of_range(range: &[u8]) -> (Option<Self>, f32) {
         let mut parts = range.split(|byte| *byte == b';');
         let form = match parts.next().unwrap_or_default().trim_ascii() {
-            media if media.eq_ignore_ascii_case(b"text/html") || media.eq_ignore_ascii_case(b"application/xhtml+xml") => {
+            media
+                if media.eq_ignore_ascii_case(b"text/html") || media.eq_ignore_ascii_case(b"application/xhtml+xml") =>
+            {
                 Some(Self::Html)
             }
             media
@@ -205,7 +208,10 @@ mod tests {
         let has = |expose_reason| {
             let style = Style { expose_reason, ..Style::default() };
             let answer = Answer::new(Reason::ConnectionRefused, &http::HeaderMap::new(), style);
-            answer.headers.iter().any(|(name, value)| name == "proxy-status" && value == "roundel; error=connection_refused")
+            answer
+                .headers
+                .iter()
+                .any(|(name, value)| name == "proxy-status" && value == "roundel; error=connection_refused")
         };
         assert!(has(true));
         assert!(!has(false));
@@ -215,8 +221,11 @@ mod tests {
     fn the_most_particular_page_wins() {
         use crate::config::plan::ErrorPage;
         let page = |text: &'static str| {
-            let page =
-                ErrorPage { path: "x".into(), content_type: "text/html; charset=utf-8", body: Bytes::from_static(text.as_bytes()) };
+            let page = ErrorPage {
+                path: "x".into(),
+                content_type: "text/html; charset=utf-8",
+                body: Bytes::from_static(text.as_bytes()),
+            };
             ErrorPages::from([(503, std::sync::Arc::new(page))])
         };
         let (route, all) = (page("route"), page("all"));

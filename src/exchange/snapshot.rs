@@ -109,9 +109,8 @@ impl Snapshot {
     /// A file that the plan names cannot be used; the error names it.
     pub fn build(plan: Arc<Plan>, generation: u64, lasting: &mut Lasting) -> Result<Self, peer::BuildError> {
         let upstreams = plan.upstreams.iter().enumerate();
-        let targets = upstreams
-            .map(|upstream| Target::build(upstream, lasting).map(Arc::new))
-            .collect::<Result<Vec<_>, _>>()?;
+        let targets =
+            upstreams.map(|upstream| Target::build(upstream, lasting).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
         let live = plan.routes.iter().enumerate().map(|route| Arc::new(RouteLive::new(route, &targets))).collect();
         Ok(Self {
             generation,

@@ -38,7 +38,9 @@ fn of_backend(error: &Error, answer_begun: bool) -> Failure {
     match error.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::TooSlow,
         _ if answer_begun => Failure::Incomplete,
-        ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::H2Error | ErrorType::InvalidH2 => Failure::NotHttp,
+        ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::H2Error | ErrorType::InvalidH2 => {
+            Failure::NotHttp
+        }
         _ => Failure::Closed,
     }
 }

@@ -16,6 +16,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::{failure, forward};
+use crate::base::path::NormalPath;
 use crate::base::request::RequestView;
 use crate::config::plan;
 use crate::exchange::reply::Answer;
@@ -24,7 +25,7 @@ use crate::exchange::retry::{self, Standing, Verdict};
 use crate::exchange::snapshot::Target;
 use crate::exchange::watch::Deadline;
 use crate::exchange::{Arrival, Exchange, KeepAlive, record};
-use crate::route::NormalPath;
+
 use crate::telemetry::reason::Reason;
 use crate::upstream::lease::{Ask, Lease};
 
@@ -98,7 +99,12 @@ impl ProxyHttp for Flow {
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Context, error: Box<Error>) -> Box<Error> {
         let exchange = ctx.exchange();
         let failure = failure::of_connect(&error);
-        decide(error, failure, exchange, Standing { idempotent: false, replayable: true, answer_begun: false, ..standing(exchange) })
+        decide(
+            error,
+            failure,
+            exchange,
+            Standing { idempotent: false, replayable: true, answer_begun: false, ..standing(exchange) },
+        )
     }
 
     /// A connection stands.
@@ -119,7 +125,12 @@ impl ProxyHttp for Flow {
     }
 
     /// The request as the backend gets it.
-    async fn upstream_request_filter(&self, session: &mut Session, header: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        header: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
         let exchange = ctx.exchange();
         forward::request(header, exchange)?;
         if session.is_body_done() {
@@ -143,7 +154,12 @@ impl ProxyHttp for Flow {
     }
 
     /// The answer's head has come.
-    async fn upstream_response_filter(&self, _: &mut Session, header: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+    async fn upstream_response_filter(
+        &self,
+        _: &mut Session,
+        header: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
         if !header.status.is_informational() || header.status == http::StatusCode::SWITCHING_PROTOCOLS {
             answered(ctx.exchange(), header.status.as_u16());
         }
@@ -151,7 +167,12 @@ impl ProxyHttp for Flow {
     }
 
     /// The answer as the client gets it.
-    async fn response_filter(&self, session: &mut Session, header: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        header: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
         let upgraded = header.status == http::StatusCode::SWITCHING_PROTOCOLS;
         forward::response(header, upgraded)?;
         if upgraded && session.is_upgrade_req() {
@@ -310,7 +331,8 @@ fn standing(exchange: &Exchange) -> Standing {
 fn decide(mut error: Box<Error>, failure: Failure, exchange: &mut Exchange, standing: Standing) -> Box<Error> {
     exchange.try_failed(failure);
     let policy = exchange.target.as_ref().map(|target| target.plan.clone());
-    let verdict = policy.map_or(Verdict::GiveUp, |upstream: Arc<plan::Upstream>| retry::after(failure, standing, &upstream.retry));
+    let verdict = policy
+        .map_or(Verdict::GiveUp, |upstream: Arc<plan::Upstream>| retry::after(failure, standing, &upstream.retry));
     match verdict {
         Verdict::Failover => {}
         Verdict::Retry => {

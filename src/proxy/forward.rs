@@ -6,7 +6,9 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::header::{
+    CONNECTION, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+};
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 
@@ -70,6 +72,8 @@ pub(super) fn response(header: &mut ResponseHeader, upgraded: bool) -> Result<()
         header.remove_header(&name);
     }
     header.remove_header(&CONNECTION);
+    // The version is that of the one who sends, and we send (RFC 9110, 2.5).
+    header.set_version(http::Version::HTTP_11);
     if upgraded {
         header.insert_header(CONNECTION, "Upgrade")?;
         header.insert_header(UPGRADE, upgrade.unwrap_or_else(|| HeaderValue::from_static("websocket")))?;

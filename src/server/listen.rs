@@ -257,7 +257,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_is_told_with_its_remedy() {
-        let (listening, _) = Bound::claim(&any_port(), Access::Anybody, &mut Inherited::default()).unwrap().listen().unwrap();
+        let (listening, _) =
+            Bound::claim(&any_port(), Access::Anybody, &mut Inherited::default()).unwrap().listen().unwrap();
         let Listening::Tcp(listener) = &listening else { unreachable!() };
         let taken = ListenAddress::Inet(listener.local_addr().unwrap());
         let error = Bound::claim(&taken, Access::Anybody, &mut Inherited::default()).unwrap_err().to_string();

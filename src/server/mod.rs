@@ -34,8 +34,8 @@ use crate::proxy::Flow;
 use crate::telemetry;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log::ProcessLog;
-use crate::telemetry::metrics::series::Probe;
 use crate::telemetry::metrics::Registry;
+use crate::telemetry::metrics::series::Probe;
 use crate::upstream::discovery::dns::Resolver;
 use crate::upstream::health::{ProbeListener, Prober};
 use crate::upstream::supervisor::{Charge, Supervisor};
@@ -68,9 +68,8 @@ pub fn run(plan: Plan, options: Options) -> io::Result<ExitCode> {
     let patience = plan.server.daemon_ready_timeout_seconds.map_or(PATIENCE, Duration::from_secs);
     match daemon::daemonize(patience, plan.server.working_directory.as_deref())? {
         Side::Parent(status) => Ok(status),
-        Side::Daemon(parent) => start(plan, options, &parent).or_else(|error| {
-            if parent.failed(&error.to_string()) { Ok(ExitCode::FAILURE) } else { Err(error) }
-        }),
+        Side::Daemon(parent) => start(plan, options, &parent)
+            .or_else(|error| if parent.failed(&error.to_string()) { Ok(ExitCode::FAILURE) } else { Err(error) }),
     }
 }
 
@@ -111,8 +110,7 @@ struct Sockets {
 
 impl Sockets {
     fn claim(plan: &Plan, upgrade: bool) -> io::Result<Self> {
-        let mut inherited =
-            if upgrade { Inherited::receive(&plan.server.upgrade_sock)? } else { Inherited::default() };
+        let mut inherited = if upgrade { Inherited::receive(&plan.server.upgrade_sock)? } else { Inherited::default() };
         let listeners = plan
             .listeners
             .iter()

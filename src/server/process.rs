@@ -54,7 +54,9 @@ impl PidFile {
             writeln!(file, "{pid}")?;
             fs::rename(&fresh, path)
         })();
-        written.map_err(|error| io::Error::new(error.kind(), format!("pid file {}: cannot be written: {error}", path.display())))?;
+        written.map_err(|error| {
+            io::Error::new(error.kind(), format!("pid file {}: cannot be written: {error}", path.display()))
+        })?;
         Ok(Self { path: path.to_owned(), pid })
     }
 }
@@ -85,7 +87,8 @@ impl Identity {
         let group = server.group.as_deref().map(find_group).transpose()?;
         let gid = group.or(user.as_ref().map(|user| user.gid));
         let me = Uid::effective();
-        let changes = user.as_ref().is_some_and(|user| user.uid != me) || gid.is_some_and(|gid| gid != Gid::effective());
+        let changes =
+            user.as_ref().is_some_and(|user| user.uid != me) || gid.is_some_and(|gid| gid != Gid::effective());
         if changes && !me.is_root() {
             return Err(io::Error::other("server.user and server.group need root (start as root, or leave them out)"));
         }

@@ -5,8 +5,8 @@
 //! fail. Every change of health goes through the pool (`pool`), which counts, rebuilds and reports; this file leaves the
 //! rules to the state machine (`state`).
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
