@@ -32,6 +32,7 @@ pub(super) fn plan(file: &File, checker: &mut Checker<'_, '_>) -> Vec<Arc<plan::
 
 fn one(name: &Spanned<String>, upstream: &Spanned<Upstream>, checker: &mut Checker<'_, '_>) -> plan::Upstream {
     let Spanned { value: written, at } = upstream;
+    checker.read(name, leaf::name);
     let tls = tls(&written.tls, checker);
     let discovery = discovery(&written.discovery, checker);
     check_sources(written, *at, discovery.is_some(), checker);

@@ -36,11 +36,7 @@ impl Term for bool {
         match plain(node) {
             Some("true") => Some(true),
             Some("false") => Some(false),
-            _ => {
-                let text = node.text().map_or_else(|| "this".to_owned(), shortened);
-                decoder.error(node.at, format!("`{text}` is not true or false"), "write `true` or `false`");
-                None
-            }
+            _ => decoder.expected(node, "true or false", "write `true` or `false`, without quotes"),
         }
     }
 
@@ -183,7 +179,7 @@ impl Positive {
 
 fn positive(text: &str) -> Result<Positive, Misread> {
     match units::parse_duration(text)? {
-        Duration::ZERO => Err(Misread::new("a time of zero", "write a longer one, such as `10s`")),
+        Duration::ZERO => Err(Misread::new("zero is too short", "write a longer time, such as `10s`")),
         duration => Ok(Positive(duration)),
     }
 }
@@ -240,7 +236,8 @@ text_term!(String, "a text", "`text`", |text| Ok(text.to_owned()), text_schema()
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name(pub String);
 
-pub(super) fn name(text: &str) -> Result<Name, Misread> {
+/// Reads a name.
+pub(crate) fn name(text: &str) -> Result<Name, Misread> {
     if text.is_empty() || text.len() > 128 || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err(Misread::new(
             format!("`{}` is not a name", shortened(text)),

@@ -79,7 +79,13 @@ macro_rules! section {
                 for entry in decoder.mapping(node)? {
                     match entry.key.as_str() {
                         $( key if key == section!(@word $key $($word)?) => section.$key = decoder.field(&entry.value), )*
-                        _ => decoder.unknown_key(entry, Self::KEYS),
+                        _ => {
+                            // What was meant is not missing, too.
+                            let near = decoder.unknown_key(entry, Self::KEYS);
+                            $( if near == Some(section!(@word $key $($word)?)) && section.$key.is_absent() {
+                                section.$key = $crate::config::file::term::Field::Faulty;
+                            } )*
+                        }
                     }
                 }
                 Some(section)

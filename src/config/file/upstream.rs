@@ -26,8 +26,7 @@ section! {
         backends: List<Backend>,
         /// Backends that come from elsewhere, instead of `backends`.
         discovery: OrNone<Discovery>,
-        /// How a backend is chosen: `round_robin` (smooth weighted round robin where weights differ), `least_requests`,
-        /// `peak_ewma`, `random`, or `{ hash: { key: client_ip } }`.
+        /// How a backend is chosen: by default in turn, by smooth weighted round robin where weights differ.
         balance: Balance = Balance::RoundRobin,
         /// How backends are probed; `none` turns it off, and every backend starts healthy.
         health_check: OrNone<HealthCheck>,
