@@ -174,6 +174,9 @@ fn a_large_hostile_file_is_told_in_bounds() {
     let faults = config::load_text("t", &one_line, &environment).unwrap_err();
     assert_eq!(faults.len(), config::diagnostic::MOST);
     assert!(faults.iter().all(|fault| fault.place.as_ref().is_some_and(|place| place.text.len() <= 160)));
+    let long = format!("a: &a {}\nb: [{}]", "x".repeat(1_000_000), "*a, ".repeat(100));
+    let faults = config::load_text("t", &long, &environment).unwrap_err().to_string();
+    assert!(faults.contains("more than 16MiB") && faults.len() < 2_000, "{faults}");
     let backends: String = (0..65_536).map(|n| format!("10.0.{}.{}:80, ", n / 256, n % 256)).collect();
     let faults = config::load_text("t", &format!("upstreams: {{ web: {{ backends: [{backends}] }} }}"), &environment);
     assert!(faults.unwrap_err().to_string().contains("65536 backends are too many"));

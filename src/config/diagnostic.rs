@@ -195,6 +195,17 @@ fn excerpt(out: &mut String, paint: Paint, width: usize, (arrow, underline, why)
     let _ = writeln!(out, "{:width$}  {blue}|{plain} {:indent$}{marks}", "", "");
 }
 
+/// The longest message, in bytes.
+const LONGEST: usize = 1_000;
+
+fn cut(text: &mut String) {
+    if text.len() > LONGEST {
+        let end = (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str("...");
+    }
+}
+
 /// The most diagnostics that are kept: nobody reads on, and a hostile file shall not fill the memory.
 pub const MOST: usize = 500;
 
@@ -203,11 +214,14 @@ pub const MOST: usize = 500;
 pub struct Diagnostics(Vec<Diagnostic>);
 
 impl Diagnostics {
-    /// Adds one, unless they are full.
-    pub fn push(&mut self, diagnostic: Diagnostic) {
-        if !self.is_full() {
-            self.0.push(diagnostic);
+    /// Adds one, unless they are full; a text that is quoted at great length is cut.
+    pub fn push(&mut self, mut diagnostic: Diagnostic) {
+        if self.is_full() {
+            return;
         }
+        cut(&mut diagnostic.message);
+        diagnostic.help.as_mut().map(cut);
+        self.0.push(diagnostic);
     }
 
     /// Whether no more are kept.

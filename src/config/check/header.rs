@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use super::Checker;
 use crate::config::file::collection::Named;
-use crate::config::file::leaf::header_name;
+use crate::config::file::message::header_name;
 
 /// Each field's name and value. Names that differ only in case are told as written twice.
 pub(super) fn pairs<T: Clone>(named: &Named<T>, checker: &mut Checker<'_, '_>) -> Vec<(HeaderName, T)> {

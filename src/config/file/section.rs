@@ -1,4 +1,4 @@
-//! [`section!`] and [`words!`]: one declaration each for the struct, its reading, its known keys and its JSON Schema.
+//! `section!` and `words!`: one declaration each for the struct, its reading, its known keys and its JSON Schema.
 //!
 //! ```text
 //! section! {

@@ -1,7 +1,7 @@
 //! The terms of the language: how a key's value is read from a node, and how it is described.
 //!
 //! A [`Term`] is everything that can stand after a key. Reading collects faults in the [`Decoder`] and goes on, so that
-//! all faults of a file are told at once; the [`section!`] macro makes a section of named terms.
+//! all faults of a file are told at once; the `section!` macro makes a section of named terms.
 
 use serde_json::Value as Json;
 

@@ -14,13 +14,15 @@ use crate::config::diagnostic::Diagnostic;
 const MAX_DEPTH: usize = 64;
 /// How many nodes all files together may have, aliases written out.
 const MAX_NODES: usize = 2_000_000;
+/// How much text aliases may copy, in bytes.
+const MAX_COPIED: usize = 16 * 1024 * 1024;
 
 /// Reads the text of the file that is `source` in `marks`.
 ///
 /// # Errors
 /// The first place where the text is no YAML, or YAML that is refused.
 pub(super) fn read(text: &str, source: u32, marks: &mut Marks) -> Result<Node, Diagnostic> {
-    let mut reader = Reader { parser: Parser::new_from_str(text), source, marks, anchors: HashMap::new() };
+    let mut reader = Reader { parser: Parser::new_from_str(text), source, marks, anchors: HashMap::new(), copied: 0 };
     reader.document()
 }
 
@@ -29,6 +31,8 @@ struct Reader<'a, 'm> {
     source: u32,
     marks: &'m mut Marks,
     anchors: HashMap<usize, Node>,
+    /// Bytes of text that aliases have copied.
+    copied: usize,
 }
 
 /// How a collection is written.
@@ -181,7 +185,13 @@ impl<'a> Reader<'a, '_> {
         }
         let at = self.marks.add(self.marks.range(node.at));
         let value = match &node.value {
-            Value::Scalar(scalar) => Value::Scalar(scalar.clone()),
+            Value::Scalar(scalar) => {
+                self.copied += scalar.text.len();
+                if self.copied > MAX_COPIED {
+                    return Err(self.refuse(span, "aliases stand for more than 16MiB of text"));
+                }
+                Value::Scalar(scalar.clone())
+            }
             Value::Sequence(items) => {
                 Value::Sequence(items.iter().map(|item| self.copy(item, span)).collect::<Result<_, _>>()?)
             }
