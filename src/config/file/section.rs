@@ -6,7 +6,7 @@
 //!     Drain {
 //!         /// From "not ready" on.            ← the key's description
 //!         delay: Duration = Duration::ZERO,   ← key, term, default
-//!         r#type as "type": Kind,             ← a key that is a word of Rust; no default: none, or told in the description
+//!         kind as "type": Kind,               ← a key that is a word of Rust; no default: none, or told in the description
 //!     }
 //! }
 //! ```
