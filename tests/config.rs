@@ -4,7 +4,10 @@
 //! that begins with `# support: everything` is read without the gate of what is not built yet.
 //! `UPDATE_EXPECTED=1 cargo test --test config` writes the expectations anew, and `docs/configuration.md` too: read the difference.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot read its data has failed")]
+
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
@@ -48,8 +51,9 @@ fn is_update() -> bool {
 #[test]
 fn every_fault_is_told_as_expected() {
     // A checkout may have taken the right to read from others, and with it the warning.
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    fs::set_permissions("tests/config/files/secret.pem", mode).unwrap();
+    for file in ["secret.pem", "users"] {
+        fs::set_permissions(Path::new("tests/config/files").join(file), PermissionsExt::from_mode(0o644)).unwrap();
+    }
     let mut different = Vec::new();
     for path in yaml_files("tests/config") {
         let told = diagnostics(&path).render(Paint::Plain).replace(env!("CARGO_MANIFEST_DIR"), "$ROOT");
@@ -162,6 +166,20 @@ fn a_file_that_is_no_text_or_too_large_is_refused() {
     refuse(bomb().as_bytes(), "more than 2000000 values");
     let faults = config::load(directory.path(), &environment).unwrap_err().to_string();
     assert!(faults.contains("not a regular file"), "{faults}");
+}
+
+#[test]
+fn a_large_hostile_file_is_told_in_bounds() {
+    let one_line = format!("upstreams: {{ web: {{ backends: [{}] }} }}", "{ weight: x }, ".repeat(20_000));
+    let faults = config::load_text("t", &one_line, &environment).unwrap_err();
+    assert_eq!(faults.len(), config::diagnostic::MOST);
+    assert!(faults.iter().all(|fault| fault.place.as_ref().is_some_and(|place| place.text.len() <= 160)));
+    let long = format!("a: &a {}\nb: [{}]", "x".repeat(1_000_000), "*a, ".repeat(100));
+    let faults = config::load_text("t", &long, &environment).unwrap_err().to_string();
+    assert!(faults.contains("more than 16MiB") && faults.len() < 2_000, "{faults}");
+    let backends: String = (0..65_536).map(|n| format!("10.0.{}.{}:80, ", n / 256, n % 256)).collect();
+    let faults = config::load_text("t", &format!("upstreams: {{ web: {{ backends: [{backends}] }} }}"), &environment);
+    assert!(faults.unwrap_err().to_string().contains("65536 backends are too many"));
 }
 
 /// Aliases of aliases: ten to the ninth values in a few lines.

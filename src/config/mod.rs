@@ -88,6 +88,7 @@ fn compile(tree: &Tree, source: &Path, environment: Environment<'_>, support: Su
     let file = File::decode(&tree.root, &mut decoder).map(|value| Spanned { value, at: tree.root.at });
     let plan = file.map(|file| check::plan(&file, source, environment, &mut decoder));
     let mut found = decoder.found;
+    tree.faults.iter().for_each(|fault| found.push(fault.clone()));
     for refusal in support.refusals(tree) {
         // A word that is not known at all is told as such, and not as one that is not built.
         if !found.iter().any(|fault| fault.place == refusal.place) {

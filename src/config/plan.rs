@@ -32,7 +32,8 @@ pub struct Plan {
     pub listeners: Vec<Listener>,
     /// Where requests are sent, in the order of the file.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// Which request goes where, in order of precedence (the first that matches wins).
+    /// Which request goes where, by name: the last tie-break of precedence, which the route table makes from hosts and
+    /// matches.
     pub routes: Vec<Arc<Route>>,
     /// The admin listener.
     pub admin: Admin,

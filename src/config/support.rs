@@ -22,12 +22,14 @@ struct Rule {
     path: &'static str,
     /// The words that are built; `none` where that is what happens anyway.
     built: &'static [&'static str],
-    /// What to do instead; empty where there is nothing.
+    /// What to do instead; empty where all that can be done is to remove it.
     remedy: &'static str,
+    /// What is said of it.
+    verdict: &'static str,
 }
 
 const fn rule(path: &'static str, built: &'static [&'static str], remedy: &'static str) -> Rule {
-    Rule { path, built, remedy }
+    Rule { path, built, remedy, verdict: "is not supported yet" }
 }
 
 /// It is off, and may be written so.
@@ -35,19 +37,24 @@ const OFF: &[&str] = &["none"];
 const TOKIO: &str = "remove it: it needs a special build of Tokio";
 const OFFLOAD: &str = "remove it: the TLS that Roundel is built with does not read it";
 
+/// A key of Pingora's that Roundel will never have.
+const fn never(path: &'static str, remedy: &'static str) -> Rule {
+    Rule { path, built: &[], remedy, verdict: "has no effect" }
+}
+
 /// What is not built.
 const RULES: &[Rule] = &[
-    rule("server.version", &[], "remove it: Pingora 0.9.1 never reads it"),
-    rule("server.max_retries", &[], "write `retry.attempts` in the upstream"),
-    rule("server.upgrade_sock_connect_accept_max_retries", &[], "remove it: Pingora 0.9.1 never reads it"),
-    rule("server.runtime_enable_alt_timer", &[], TOKIO),
-    rule("server.runtime_metrics_poll_time_histogram", &[], TOKIO),
-    rule("server.runtime_metrics_poll_time_histogram_scale", &[], TOKIO),
-    rule("server.runtime_metrics_poll_time_histogram_resolution_micros", &[], TOKIO),
-    rule("server.runtime_metrics_poll_time_histogram_buckets", &[], TOKIO),
-    rule("server.downstream_tls_offload_threadpools", &[], OFFLOAD),
-    rule("server.downstream_tls_offload_thread_per_pool", &[], OFFLOAD),
-    rule("server.fast_timeout_to_tokio_threshold_seconds", &[], "remove it: it stays at Pingora's default"),
+    never("server.version", "remove it: Pingora 0.9.1 never reads it"),
+    never("server.max_retries", "write `retry.attempts` in the upstream"),
+    never("server.upgrade_sock_connect_accept_max_retries", "remove it: Pingora 0.9.1 never reads it"),
+    never("server.runtime_enable_alt_timer", TOKIO),
+    never("server.runtime_metrics_poll_time_histogram", TOKIO),
+    never("server.runtime_metrics_poll_time_histogram_scale", TOKIO),
+    never("server.runtime_metrics_poll_time_histogram_resolution_micros", TOKIO),
+    never("server.runtime_metrics_poll_time_histogram_buckets", TOKIO),
+    never("server.downstream_tls_offload_threadpools", OFFLOAD),
+    never("server.downstream_tls_offload_thread_per_pool", OFFLOAD),
+    never("server.fast_timeout_to_tokio_threshold_seconds", "remove it: it stays at Pingora's default"),
     rule("reload", &["signal"], "write `signal`, and send SIGHUP after a change"),
     rule("tracing", OFF, ""),
     rule("routes", &[], "remove it: everything goes to the only upstream"),
@@ -124,20 +131,25 @@ impl Rule {
     }
 
     fn accepts(&self, node: &Node) -> bool {
-        (is_none(node) && self.built.contains(&"none")) || node.text().is_some_and(|text| self.built.contains(&text))
+        (is_none(node) && self.built.contains(&"none"))
+            || matches!(node.value, Value::Faulty)
+            || node.text().is_some_and(|text| self.built.contains(&text))
     }
 
     fn refusal(&self, key: &str, node: &Node, marks: &Marks) -> Diagnostic {
         let what = match &node.value {
-            Value::Scalar(scalar) if !self.built.is_empty() => format!("{key}: {}", scalar.text),
-            Value::Mapping(entries) if !self.built.is_empty() => match entries.first() {
+            Value::Scalar(scalar) if !self.built.is_empty() && scalar.text.len() < 64 => {
+                format!("{key}: {}", scalar.text)
+            }
+            Value::Mapping(entries) if self.built.iter().any(|word| *word != "none") => match entries.first() {
                 Some(Entry { key: policy, .. }) => format!("{key}: {policy}"),
                 None => key.to_owned(),
             },
             _ => key.to_owned(),
         };
-        let diagnostic = Diagnostic::error(format!("`{what}` is not supported yet")).at(marks.place(node.at));
-        if self.remedy.is_empty() { diagnostic } else { diagnostic.help(self.remedy) }
+        let message = format!("`{what}` {}", self.verdict);
+        let help = if self.remedy.is_empty() { "remove it" } else { self.remedy };
+        Diagnostic::error(message).at(marks.place(node.at)).help(help)
     }
 }
 

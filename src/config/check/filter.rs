@@ -7,7 +7,8 @@ use super::{Checker, header, pages};
 use crate::base::units::{Misread, parse_duration};
 use crate::config::file::collection::{List, Named, OneOrMany};
 use crate::config::file::filter::{Algorithm, Auth, Cache, Compress, Cors, Filter, HeaderRules, RateLimit, Rewrite};
-use crate::config::file::leaf::{self, FilePath};
+use crate::config::file::leaf::FilePath;
+use crate::config::file::message::header_name;
 use crate::config::file::term::{Field, Spanned};
 use crate::config::plan::{self, Filters, RouteMatch};
 use crate::config::read::At;
@@ -119,7 +120,7 @@ fn check_rate_limit(limit: &Spanned<RateLimit>, checker: &mut Checker<'_, '_>) {
 fn rate_key(text: &str) -> Result<(), Misread> {
     match text.split_once(':') {
         None if text == "client_ip" => Ok(()),
-        Some(("header", name)) => leaf::header_name(name).map(drop),
+        Some(("header", name)) => header_name(name).map(drop),
         Some(("cookie" | "query", name)) if !name.is_empty() => Ok(()),
         _ => Err(Misread::new(
             format!("`{text}` cannot be counted by"),
@@ -235,7 +236,7 @@ fn header_rules(written: &HeaderRules, at: At, checker: &mut Checker<'_, '_>) ->
 
 fn values(named: &Named<String>, checker: &mut Checker<'_, '_>) -> Vec<(HeaderName, String)> {
     for (name, value) in &named.items {
-        if let Ok(parsed) = leaf::header_name(&name.value) {
+        if let Ok(parsed) = header_name(&name.value) {
             refuse_framing(&parsed, name.at, checker);
         }
         if value.value.parse::<http::HeaderValue>().is_err() {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{Checker, header};
 use crate::base::units::format_duration;
 use crate::config::file::collection::OrNone;
+use crate::config::file::health_check::{self as file, ProbeType};
 use crate::config::file::term::{Field, written_or_default};
-use crate::config::file::upstream::{self as file, ProbeType};
 use crate::config::plan::{self, HttpProbe, Probe};
 use crate::config::read::At;
 

@@ -14,6 +14,9 @@ use crate::config::read::At;
 /// Where a proxy without `listeners` accepts clients.
 const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
+/// The most listeners.
+const MAX_LISTENERS: usize = 1_000;
+
 pub(super) fn plan(file: &File, checker: &mut Checker<'_, '_>) -> Vec<plan::Listener> {
     if file.listeners.is_absent() {
         let name = DEFAULT.to_string();
@@ -23,8 +26,11 @@ pub(super) fn plan(file: &File, checker: &mut Checker<'_, '_>) -> Vec<plan::List
     if list.items.is_empty() && !list.is_partial {
         checker.error(*at, "no listener is written", "write one, or remove `listeners` to listen on 127.0.0.1:8080");
     }
+    if list.items.len() > MAX_LISTENERS {
+        checker.error(*at, "too many listeners", format!("write at most {MAX_LISTENERS}"));
+    }
     let mut seen = Seen::default();
-    list.items.iter().filter_map(|item| one(item, &mut seen, checker)).collect()
+    list.items.iter().take(MAX_LISTENERS).filter_map(|item| one(item, &mut seen, checker)).collect()
 }
 
 /// The names and addresses so far, with their places.
@@ -43,7 +49,7 @@ fn one(item: &Spanned<Listener>, seen: &mut Seen, checker: &mut Checker<'_, '_>)
         let message = format!("two listeners on {}", address.written);
         checker.clash(*at, message, (first, "the first is here"), "give each its own address");
     } else if let Some((other, first)) = overlapping(&address.address, &seen.addresses) {
-        let message = format!("{} is part of {other}, which another listener has", address.written);
+        let message = format!("{} overlaps with {other}", address.written);
         checker.clash(*at, message, (first, "the other is here"), "give each its own port");
     }
     let (name, name_at) = match item.value.name.given() {

@@ -4,7 +4,7 @@ use super::Checker;
 use crate::base::units::Misread;
 use crate::config::file::collection::OrNone;
 use crate::config::file::logs::{AccessLog, Level, Log, Metrics};
-use crate::config::file::term::{Field, Spanned};
+use crate::config::file::term::{Field, Spanned, instead};
 use crate::config::plan::{self, LogField, LogFormat, LogPath, TemplatePart};
 
 pub(super) fn access_log(field: &Field<OrNone<AccessLog>>, checker: &mut Checker<'_, '_>) -> Option<plan::AccessLog> {
@@ -82,12 +82,8 @@ fn template(text: &str) -> Result<Vec<TemplatePart>, Misread> {
 fn log_field(name: &str) -> Result<LogField, Misread> {
     let known = LogField::ALL.iter().find(|(_, known)| *known == name);
     known.map(|(field, _)| *field).ok_or_else(|| {
-        let near = LogField::ALL.iter().map(|(_, known)| (strsim::jaro_winkler(name, known), known));
-        let near = near.filter(|(score, _)| *score >= 0.8).max_by(|a, b| a.0.total_cmp(&b.0));
-        let remedy = match near {
-            Some((_, near)) => format!("did you mean `{{{near}}}`?"),
-            None => format!("known: {}", LogField::ALL.map(|(_, known)| known).join(", ")),
-        };
+        let names = LogField::ALL.map(|(_, name)| name);
+        let remedy = instead(name, &names, "known here:");
         Misread::new(format!("`{{{name}}}` is not a field of the access log"), remedy)
     })
 }
@@ -120,7 +116,7 @@ mod tests {
         let text = |text: &str| TemplatePart::Text(text.to_owned());
         let (method, path) = (TemplatePart::Field(LogField::Method), TemplatePart::Field(LogField::Path));
         assert_eq!(parts, [text("{"), method, text(" "), path, text("}")]);
-        assert_eq!(template("{metod}").unwrap_err().remedy, "did you mean `{method}`?");
+        assert_eq!(template("{metod}").unwrap_err().remedy, "did you mean `method`?");
         assert!(template("{method").is_err() && template("a}").is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! `routes[].match`: what a request must be, and that no two routes claim the same.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use http::Method;
 use regex::RegexBuilder;
@@ -24,34 +24,44 @@ pub(super) fn plan(field: &Field<OneOrMany<Match>>, checker: &mut Checker<'_, '_
     if value.0.items.is_empty() && !value.0.is_partial {
         checker.error(*at, "no match is written", "write one, or remove `match` to match everything");
     }
-    value.0.items.iter().map(|item| Spanned { value: one(&item.value, checker), at: item.at }).collect()
+    let read = |item: &Spanned<Match>, checker: &mut Checker<'_, '_>| {
+        one(&item.value, checker).map(|value| Spanned { value, at: item.at })
+    };
+    value.0.items.iter().filter_map(|item| read(item, checker)).collect()
 }
 
-fn one(written: &Match, checker: &mut Checker<'_, '_>) -> RouteMatch {
+/// One match; none where a part of it was misread, so that nothing is said of what it might equal.
+fn one(written: &Match, checker: &mut Checker<'_, '_>) -> Option<RouteMatch> {
+    let path = path(written, checker);
+    let methods = methods(written, checker);
+    let headers = written.headers.value().map(|named| header::pairs(named, checker)).unwrap_or_default();
     let query = written.query.value().map(|named| &named.items[..]).unwrap_or_default();
-    RouteMatch {
-        path: path(written, checker),
-        methods: methods(written, checker),
-        headers: written.headers.value().map(|named| header::pairs(named, checker)).unwrap_or_default(),
-        query: query.iter().map(|(name, value)| (name.value.clone(), value.value.clone())).collect(),
-    }
+    let query = query.iter().map(|(name, value)| (name.value.clone(), value.value.clone())).collect();
+    let is_whole = !matches!(written.method, Field::Faulty)
+        && !matches!(written.headers, Field::Faulty)
+        && !matches!(written.query, Field::Faulty);
+    path.filter(|_| is_whole).map(|path| RouteMatch { path, methods, headers, query })
 }
 
-fn path(written: &Match, checker: &mut Checker<'_, '_>) -> PathPattern {
-    let mut places = [written.path.at(), written.path_prefix.at(), written.path_regex.at()].into_iter().flatten();
+fn path(written: &Match, checker: &mut Checker<'_, '_>) -> Option<PathPattern> {
+    let fields = [&written.path, &written.path_prefix, &written.path_regex];
+    let mut places = fields.iter().filter_map(|field| field.at());
     if let (Some(first), Some(second)) = (places.next(), places.next()) {
         let message = "a match has one path only";
         checker.clash(second, message, (first, "the other is here"), "write two matches: any of them may hold");
+        return None;
     }
-    let exact = written.path.given().and_then(|path| checker.read(path, normal_path));
-    let prefix = written.path_prefix.given().and_then(|path| checker.read(path, normal_path));
-    let regex = written.path_regex.given().and_then(|path| checker.read(path, regex));
-    match (exact, prefix, regex) {
-        (Some(path), _, _) => PathPattern::Exact(path),
-        (_, Some(prefix), _) => PathPattern::Prefix(prefix.trim_end_matches('/').to_owned()),
-        (_, _, Some(regex)) => PathPattern::Regex(regex),
-        (None, None, None) => PathPattern::default(),
+    if let Some(exact) = written.path.given() {
+        return checker.read(exact, normal_path).map(PathPattern::Exact);
     }
+    if let Some(prefix) = written.path_prefix.given() {
+        let prefix = checker.read(prefix, normal_path)?;
+        return Some(PathPattern::Prefix(prefix.trim_end_matches('/').to_owned()));
+    }
+    if let Some(expression) = written.path_regex.given() {
+        return checker.read(expression, regex).map(PathPattern::Regex);
+    }
+    fields.iter().all(|field| field.is_absent()).then(PathPattern::default)
 }
 
 /// A path that a normalised path can be: anything else would never match.
@@ -90,14 +100,18 @@ fn methods(written: &Match, checker: &mut Checker<'_, '_>) -> Vec<Method> {
         checker.error(*at, "no method is written", "write one, or remove `method` to match all");
     }
     let mut methods = Vec::new();
+    let mut seen = HashSet::new();
     for method in &value.0.items {
-        if methods.contains(&method.value) {
+        if !seen.insert(method.value.clone()) {
             checker.error(method.at, format!("the method `{}` is written twice", method.value), "keep one of the two");
         }
         methods.push(method.value.clone());
     }
     methods
 }
+
+/// The most pairs of a host and a match, methods counted singly.
+const MAX_CLAIMS: usize = 1_000_000;
 
 /// What every match so far claims, to find two that only the names of their routes could tell apart.
 #[derive(Default)]
@@ -123,6 +137,11 @@ impl Seen {
         checker: &mut Checker<'_, '_>,
     ) {
         for Spanned { value, at } in matches {
+            let count = hosts.len().max(1).saturating_mul(value.methods.len().max(1));
+            if self.0.len().saturating_add(count) > MAX_CLAIMS {
+                let help = format!("write at most {MAX_CLAIMS} pairs in all");
+                return checker.error(*at, "too many hosts and matches", help);
+            }
             let mut clash = None;
             for claim in claims(hosts, value) {
                 match self.0.get(&claim) {

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::file::File;
-use crate::config::file::term::{Decoder, Field, Spanned, closest, written_or_default};
+use crate::config::file::term::{Decoder, Field, Spanned, instead, written_or_default};
 use crate::config::plan::{Drain, Plan};
 use crate::config::read::{At, Environment};
 
@@ -84,12 +84,18 @@ impl Checker<'_, '_> {
     }
 
     fn warning(&mut self, at: At, message: impl Into<String>, help: impl Into<String>) {
+        if self.decoder.found.is_full() {
+            return;
+        }
         let place = self.decoder.marks.place(at);
         self.decoder.found.push(Diagnostic::warning(message).at(place).help(help));
     }
 
     /// Tells that two places contradict each other.
     fn clash(&mut self, at: At, message: impl Into<String>, first: (At, &str), help: &str) {
+        if self.decoder.found.is_full() {
+            return;
+        }
         let (place, other) = (self.decoder.marks.place(at), self.decoder.marks.place(first.0));
         self.decoder.found.push(Diagnostic::error(message).at(place).other(first.1, other).help(help));
     }
@@ -103,10 +109,7 @@ impl Checker<'_, '_> {
 
     /// Tells that a name is not known, with the known one that looks most like it.
     fn unknown(&mut self, at: At, message: &str, name: &str, known: &[&str]) {
-        let help = match closest(name, known) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("known here: {}", known.join(", ")),
-        };
+        let help = instead(name, known, "known here:");
         self.error(at, message, help);
     }
 

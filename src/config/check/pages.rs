@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Checker;
 use crate::config::file::ErrorPages;
-use crate::config::file::leaf;
+use crate::config::file::message;
 use crate::config::file::term::Field;
 use crate::config::plan;
 
@@ -30,7 +30,7 @@ pub(super) fn read(errors: &Field<ErrorPages>, checker: &mut Checker<'_, '_>) ->
 }
 
 fn error_status(text: &str) -> Result<u16, crate::base::units::Misread> {
-    match leaf::status(text) {
+    match message::status(text) {
         Ok(status) if status.0 >= 400 => Ok(status.0),
         _ => Err(crate::base::units::Misread::new(
             format!("`{text}` is not the status of an error"),

@@ -3,7 +3,7 @@
 //! The plan lists routes by name, which is the last tie-break of precedence. The finer order is over pairs of host and
 //! match, of which a route may have several: the route table makes it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::matching::{self, Seen};
@@ -18,7 +18,8 @@ use crate::config::plan::{self, Action, HostPattern, PathPattern, PathRewrite, R
 use crate::config::read::At;
 
 pub(super) fn plan(file: &File, upstreams: &[Arc<Upstream>], checker: &mut Checker<'_, '_>) -> Vec<Arc<plan::Route>> {
-    let known = Upstreams { known: upstreams, is_partial: file.upstreams.value().is_none_or(|named| named.is_partial) };
+    let known = upstreams.iter().map(|upstream| (&*upstream.name, upstream)).collect();
+    let known = Upstreams { known, is_partial: file.upstreams.value().is_none_or(|named| named.is_partial) };
     let Some(Spanned { value: list, at }) = file.routes.given() else {
         return if file.routes.is_absent() { without_routes(file, upstreams, checker) } else { Vec::new() };
     };
@@ -40,7 +41,7 @@ pub(super) fn plan(file: &File, upstreams: &[Arc<Upstream>], checker: &mut Check
 
 /// The upstreams that can be named.
 pub(super) struct Upstreams<'a> {
-    known: &'a [Arc<Upstream>],
+    known: HashMap<&'a str, &'a Arc<Upstream>>,
     /// Whether some could not be read, so that an unknown name may be one of them.
     is_partial: bool,
 }
@@ -48,9 +49,10 @@ pub(super) struct Upstreams<'a> {
 impl Upstreams<'_> {
     /// The upstream of this name; an unknown one is told.
     pub(super) fn find(&self, name: &Spanned<String>, checker: &mut Checker<'_, '_>) -> Option<Arc<Upstream>> {
-        let found = self.known.iter().find(|upstream| *upstream.name == *name.value);
+        let found = self.known.get(name.value.as_str()).copied();
         if found.is_none() && !self.is_partial {
-            let names: Vec<&str> = self.known.iter().map(|upstream| &*upstream.name).collect();
+            let mut names: Vec<&str> = self.known.keys().copied().collect();
+            names.sort_unstable();
             checker.unknown(name.at, &format!("unknown upstream `{}`", name.value), &name.value, &names);
         }
         found.cloned()
@@ -102,13 +104,15 @@ fn one(
     let name = name(written, *at, names, checker);
     let hosts = hosts(written, checker);
     let matches = matching::plan(&written.matches, checker);
-    seen.check(&name, &hosts, &matches, checker);
+    if let Some(hosts) = &hosts {
+        seen.check(&name, hosts, &matches, checker);
+    }
     let matches: Vec<RouteMatch> = matches.into_iter().map(|spanned| spanned.value).collect();
     plan::Route {
         filters: filter::plan(&written.filters, &matches, upstreams, checker),
         action: action(written, *at, &matches, upstreams, checker),
         name: name.into(),
-        hosts,
+        hosts: hosts.unwrap_or_default(),
         matches,
         request_timeout: written.timeouts.value().and_then(|timeouts| timeouts.request().some()).map(|time| time.0),
         body_limit: written
@@ -132,20 +136,24 @@ fn name(written: &Route, at: At, names: &mut HashMap<String, At>, checker: &mut 
     name
 }
 
-fn hosts(written: &Route, checker: &mut Checker<'_, '_>) -> Vec<HostPattern> {
-    let Some(Spanned { value: list, at }) = written.hosts.given() else { return Vec::new() };
+/// The hosts; none where one of them was misread, so that nothing is said of what the route might claim.
+fn hosts(written: &Route, checker: &mut Checker<'_, '_>) -> Option<Vec<HostPattern>> {
+    let Some(Spanned { value: list, at }) = written.hosts.given() else {
+        return written.hosts.is_absent().then(Vec::new);
+    };
     if list.0.items.is_empty() && !list.0.is_partial {
         checker.error(*at, "no host is written", "write one, or remove `hosts` to serve all");
     }
     let mut hosts = Vec::new();
+    let mut seen = HashSet::new();
     for host in &list.0.items {
         let Some(pattern) = checker.read(host, host_pattern) else { continue };
-        if hosts.contains(&pattern) {
+        if !seen.insert(pattern.clone()) {
             checker.error(host.at, format!("the host `{}` is written twice", host.value), "keep one of the two");
         }
         hosts.push(pattern);
     }
-    hosts
+    (!list.0.is_partial && hosts.len() == list.0.items.len()).then_some(hosts)
 }
 
 fn host_pattern(text: &str) -> Result<HostPattern, Misread> {
@@ -199,6 +207,7 @@ fn splits(
     let Some(Spanned { value, at }) = field.given() else { return Vec::new() };
     let list: &List<Split> = &value.0;
     let mut splits: Vec<plan::Split> = Vec::new();
+    let mut seen = HashSet::new();
     for item in &list.items {
         if item.value.upstream.is_absent() {
             checker.error(item.at, "no upstream is named", "write `upstream: web`");
@@ -206,7 +215,7 @@ fn splits(
         let Some(upstream) = item.value.upstream.given().and_then(|name| upstreams.find(name, checker)) else {
             continue;
         };
-        if splits.iter().any(|split| split.upstream.name == upstream.name) {
+        if !seen.insert(upstream.name.clone()) {
             checker.error(item.at, format!("the upstream `{}` is written twice", upstream.name), "keep one of the two");
         }
         splits.push(plan::Split { upstream, weight: item.value.weight().small() });
@@ -291,23 +300,18 @@ fn answer(written: &Respond, checker: &mut Checker<'_, '_>) -> plan::Respond {
 
 fn warn_unused(file: &File, routes: &[Arc<plan::Route>], checker: &mut Checker<'_, '_>) {
     let Some(upstreams) = file.upstreams.value() else { return };
-    let is_mirror = |name: &str| {
-        let filters = file.routes.value().into_iter().flat_map(|routes| &routes.items);
-        let filters = filters.filter_map(|route| route.value.filters.value()).flat_map(|filters| &filters.items);
-        let mut mirrors = filters.filter_map(|filter| filter.value.mirror.value());
-        mirrors.any(|mirror| mirror.upstream.value().is_some_and(|upstream| upstream == name))
-    };
-    for (name, _) in &upstreams.items {
-        let is_used = routes.iter().any(|route| match &route.action {
-            Action::Forward(splits) => splits.iter().any(|split| *split.upstream.name == *name.value),
-            Action::Redirect(_) | Action::Respond(_) => false,
-        });
-        if !is_used && !is_mirror(&name.value) {
-            checker.warning(
-                name.at,
-                format!("no route leads to the upstream `{}`", name.value),
-                "remove it, or write a route",
-            );
+    let mut used: HashSet<&str> = HashSet::new();
+    for route in routes {
+        if let Action::Forward(splits) = &route.action {
+            used.extend(splits.iter().map(|split| &*split.upstream.name));
         }
+    }
+    let filters = file.routes.value().into_iter().flat_map(|routes| &routes.items);
+    let filters = filters.filter_map(|route| route.value.filters.value()).flat_map(|filters| &filters.items);
+    let mirrors = filters.filter_map(|filter| filter.value.mirror.value());
+    used.extend(mirrors.filter_map(|mirror| mirror.upstream.value().map(String::as_str)));
+    for (name, _) in upstreams.items.iter().filter(|(name, _)| !used.contains(name.value.as_str())) {
+        let message = format!("no route leads to the upstream `{}`", name.value);
+        checker.warning(name.at, message, "remove it, or write a route");
     }
 }

@@ -10,6 +10,7 @@ use crate::base::units::Misread;
 use crate::config::file::File;
 use crate::config::file::collection::OrNone;
 use crate::config::file::leaf::{self, FilePath};
+use crate::config::file::message::header_name;
 use crate::config::file::term::{Field, Spanned, written_or_default};
 use crate::config::file::upstream::{self as file, Backend, Balance, Upstream, UpstreamTls};
 use crate::config::plan::{self, Discovery, HashKey, Target};
@@ -32,6 +33,7 @@ pub(super) fn plan(file: &File, checker: &mut Checker<'_, '_>) -> Vec<Arc<plan::
 
 fn one(name: &Spanned<String>, upstream: &Spanned<Upstream>, checker: &mut Checker<'_, '_>) -> plan::Upstream {
     let Spanned { value: written, at } = upstream;
+    checker.read(name, leaf::name);
     let tls = tls(&written.tls, checker);
     let discovery = discovery(&written.discovery, checker);
     check_sources(written, *at, discovery.is_some(), checker);
@@ -191,7 +193,7 @@ fn hash_key(text: &str) -> Result<HashKey, Misread> {
         None if text == "client_ip" => Ok(HashKey::ClientIp),
         None if text == "uri" => Ok(HashKey::Uri),
         None if text == "path" => Ok(HashKey::Path),
-        Some(("header", name)) => leaf::header_name(name).map(HashKey::Header),
+        Some(("header", name)) => header_name(name).map(HashKey::Header),
         Some(("cookie", name)) => cookie_name(name).map(HashKey::Cookie),
         Some(("query", name)) if !name.is_empty() => Ok(HashKey::Query(name.to_owned())),
         _ => Err(wrong()),

@@ -2,7 +2,6 @@
 
 use serde_json::{Value as Json, json};
 
-use super::leaf;
 use super::term::{Decoder, Scope, Spanned, Term};
 use crate::config::read::{At, Node, Value};
 
@@ -106,11 +105,6 @@ impl<T: Term> Term for Named<T> {
     fn decode(node: &Node, decoder: &mut Decoder<'_>) -> Option<Self> {
         let mut named = Self::default();
         for entry in decoder.mapping(node)? {
-            if let Err(misread) = leaf::name(&entry.key) {
-                decoder.misread(entry.key_at, misread);
-                named.is_partial = true;
-                continue;
-            }
             match T::decode(&entry.value, decoder) {
                 Some(value) => {
                     let name = Spanned { value: entry.key.clone(), at: entry.key_at };

@@ -1,4 +1,4 @@
-//! Single values: numbers, texts, units, networks, statuses, paths, header fields.
+//! Single values: numbers, texts, units, networks, paths, URLs. What stands in HTTP messages is in `message`.
 //!
 //! What may come from a variable is described as its own form or `${…}`, for the schema sees the file before variables
 //! are filled in.
@@ -7,17 +7,15 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 use serde_json::{Value as Json, json};
 
 use super::term::{Decoder, Scope, Term, shortened};
 use crate::base::units::{self, Misread};
-use crate::config::plan::StatusSet;
 use crate::config::read::{Node, Style, Value};
 
 /// A form, or a variable in its place.
-fn or_variable(form: Json) -> Json {
+pub(super) fn or_variable(form: Json) -> Json {
     json!({ "anyOf": [form, { "type": "string", "pattern": "\\$\\{" }] })
 }
 
@@ -27,7 +25,7 @@ pub(super) fn titled(mut schema: Json, title: &str) -> Json {
     schema
 }
 
-fn pattern(pattern: &str) -> Json {
+pub(super) fn pattern(pattern: &str) -> Json {
     or_variable(json!({ "type": "string", "pattern": pattern }))
 }
 
@@ -36,11 +34,7 @@ impl Term for bool {
         match plain(node) {
             Some("true") => Some(true),
             Some("false") => Some(false),
-            _ => {
-                let text = node.text().map_or_else(|| "this".to_owned(), shortened);
-                decoder.error(node.at, format!("`{text}` is not true or false"), "write `true` or `false`");
-                None
-            }
+            _ => decoder.expected(node, "true or false", "write `true` or `false`, without quotes"),
         }
     }
 
@@ -183,7 +177,7 @@ impl Positive {
 
 fn positive(text: &str) -> Result<Positive, Misread> {
     match units::parse_duration(text)? {
-        Duration::ZERO => Err(Misread::new("a time of zero", "write a longer one, such as `10s`")),
+        Duration::ZERO => Err(Misread::new("zero is too short", "write a longer time, such as `10s`")),
         duration => Ok(Positive(duration)),
     }
 }
@@ -230,7 +224,7 @@ text_term!(
     pattern("^[0-9]+/(s|m|h)$")
 );
 
-fn text_schema() -> Json {
+pub(super) fn text_schema() -> Json {
     json!({ "type": ["string", "number", "boolean"] })
 }
 
@@ -240,7 +234,8 @@ text_term!(String, "a text", "`text`", |text| Ok(text.to_owned()), text_schema()
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name(pub String);
 
-pub(super) fn name(text: &str) -> Result<Name, Misread> {
+/// Reads a name.
+pub(crate) fn name(text: &str) -> Result<Name, Misread> {
     if text.is_empty() || text.len() > 128 || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err(Misread::new(
             format!("`{}` is not a name", shortened(text)),
@@ -267,108 +262,6 @@ fn network(text: &str) -> Result<IpNet, Misread> {
 }
 
 text_term!(IpNet, "a network", "`10.0.0.0/8`", network, pattern("^[0-9A-Fa-f:.]+(/[0-9]+)?$"));
-
-fn method(text: &str) -> Result<Method, Misread> {
-    let wrong = || Misread::new(format!("`{}` is not a method", shortened(text)), "write it like `GET`, in capitals");
-    let is_upper = !text.bytes().any(|byte| byte.is_ascii_lowercase());
-    Method::from_bytes(text.as_bytes()).ok().filter(|_| is_upper).ok_or_else(wrong)
-}
-
-text_term!(Method, "a method", "`GET`", method, pattern("^[A-Z]+"), |method| json!(method.as_str()));
-
-/// Reads the name of a header field.
-pub(crate) fn header_name(text: &str) -> Result<HeaderName, Misread> {
-    text.parse().map_err(|_| {
-        let what = format!("`{}` is not the name of a header field", shortened(text));
-        Misread::new(what, "write letters, digits and `-`, like `x-beta`")
-    })
-}
-
-text_term!(HeaderName, "a header field's name", "`x-beta`", header_name, pattern("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"));
-
-fn header_value(text: &str) -> Result<HeaderValue, Misread> {
-    text.parse()
-        .map_err(|_| Misread::new("this is not the value of a header field", "write visible characters on one line"))
-}
-
-text_term!(HeaderValue, "a header field's value", "`text`", header_value, text_schema());
-
-/// An HTTP status, 200 to 599.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Status(pub u16);
-
-/// Reads a status.
-pub(crate) fn status(text: &str) -> Result<Status, Misread> {
-    match text.parse::<u16>() {
-        Ok(status) if (200..=599).contains(&status) && text.len() == 3 => Ok(Status(status)),
-        _ => Err(Misread::new(format!("`{}` is not a status", shortened(text)), "write a number from 200 to 599")),
-    }
-}
-
-text_term!(
-    Status,
-    "a status",
-    "`503`",
-    status,
-    or_variable(json!({ "type": "integer", "minimum": 200, "maximum": 599 })),
-    |status| json!(status.0)
-);
-
-/// Reads a status, a class or a range: `204`, `2xx`, `300-399`.
-fn status_range(text: &str) -> Result<(u16, u16), Misread> {
-    let wrong =
-        || Misread::new(format!("`{}` is not a status", shortened(text)), "write it like `204`, `2xx` or `300-399`");
-    let number = |text: &str| text.parse::<u16>().ok().filter(|n| text.len() == 3 && (100..=599).contains(n));
-    if let Some(class) = text.strip_suffix("xx").and_then(|digit| digit.parse::<u16>().ok()) {
-        return if (1..=5).contains(&class) { Ok((class * 100, class * 100 + 99)) } else { Err(wrong()) };
-    }
-    let (low, high) = text.split_once('-').unwrap_or((text, text));
-    match (number(low), number(high)) {
-        (Some(low), Some(high)) if low <= high => Ok((low, high)),
-        (Some(_), Some(_)) => Err(Misread::new(format!("`{text}` is empty"), format!("write `{high}-{low}`"))),
-        _ => Err(wrong()),
-    }
-}
-
-impl Term for StatusSet {
-    fn decode(node: &Node, decoder: &mut Decoder<'_>) -> Option<Self> {
-        let nodes = match &node.value {
-            Value::Sequence(items) => items.as_slice(),
-            _ => std::slice::from_ref(node),
-        };
-        let mut ranges = Vec::new();
-        let mut whole = true;
-        for item in nodes {
-            let text = decoder.text(item, "a status", "write it like `[200, \"3xx\", \"400-404\"]`");
-            match text.map(status_range) {
-                Some(Ok(range)) => ranges.push(range),
-                Some(Err(misread)) => {
-                    decoder.misread(item.at, misread);
-                    whole = false;
-                }
-                None => whole = false,
-            }
-        }
-        whole.then_some(Self(ranges))
-    }
-
-    fn describe(_: &Scope) -> Json {
-        let one = json!({ "anyOf": [
-            { "type": "integer", "minimum": 100, "maximum": 599 },
-            { "type": "string", "pattern": "^([1-5]xx|[1-5][0-9][0-9](-[1-5][0-9][0-9])?)$|\\$\\{" },
-        ] });
-        titled(json!({ "anyOf": [one, { "type": "array", "items": one }] }), "statuses")
-    }
-
-    fn written(&self) -> Option<Json> {
-        let one = |(low, high): &(u16, u16)| match (low % 100, high - low) {
-            (0, 99) => json!(format!("{}xx", low / 100)),
-            (_, 0) => json!(low),
-            _ => json!(format!("{low}-{high}")),
-        };
-        Some(self.0.iter().map(one).collect())
-    }
-}
 
 /// A path; relative ones start from the directory of the file that names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -413,3 +306,5 @@ fn ip<T: std::str::FromStr>(text: &str, example: &str) -> Result<T, Misread> {
 
 text_term!(Ipv4Addr, "an IPv4 address", "`10.0.0.7`", |text| ip(text, "10.0.0.7"), pattern("^[0-9.]+$"));
 text_term!(Ipv6Addr, "an IPv6 address", "`fd00::7`", |text| ip(text, "fd00::7"), pattern("^[0-9A-Fa-f:.]+$"));
+
+pub(super) use text_term;

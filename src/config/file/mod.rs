@@ -1,14 +1,16 @@
 //! The configuration as the operator wrote it: every key of the language, with its description, its term and its default.
 //!
 //! One declaration a section (see [`section`]) is the single source of its struct, its reading, its known keys, its JSON
-//! Schema and its page in the manual. What keys mean together is left to [`check`](super::check).
+//! Schema and its page in the manual. What keys mean together is left to `check`.
 
 pub mod address;
 pub mod collection;
 pub mod filter;
+pub mod health_check;
 pub mod leaf;
 pub mod listener;
 pub mod logs;
+pub mod message;
 pub mod route;
 pub mod section;
 pub mod server;

@@ -3,7 +3,8 @@
 use super::ErrorPages;
 use super::collection::{List, Named, OneOrMany, OrNone};
 use super::filter::Filter;
-use super::leaf::{Integer, Name, Positive, Size, Status};
+use super::leaf::{Integer, Name, Positive, Size};
+use super::message::Status;
 use super::section::{section, words};
 use http::Method;
 

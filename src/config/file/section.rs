@@ -1,4 +1,4 @@
-//! [`section!`] and [`words!`]: one declaration each for the struct, its reading, its known keys and its JSON Schema.
+//! `section!` and `words!`: one declaration each for the struct, its reading, its known keys and its JSON Schema.
 //!
 //! ```text
 //! section! {
@@ -6,7 +6,7 @@
 //!     Drain {
 //!         /// From "not ready" on.            ← the key's description
 //!         delay: Duration = Duration::ZERO,   ← key, term, default
-//!         r#type as "type": Kind,             ← a key that is a word of Rust; no default: none, or told in the description
+//!         kind as "type": Kind,               ← a key that is a word of Rust; no default: none, or told in the description
 //!     }
 //! }
 //! ```
@@ -79,7 +79,13 @@ macro_rules! section {
                 for entry in decoder.mapping(node)? {
                     match entry.key.as_str() {
                         $( key if key == section!(@word $key $($word)?) => section.$key = decoder.field(&entry.value), )*
-                        _ => decoder.unknown_key(entry, Self::KEYS),
+                        _ => {
+                            // What was meant is not missing, too.
+                            let near = decoder.unknown_key(entry, Self::KEYS);
+                            $( if near == Some(section!(@word $key $($word)?)) && section.$key.is_absent() {
+                                section.$key = $crate::config::file::term::Field::Faulty;
+                            } )*
+                        }
                     }
                 }
                 Some(section)

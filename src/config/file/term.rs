@@ -1,7 +1,7 @@
 //! The terms of the language: how a key's value is read from a node, and how it is described.
 //!
 //! A [`Term`] is everything that can stand after a key. Reading collects faults in the [`Decoder`] and goes on, so that
-//! all faults of a file are told at once; the [`section!`] macro makes a section of named terms.
+//! all faults of a file are told at once; the `section!` macro makes a section of named terms.
 
 use serde_json::Value as Json;
 
@@ -97,6 +97,9 @@ impl<'a> Decoder<'a> {
 
     /// Tells a fault at a place.
     pub fn error(&mut self, at: At, message: impl Into<String>, help: impl Into<String>) {
+        if self.found.is_full() {
+            return;
+        }
         self.found.push(Diagnostic::error(message).at(self.marks.place(at)).help(help));
     }
 
@@ -132,30 +135,26 @@ impl<'a> Decoder<'a> {
     /// Tells that something else is expected here.
     pub fn expected<T>(&mut self, node: &Node, what: &str, example: &str) -> Option<T> {
         let found = match &node.value {
-            Value::Scalar(_) if node.is_null() => "no value is written".to_owned(),
-            Value::Scalar(scalar) => format!("`{}` is a single value", shortened(&scalar.text)),
-            Value::Sequence(_) => "this is a list".to_owned(),
-            Value::Mapping(_) => "these are keys and values".to_owned(),
+            Value::Faulty => return None,
+            Value::Scalar(_) if node.is_null() => "nothing".to_owned(),
+            Value::Scalar(scalar) => format!("`{}`", shortened(&scalar.text)),
+            Value::Sequence(_) => "a list".to_owned(),
+            Value::Mapping(_) => "keys and values".to_owned(),
         };
-        self.error(node.at, format!("{found}, where {what} belongs"), example);
+        self.error(node.at, format!("expected {what}, found {found}"), example);
         None
     }
 
-    /// Tells that a key is not known, with the known one that looks most like it.
-    pub fn unknown_key(&mut self, entry: &Entry, known: &[&str]) {
-        let help = match closest(&entry.key, known) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("known here: {}", known.join(", ")),
-        };
+    /// Tells that a key is not known; returns the known one that looks most like it, which is what was meant.
+    pub fn unknown_key<'k>(&mut self, entry: &Entry, known: &[&'k str]) -> Option<&'k str> {
+        let help = instead(&entry.key, known, "known here:");
         self.error(entry.key_at, format!("unknown key `{}`", shortened(&entry.key)), help);
+        closest(&entry.key, known)
     }
 
     /// Tells that a word is not one of those that may stand here.
     pub fn unknown_word(&mut self, at: At, word: &str, known: &[&str]) {
-        let help = match closest(word, known) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("write one of: {}", known.join(", ")),
-        };
+        let help = instead(word, known, "write one of:");
         self.error(at, format!("unknown word `{}`", shortened(word)), help);
     }
 }
@@ -166,8 +165,28 @@ pub fn closest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     if word.len() > 64 {
         return None;
     }
-    let scored = known.iter().map(|candidate| (strsim::jaro_winkler(word, candidate), *candidate));
+    let scored = known.iter().take(CANDIDATES).map(|candidate| (likeness(word, candidate), *candidate));
     scored.filter(|(score, _)| *score >= 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, candidate)| candidate)
+}
+
+/// How many known words are looked at, and how many are listed.
+const CANDIDATES: usize = 1_000;
+const LISTED: usize = 40;
+
+/// How much two words look alike, 0 to 1: one slip of the finger is always near.
+fn likeness(word: &str, known: &str) -> f64 {
+    let is_slip = word.len() > 2 && strsim::osa_distance(word, known) == 1;
+    strsim::jaro_winkler(word, known).max(if is_slip { 0.9 } else { 0.0 })
+}
+
+/// What to write instead of an unknown word.
+#[must_use]
+pub fn instead(word: &str, known: &[&str], list: &str) -> String {
+    match closest(word, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.len() > LISTED => format!("{list} {}, ...", known[..LISTED].join(", ")),
+        None => format!("{list} {}", known.join(", ")),
+    }
 }
 
 /// A text short enough for a message.

@@ -2,6 +2,7 @@
 //!
 //! Named things are joined (upstreams by name, listeners and routes as lists); anything else may stand in one file only.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -18,13 +19,13 @@ const MAX_MATCHES: usize = 1_000;
 pub(super) fn expand(directory: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
     let path = directory.join(pattern);
     let is_pattern = |part: &OsStr| part.to_string_lossy().contains(['*', '?']);
+    if Path::new(pattern).parent().is_some_and(|parent| parent.iter().any(is_pattern)) {
+        return Err("`*` and `?` may stand in the last part of the path only".to_owned());
+    }
     let Some(last) = path.file_name().filter(|last| is_pattern(last)) else {
         return Ok(vec![path]);
     };
     let parent = path.parent().unwrap_or(directory);
-    if Path::new(pattern).parent().is_some_and(|parent| parent.components().any(|part| is_pattern(part.as_os_str()))) {
-        return Err("`*` and `?` may stand in the last part of the path only".to_owned());
-    }
     let entries = std::fs::read_dir(parent).map_err(|error| format!("cannot read {}: {error}", parent.display()))?;
     let last = last.to_string_lossy();
     let mut found = Vec::new();
@@ -84,11 +85,14 @@ fn join(known: &mut Entry, entry: Entry, marks: &Marks, out: &mut Diagnostics) {
         ("include", Value::Sequence(all), Node { value: Value::Sequence(more), .. })
         | ("listeners" | "routes", Value::Sequence(all), Node { value: Value::Sequence(more), .. }) => all.extend(more),
         ("upstreams", Value::Mapping(all), Node { value: Value::Mapping(more), .. }) => {
+            let first: HashMap<String, usize> =
+                all.iter().enumerate().map(|(index, upstream)| (upstream.key.clone(), index)).collect();
             for upstream in more {
-                match all.iter().find(|known| known.key == upstream.key) {
+                match first.get(&upstream.key) {
                     None => all.push(upstream),
                     Some(first) => {
-                        out.push(twice(&format!("the upstream `{}`", upstream.key), first, &upstream, marks))
+                        let what = format!("the upstream `{}`", upstream.key);
+                        out.push(twice(&what, &all[*first], &upstream, marks));
                     }
                 }
             }

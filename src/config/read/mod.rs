@@ -28,12 +28,14 @@ pub struct Tree {
     pub root: Node,
     /// The place of every node.
     pub marks: Marks,
+    /// What is wrong so far, although the rest can be read on: missing variables, names defined twice.
+    pub faults: Diagnostics,
 }
 
 /// Reads a file and all it includes.
 ///
 /// # Errors
-/// Every fault of the text that could be found.
+/// What kept the whole from being read.
 pub fn file(path: &Path, environment: Environment<'_>) -> Result<Tree, Diagnostics> {
     let mut reading = Reading::new(environment);
     let root = contents(path).map_err(Diagnostic::error).and_then(|text| reading.document(path, &text));
@@ -43,7 +45,7 @@ pub fn file(path: &Path, environment: Environment<'_>) -> Result<Tree, Diagnosti
 /// Reads a text that goes by a name; its relative paths start from the working directory.
 ///
 /// # Errors
-/// Every fault of the text that could be found.
+/// What kept the whole from being read.
 pub fn text(name: &str, text: &str, environment: Environment<'_>) -> Result<Tree, Diagnostics> {
     let mut reading = Reading::new(environment);
     let root = reading.document(Path::new(name), text);
@@ -57,18 +59,27 @@ struct Reading<'a> {
     /// The canonical paths of the files that are being read, outermost first.
     open: Vec<PathBuf>,
     files: usize,
+    /// Whether every included file could be read, so that what is missing is really missing.
+    is_whole: bool,
 }
 
 impl<'a> Reading<'a> {
     fn new(environment: Environment<'a>) -> Self {
-        Self { environment, marks: Marks::default(), faults: Diagnostics::default(), open: Vec::new(), files: 0 }
+        Self {
+            environment,
+            marks: Marks::default(),
+            faults: Diagnostics::default(),
+            open: Vec::new(),
+            files: 0,
+            is_whole: true,
+        }
     }
 
     fn finish(mut self, root: Result<Node, Diagnostic>) -> Result<Tree, Diagnostics> {
         match root {
-            Ok(root) if !self.faults.has_errors() => {
+            Ok(root) if self.is_whole => {
                 self.marks.name_paths(&root);
-                Ok(Tree { root, marks: self.marks })
+                Ok(Tree { root, marks: self.marks, faults: self.faults })
             }
             Ok(_) => Err(self.faults.sorted()),
             Err(fault) => {
@@ -141,11 +152,15 @@ impl<'a> Reading<'a> {
                 include::merge(entries, more, &self.marks, &mut self.faults);
             }
             Ok(_) => {}
-            Err(fault) => self.faults.push(fault),
+            Err(fault) => {
+                self.is_whole = false;
+                self.faults.push(fault);
+            }
         }
     }
 
     fn fault(&mut self, node: &Node, message: String) {
+        self.is_whole = false;
         self.faults.push(Diagnostic::error(message).at(self.marks.place(node.at)));
     }
 }

@@ -29,6 +29,8 @@ pub enum Value {
     Sequence(Vec<Node>),
     /// A mapping, in the order of the file, without duplicate keys.
     Mapping(Vec<Entry>),
+    /// What could not be read; the fault is told already.
+    Faulty,
 }
 
 /// A text.
@@ -137,14 +139,7 @@ impl Marks {
     #[must_use]
     pub fn place(&self, at: At) -> Place {
         let Some(mark) = self.marks.get(at.0 as usize) else {
-            return Place {
-                file: PathBuf::new(),
-                line: 0,
-                column: 0,
-                length: 0,
-                path: String::new(),
-                text: String::new(),
-            };
+            return self.show(Range { source: 0, line: 0, column: 0, length: 0 }, String::new());
         };
         self.show(mark.range, self.path(at))
     }
@@ -180,13 +175,15 @@ impl Marks {
     pub(super) fn show(&self, range: Range, path: String) -> Place {
         let source = self.sources.get(range.source as usize);
         let line = source.and_then(|source| source.lines.get((range.line as usize).saturating_sub(1)));
+        let (text, skipped) = line.map_or((String::new(), 0), |line| window(line, range.column));
         Place {
             file: source.map(|source| source.name.clone()).unwrap_or_default(),
             line: range.line,
             column: range.column,
             length: range.length,
             path,
-            text: line.cloned().unwrap_or_default(),
+            text,
+            skipped,
         }
     }
 
@@ -219,7 +216,7 @@ impl Marks {
     /// Gives every node below `node` its path.
     pub(super) fn name_paths(&mut self, node: &Node) {
         match &node.value {
-            Value::Scalar(_) => {}
+            Value::Scalar(_) | Value::Faulty => {}
             Value::Sequence(items) => {
                 for (index, item) in items.iter().enumerate() {
                     self.set_step(item.at, node.at, Step::Index(index as u32));
@@ -238,5 +235,31 @@ impl Marks {
 
     fn set_step(&mut self, at: At, parent: At, step: Step) {
         self.marks[at.0 as usize].step = Some((parent, step));
+    }
+}
+
+/// The longest part of a line that is shown, in characters.
+const SHOWN: usize = 160;
+
+/// The part of a line around a column (from 1), and how many characters are left out before it.
+fn window(line: &str, column: u32) -> (String, u32) {
+    let column = column as usize;
+    let skipped = if column > SHOWN / 2 && line.len() > SHOWN { column - SHOWN / 2 } else { 0 };
+    let rest = line.char_indices().nth(skipped).map_or("", |(at, _)| &line[at..]);
+    (rest.chars().take(SHOWN).collect(), skipped as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_is_cut_around_the_place() {
+        let line = format!("{}HERE{}", "x".repeat(10_000), "y".repeat(10_000));
+        let (text, skipped) = window(&line, 10_001);
+        assert_eq!(&text[10_000 - skipped as usize..][..4], "HERE");
+        assert_eq!(text.len(), SHOWN);
+        assert_eq!(window("short", 5), ("short".to_owned(), 0));
+        assert_eq!(window(&"ü".repeat(500), 400).0.chars().count(), SHOWN);
     }
 }

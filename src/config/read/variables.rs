@@ -19,9 +19,10 @@ pub(super) fn fill(node: &mut Node, environment: Environment<'_>, marks: &Marks,
             Ok(text) => *scalar = Scalar { style: filled(scalar), text },
             Err(Fault { message, help }) => {
                 out.push(Diagnostic::error(message).help(help).at(marks.place(node.at)));
+                node.value = Value::Faulty;
             }
         },
-        Value::Scalar(_) => {}
+        Value::Scalar(_) | Value::Faulty => {}
         Value::Sequence(items) => items.iter_mut().for_each(|item| fill(item, environment, marks, out)),
         Value::Mapping(entries) => {
             entries.iter_mut().for_each(|entry| fill(&mut entry.value, environment, marks, out));

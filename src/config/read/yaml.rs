@@ -14,13 +14,15 @@ use crate::config::diagnostic::Diagnostic;
 const MAX_DEPTH: usize = 64;
 /// How many nodes all files together may have, aliases written out.
 const MAX_NODES: usize = 2_000_000;
+/// How much text aliases may copy, in bytes.
+const MAX_COPIED: usize = 16 * 1024 * 1024;
 
 /// Reads the text of the file that is `source` in `marks`.
 ///
 /// # Errors
 /// The first place where the text is no YAML, or YAML that is refused.
 pub(super) fn read(text: &str, source: u32, marks: &mut Marks) -> Result<Node, Diagnostic> {
-    let mut reader = Reader { parser: Parser::new_from_str(text), source, marks, anchors: HashMap::new() };
+    let mut reader = Reader { parser: Parser::new_from_str(text), source, marks, anchors: HashMap::new(), copied: 0 };
     reader.document()
 }
 
@@ -29,6 +31,24 @@ struct Reader<'a, 'm> {
     source: u32,
     marks: &'m mut Marks,
     anchors: HashMap<usize, Node>,
+    /// Bytes of text that aliases have copied.
+    copied: usize,
+}
+
+/// How a collection is written.
+#[derive(Clone, Copy)]
+enum Layout {
+    /// In brackets or braces.
+    Flow,
+    /// By indentation, below this key.
+    Block(Option<At>),
+}
+
+impl Layout {
+    /// The start of a collection in flow style is its bracket; in block style it is nothing.
+    fn of(start: Span, key: Option<At>) -> Self {
+        if start.is_empty() { Self::Block(key) } else { Self::Flow }
+    }
 }
 
 impl<'a> Reader<'a, '_> {
@@ -40,9 +60,11 @@ impl<'a> Reader<'a, '_> {
                 Event::StreamEnd => break,
                 Event::StreamStart | Event::DocumentStart(_) | Event::DocumentEnd | Event::Nothing => {}
                 _ if root.is_some() => {
-                    return Err(self.refuse(span, "a second document").help("write one document, or use `include`"));
+                    return Err(self
+                        .refuse(span, "a second document begins here")
+                        .help("write one document, or use `include`"));
                 }
-                event => root = Some(self.node(event, span, 0)?),
+                event => root = Some(self.node(event, span, 0, None)?),
             }
         }
         match root {
@@ -62,7 +84,8 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Diagnostic> {
+    /// Reads what an event begins. A block collection, or nothing at all, that belongs to a key is marked by its key.
+    fn node(&mut self, event: Event<'a>, span: Span, depth: usize, key: Option<At>) -> Result<Node, Diagnostic> {
         if depth > MAX_DEPTH {
             return Err(self.refuse(span, format!("nested deeper than {MAX_DEPTH} levels")));
         }
@@ -73,53 +96,56 @@ impl<'a> Reader<'a, '_> {
             }
             Event::SequenceStart(anchor, tag) => {
                 let at = self.add(span)?;
-                (self.sequence(at, depth)?, anchor, tag, at)
+                (self.sequence(at, depth, Layout::of(span, key))?, anchor, tag, at)
             }
             Event::MappingStart(anchor, tag) => {
                 let at = self.add(span)?;
-                (self.mapping(at, depth)?, anchor, tag, at)
+                (self.mapping(at, depth, Layout::of(span, key))?, anchor, tag, at)
             }
             Event::Alias(anchor) => return self.alias(anchor, span),
             _ => return Err(self.refuse(span, "unexpected end of the document")),
         };
         if tag.is_some() {
-            return Err(self.refuse(span, "a tag").help("remove it: every key knows its own type"));
+            return Err(self.refuse(span, "tags are not read").help("remove it: every key knows its own type"));
         }
         let node = Node { at, value };
+        if let (Some(key), true) = (key, node.is_null()) {
+            self.marks.set_range(at, self.marks.range(key));
+        }
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
     }
 
-    fn sequence(&mut self, at: At, depth: usize) -> Result<Value, Diagnostic> {
+    fn sequence(&mut self, at: At, depth: usize, layout: Layout) -> Result<Value, Diagnostic> {
         let mut items = Vec::new();
         loop {
             let (event, span) = self.next()?;
             if event == Event::SequenceEnd {
-                self.close(at, span, items.first().map(|item: &Node| item.at));
+                self.close(at, span, layout, items.first().map(|item: &Node| item.at));
                 return Ok(Value::Sequence(items));
             }
-            items.push(self.node(event, span, depth + 1)?);
+            items.push(self.node(event, span, depth + 1, None)?);
         }
     }
 
-    fn mapping(&mut self, at: At, depth: usize) -> Result<Value, Diagnostic> {
+    fn mapping(&mut self, at: At, depth: usize, layout: Layout) -> Result<Value, Diagnostic> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut known: HashMap<String, At> = HashMap::new();
         loop {
             let (event, span) = self.next()?;
             let (key, anchor) = match event {
                 Event::MappingEnd => {
-                    self.close(at, span, entries.first().map(|entry| entry.key_at));
+                    self.close(at, span, layout, entries.first().map(|entry| entry.key_at));
                     return Ok(Value::Mapping(entries));
                 }
                 Event::Scalar(text, _, anchor, None) if !text.is_empty() => (text.into_owned(), anchor),
-                _ => return Err(self.refuse(span, "a key that is not text").help("write keys as plain words")),
+                _ => return Err(self.refuse(span, "this key is not text").help("write keys as plain words")),
             };
             let key_at = self.add(span)?;
             if anchor > 0 {
-                return Err(self.refuse(span, "an anchor on a key").help("put the anchor on the value"));
+                return Err(self.refuse(span, "a key cannot have an anchor").help("put the anchor on the value"));
             }
             if let Some(first) = known.insert(key.clone(), key_at) {
                 let first = self.marks.show(self.marks.range(first), String::new());
@@ -127,40 +153,22 @@ impl<'a> Reader<'a, '_> {
                 return Err(self.refuse(span, message).other("first written here", first).help("keep one of the two"));
             }
             let (event, span) = self.next()?;
-            let value = self.node(event, span, depth + 1)?;
-            self.point_at_key(key_at, &value);
+            let value = self.node(event, span, depth + 1, Some(key_at))?;
             entries.push(Entry { key, key_at, value });
         }
     }
 
-    /// A collection in flow style on one line is marked whole; any other by its first child.
-    fn close(&mut self, at: At, end: Span, first: Option<At>) {
+    /// Marks a collection: in flow style on one line whole, in block style by its key or else its first child.
+    fn close(&mut self, at: At, end: Span, layout: Layout, first: Option<At>) {
         let mut range = self.marks.range(at);
-        let is_flow = self.char_at(range).is_some_and(|c| c == '{' || c == '[');
-        match first {
-            Some(first) if !is_flow => self.marks.set_range(at, self.marks.range(first)),
-            _ if is_flow && end.end.line() == range.line as usize => {
+        match (layout, first) {
+            (Layout::Block(Some(mark)), _) | (Layout::Block(None), Some(mark)) => range = self.marks.range(mark),
+            (Layout::Flow, _) if end.end.line() == range.line as usize => {
                 range.length = (end.end.col() as u32 + 1).saturating_sub(range.column).max(1);
-                self.marks.set_range(at, range);
             }
-            _ => {}
+            (Layout::Flow, _) | (Layout::Block(None), None) => {}
         }
-    }
-
-    /// A block collection, or nothing, that belongs to a key is marked by its key.
-    fn point_at_key(&mut self, key_at: At, value: &Node) {
-        let is_block = match &value.value {
-            Value::Scalar(_) => value.is_null(),
-            _ => !self.char_at(self.marks.range(value.at)).is_some_and(|c| c == '{' || c == '['),
-        };
-        if is_block {
-            self.marks.set_range(value.at, self.marks.range(key_at));
-        }
-    }
-
-    fn char_at(&self, range: Range) -> Option<char> {
-        let line = self.marks.source(range.source).lines.get((range.line as usize).saturating_sub(1))?;
-        line.chars().nth((range.column as usize).saturating_sub(1))
+        self.marks.set_range(at, range);
     }
 
     fn alias(&mut self, anchor: usize, span: Span) -> Result<Node, Diagnostic> {
@@ -177,10 +185,17 @@ impl<'a> Reader<'a, '_> {
         }
         let at = self.marks.add(self.marks.range(node.at));
         let value = match &node.value {
-            Value::Scalar(scalar) => Value::Scalar(scalar.clone()),
+            Value::Scalar(scalar) => {
+                self.copied += scalar.text.len();
+                if self.copied > MAX_COPIED {
+                    return Err(self.refuse(span, "aliases stand for more than 16MiB of text"));
+                }
+                Value::Scalar(scalar.clone())
+            }
             Value::Sequence(items) => {
                 Value::Sequence(items.iter().map(|item| self.copy(item, span)).collect::<Result<_, _>>()?)
             }
+            Value::Faulty => Value::Faulty,
             Value::Mapping(entries) => {
                 let copied = entries.iter().map(|entry| {
                     let key_at = self.marks.add(self.marks.range(entry.key_at));
