@@ -5,6 +5,7 @@ mod demo;
 mod healthcheck;
 mod pages;
 mod run;
+mod simulate;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -55,6 +56,8 @@ enum Command {
     Check(check::Args),
     /// Ask a running proxy whether it is ready (exit 0: it is), for containers
     Healthcheck(healthcheck::Args),
+    /// Tell what the health settings of a configuration detect, how fast, and at what cost
+    Simulate(simulate::Args),
     /// Print the JSON Schema of the configuration language
     Schema,
     /// Print shell completions
@@ -90,6 +93,7 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Healthcheck(args)) => healthcheck::run(&args),
+        Some(Command::Simulate(args)) => simulate::run(&args),
         Some(Command::Schema) => pages::schema(),
         Some(Command::Completions { shell }) => pages::completions(shell),
         Some(Command::Man) => pages::man(),

@@ -2,12 +2,13 @@
 //!
 //! `snapshot` is what it is served by, `client` and `request_id` say whose it is, `retry` and `rescue` what becomes of
 //! failures (`rescue` is the only place that turns an error into a status), `reply` how answers of our own look, `watch` what
-//! it tells its connection, `record` what is told of it at its end. The roads themselves are in `proxy` and `lane`.
+//! it tells its connection, `record` what is told of it at its end. `rehearsal` plays failures in virtual time, by the same rules. The roads themselves are in `proxy` and `lane`.
 
 pub mod client;
 pub mod counters;
 pub mod record;
 pub mod refused;
+pub mod rehearsal;
 pub mod reply;
 pub mod request_id;
 pub mod rescue;
@@ -162,12 +163,8 @@ impl Exchange {
     /// Notes how the try at the present backend went wrong, and tells the backend's health where it speaks against it.
     pub fn try_failed(&mut self, failure: Failure) {
         self.failure = Some(failure);
-        let Some(why) = failure.against_backend() else { return };
         if let Some(lease) = &mut self.lease {
-            match failure {
-                Failure::Connect(_) => lease.failed(crate::upstream::state::Failure::Connect, why),
-                _ => lease.failed(crate::upstream::state::Failure::Gateway, why),
-            }
+            failure.tell(lease);
         }
     }
 }

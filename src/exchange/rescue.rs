@@ -1,7 +1,8 @@
 //! From failure to reason: the only place where an error gets its status.
 
 use crate::telemetry::reason::Reason;
-use crate::upstream::lease::NoBackend;
+use crate::upstream;
+use crate::upstream::lease::{Lease, NoBackend};
 
 /// How a connect failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +71,16 @@ impl Failure {
             Self::Incomplete => Some("answer broke off"),
             Self::OutOfTime | Self::Client(_) | Self::Internal => None,
         }
+    }
+
+    /// Tells the backend's health, where the failure speaks against it.
+    pub fn tell(self, lease: &mut Lease) {
+        let Some(why) = self.against_backend() else { return };
+        let kind = match self {
+            Self::Connect(_) => upstream::Failure::Connect,
+            _ => upstream::Failure::Gateway,
+        };
+        lease.failed(kind, why);
     }
 }
 

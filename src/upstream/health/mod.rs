@@ -2,13 +2,14 @@
 //!
 //! One task serves all pools: a heap of moments, and the probes that are under way, never more than [`PROBES_AT_ONCE`]. What a
 //! probe does is `prober`'s; when the next one is due is decided in `schedule` and by the pool; what a result means is the
-//! state machine's.
+//! state machine's. `stage` is the same in virtual time, for simulations.
 
 mod cause;
 mod grpc;
 mod http;
 mod prober;
 mod schedule;
+mod stage;
 mod tcp;
 
 use std::collections::{HashMap, HashSet};
@@ -22,7 +23,9 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 pub use self::prober::Prober;
-use self::schedule::{Phase, Schedule, phase_when_sent, wait_after};
+pub use self::schedule::Schedule;
+use self::schedule::{Phase, after_probe, phase_when_sent, wait_after};
+pub use self::stage::{ProbeAnswer, Stage};
 use super::backend::{Backend, BackendId};
 use super::supervisor::Charge;
 use crate::base::clock::{Clock, Moment};
@@ -222,12 +225,7 @@ impl Rounds {
         (self.listener)(&pool.plan().name, &turn.backend, &result);
         pool.report_probe(&turn.backend, result);
         let wait = pool.next_probe_after(&turn.backend).unwrap_or(interval);
-        // Between two states a backend is asked again soon; its place in the interval is found afterwards.
-        let (wait, phase) = if wait == interval {
-            (wait_after(wait, turn.phase, self.random.f64()), Phase::Placed)
-        } else {
-            (wait_after(wait, Phase::Placed, self.random.f64()), turn.phase)
-        };
+        let (wait, phase) = after_probe(wait, interval, turn.phase, self.random.f64());
         self.schedule.push(self.clock.now() + wait, Turn { phase, ..turn });
     }
 }

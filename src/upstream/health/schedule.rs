@@ -31,6 +31,16 @@ pub(super) fn wait_after(wait: Duration, phase: Phase, chance: f64) -> Duration 
     }
 }
 
+/// The wait after a probe whose result says that the next one is due after `wait`, and the phase from then on. Between two
+/// states (`wait` is not `interval`) a backend is asked again soon; its place in the interval is found afterwards.
+pub(super) fn after_probe(wait: Duration, interval: Duration, phase: Phase, chance: f64) -> (Duration, Phase) {
+    if wait == interval {
+        (wait_after(wait, phase, chance), Phase::Placed)
+    } else {
+        (wait_after(wait, Phase::Placed, chance), phase)
+    }
+}
+
 /// The phase of a backend whose probe was due at `due` and is sent at `now`: after a pause (a suspended machine, more probes
 /// than may be under way at once) all that was due is sent as fast as it may, and would stay bunched up for ever.
 pub(super) fn phase_when_sent(phase: Phase, due: Moment, now: Moment, interval: Duration) -> Phase {
@@ -42,7 +52,7 @@ pub(super) fn phase_when_sent(phase: Phase, due: Moment, now: Moment, interval: 
 
 /// What is due and when, earliest first; among equals, first come first.
 #[derive(Debug)]
-pub(super) struct Schedule<T> {
+pub struct Schedule<T> {
     heap: BinaryHeap<Entry<T>>,
     count: u64,
 }
@@ -54,25 +64,33 @@ struct Entry<T> {
     item: T,
 }
 
+impl<T> Default for Schedule<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> Schedule<T> {
     /// Nothing is due.
-    pub(super) fn new() -> Self {
+    #[must_use]
+    pub fn new() -> Self {
         Self { heap: BinaryHeap::new(), count: 0 }
     }
 
     /// Adds `item`, due at `due`.
-    pub(super) fn push(&mut self, due: Moment, item: T) {
+    pub fn push(&mut self, due: Moment, item: T) {
         self.count += 1;
         self.heap.push(Entry { due, order: self.count, item });
     }
 
     /// When the next item is due.
-    pub(super) fn next_due(&self) -> Option<Moment> {
+    #[must_use]
+    pub fn next_due(&self) -> Option<Moment> {
         self.heap.peek().map(|entry| entry.due)
     }
 
     /// Takes the next item that is due at `now`, with the moment at which it was.
-    pub(super) fn pop_due(&mut self, now: Moment) -> Option<(Moment, T)> {
+    pub fn pop_due(&mut self, now: Moment) -> Option<(Moment, T)> {
         if self.next_due()? > now {
             return None;
         }
