@@ -113,9 +113,9 @@ fn bound_body(exchange: &Exchange) -> Option<Reason> {
 fn is_loop(request: &RequestView<'_>, pseudonym: &str) -> bool {
     let mut found = false;
     request.fields.each("via", &mut |value| {
-        found |= value.split(|byte| *byte == b',').any(|pass| {
-            pass.trim_ascii().split(|byte| *byte == b' ').nth(1) == Some(pseudonym.as_bytes())
-        });
+        found |= value
+            .split(|byte| *byte == b',')
+            .any(|pass| pass.trim_ascii().split(|byte| *byte == b' ').nth(1) == Some(pseudonym.as_bytes()));
     });
     found
 }

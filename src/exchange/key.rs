@@ -44,7 +44,11 @@ pub fn cookie(fields: &dyn Fields, name: &str) -> Option<String> {
 
 /// The first value of a query parameter, as it was sent.
 fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
-    query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))).find(|(key, _)| *key == name).map(|(_, v)| v)
+    query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .find(|(key, _)| *key == name)
+        .map(|(_, v)| v)
 }
 
 #[cfg(test)]

@@ -127,9 +127,8 @@ impl Snapshot {
         let targets =
             upstreams.map(|upstream| Target::build(upstream, lasting).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
         let routes = plan.routes.iter().enumerate();
-        let live = routes
-            .map(|route| RouteLive::build(route, &targets).map(Arc::new))
-            .collect::<Result<Vec<_>, _>>()?;
+        let live =
+            routes.map(|route| RouteLive::build(route, &targets).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             generation,
             clock: lasting.clock,

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use pingora_core::protocols::Digest;
+use pingora_core::server::ShutdownWatch;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -33,8 +34,11 @@ use crate::telemetry::reason::Reason;
 use crate::upstream::lease::{Ask, Lease};
 
 /// The general road.
-#[derive(Debug, Default)]
-pub struct Flow;
+#[derive(Debug)]
+pub struct Flow {
+    /// Turns true when the process drains: no connection carries another request then.
+    pub draining: ShutdownWatch,
+}
 
 /// One request on the general road.
 #[derive(Debug, Default)]
@@ -198,6 +202,9 @@ impl ProxyHttp for Flow {
         if header.status.is_informational() {
             return Ok(());
         }
+        if *self.draining.borrow() {
+            session.set_keepalive(None);
+        }
         let coding = forward::compress(header, session.req_header(), exchange)?;
         forward::stick(header, exchange)?;
         forward::edit_response(header, session.req_header(), exchange)?;
@@ -313,10 +320,8 @@ fn standing(exchange: &Exchange) -> Standing {
 /// Carries out what follows a failed try.
 fn decide(mut error: Box<Error>, failure: Failure, exchange: &mut Exchange, standing: Standing) -> Box<Error> {
     exchange.try_failed(failure);
-    let verdict = exchange
-        .target
-        .as_ref()
-        .map_or(Verdict::GiveUp, |target| retry::after(failure, standing, &target.plan.retry));
+    let verdict =
+        exchange.target.as_ref().map_or(Verdict::GiveUp, |target| retry::after(failure, standing, &target.plan.retry));
     match verdict {
         Verdict::Failover => {}
         Verdict::Retry => {
