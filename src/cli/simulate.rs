@@ -43,6 +43,9 @@ struct Health {
     /// The share of a healthy backend's probes that get lost, for the chance of a false alarm
     #[arg(long, value_name = "SHARE", default_value = "1%", value_parser = share)]
     probe_loss: f64,
+    /// Runs for each number, at most; fewer where requests are many
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(5..=100_000))]
+    runs: u32,
     /// The same seed brings the same output
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -59,7 +62,7 @@ pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
     };
     let upstreams = chosen(&plan.upstreams, health.upstream.as_deref())?;
     let breakdowns = if health.failure.is_empty() { &Breakdown::EACH[..] } else { &health.failure };
-    let terms = Terms { rate: health.rate, probe_loss: health.probe_loss, seed: health.seed };
+    let terms = Terms { rate: health.rate, probe_loss: health.probe_loss, runs: health.runs, seed: health.seed };
     let reports = upstreams.iter().map(|upstream| rehearse(upstream, breakdowns, terms));
     let reports = reports.collect::<Result<Vec<Report>, _>>().map_err(io::Error::other)?;
     if health.json {

@@ -15,5 +15,6 @@ mod kit;
 mod limits;
 mod process;
 mod round_robin;
+mod simulate;
 mod tls_upstream;
 mod unix;

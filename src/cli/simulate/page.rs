@@ -74,7 +74,7 @@ fn tell_finding(page: &mut String, finding: &Finding, glyphs: Glyphs) -> fmt::Re
     }
     tell_spread(page, "out of use, with requests too", &finding.in_use)?;
     tell_spread(page, "whole traffic, after its end", &finding.recovery)?;
-    writeln!(page, "\n{:30}{:>9}{:>9}{:>16}{:>15}", "", "lost", "of", "saved by tries", "longest wait")?;
+    writeln!(page, "\n{:30}{:>9}{:>9}{:>16}{:>15}", "", "lost", "of", "tried again", "longest wait")?;
     finding.losses.iter().try_for_each(|losses| tell_losses(page, losses))?;
     writeln!(page)?;
     draw(page, &finding.chart, glyphs)

@@ -22,9 +22,7 @@ use crate::upstream::state::Policy;
 use self::breakdown::Outage;
 pub use self::breakdown::{ANSWER, Breakdown};
 
-/// Runs for one number, at most.
-const RUNS: u32 = 1000;
-/// Fewer runs than this say nothing.
+/// Fewer runs than these say nothing.
 const LEAST_RUNS: u32 = 5;
 /// Requests for one number: a further run begins only below.
 const REQUESTS: u64 = 60_000;
@@ -46,6 +44,8 @@ pub struct Terms {
     pub rate: f64,
     /// The share of a healthy backend's probes that get lost (0.0 to 1.0).
     pub probe_loss: f64,
+    /// Runs for one number, at most; where requests are many it is fewer, and never fewer than 5.
+    pub runs: u32,
     /// The same seed brings the same report.
     pub seed: u64,
 }
@@ -289,7 +289,7 @@ impl Theatre<'_> {
         let interval = self.upstream.health_check.as_ref().map_or(f64::INFINITY, |check| check.interval.as_secs_f64());
         let seconds = (script.outage + script.tail * 4).as_secs_f64();
         let work = seconds * (1.0 + self.members.len() as f64 / interval);
-        ((WORK / work) as u32).clamp(LEAST_RUNS, RUNS)
+        ((WORK / work) as u32).clamp(LEAST_RUNS, self.terms.runs.max(LEAST_RUNS))
     }
 
     fn probes(&self) -> Option<Probes> {

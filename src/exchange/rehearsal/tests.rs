@@ -3,7 +3,7 @@
 use super::*;
 use crate::config;
 
-const TERMS: Terms = Terms { rate: 30.0, probe_loss: 0.01, seed: 1 };
+const TERMS: Terms = Terms { rate: 30.0, probe_loss: 0.01, runs: 20, seed: 1 };
 
 fn upstream(rest: &str) -> Arc<plan::Upstream> {
     let text = format!("upstreams: {{ web: {{ backends: [127.0.0.1:1, 127.0.0.1:2, 127.0.0.1:3], {rest} }} }}");
@@ -13,6 +13,11 @@ fn upstream(rest: &str) -> Arc<plan::Upstream> {
 
 fn finding(rest: &str, breakdown: Breakdown) -> Finding {
     rehearse(&upstream(rest), &[breakdown], TERMS).unwrap().breakdowns.remove(0)
+}
+
+fn by_probes(rest: &str, breakdown: Breakdown) -> Spread {
+    let terms = Terms { rate: 0.02, runs: 500, ..TERMS };
+    rehearse(&upstream(rest), &[breakdown], terms).unwrap().breakdowns.remove(0).by_probes.unwrap()
 }
 
 fn lost(finding: &Finding) -> Vec<f64> {
@@ -25,23 +30,23 @@ fn within(time: Option<Duration>, seconds: std::ops::Range<f64>) -> bool {
 
 #[test]
 fn by_default_probes_see_a_crash_within_an_interval_and_two_quick_looks() {
-    let seen = finding("", Breakdown::Crash).by_probes.unwrap();
-    assert_eq!((seen.runs, seen.seen), (1000, 1000));
+    let seen = by_probes("", Breakdown::Crash);
+    assert_eq!((seen.runs, seen.seen), (500, 500));
     // 11 s with the jitter, and twice 1.1 s.
     assert!(within(seen.p50, 6.0..8.0) && within(seen.p99, 10.0..13.2), "{seen:?}");
 }
 
 #[test]
 fn by_default_probes_see_a_lost_machine_three_timeouts_later() {
-    let seen = finding("", Breakdown::Unreachable).by_probes.unwrap();
+    let seen = by_probes("", Breakdown::Unreachable);
     assert!(seen.seen == seen.runs && within(seen.p50, 15.0..17.0) && within(seen.p99, 19.0..22.2), "{seen:?}");
 }
 
 #[test]
 fn a_probe_of_the_port_never_sees_a_hang_and_one_of_the_application_does() {
-    let seen = finding("", Breakdown::Hang).by_probes.unwrap();
+    let seen = by_probes("", Breakdown::Hang);
     assert_eq!(seen.seen, 0);
-    let seen = finding("health_check: { type: http }", Breakdown::Hang).by_probes.unwrap();
+    let seen = by_probes("health_check: { type: http }", Breakdown::Hang);
     assert!(seen.seen == seen.runs && within(seen.p99, 19.0..22.2), "{seen:?}");
 }
 
