@@ -71,3 +71,17 @@ async fn what_cannot_be_simulated_is_refused_with_the_remedy() {
         assert!(!said.contains("panicked"), "{said}");
     }
 }
+
+#[tokio::test]
+async fn the_page_on_health_shows_what_the_command_says() {
+    let setup = Setup::new(&[]);
+    let path = setup.write(DEFAULTS);
+    let path = path.to_str().expect("the path is text");
+    let output = roundel(&["simulate", "health", "-c", path, "--failure", "crash"]).await;
+
+    let page = include_str!("../../docs/health.md");
+    // The charts depend on the locale, and say nothing that the numbers do not.
+    for line in text(&output.stdout).lines().filter(|line| !line.contains('|')) {
+        assert!(page.contains(line), "docs/health.md does not show: {line}");
+    }
+}

@@ -112,7 +112,7 @@ fn draw(page: &mut String, chart: &Chart, glyphs: Glyphs) -> fmt::Result {
     writeln!(page, "  lost          |{}| on the same scale", line(&chart.lost, lost, glyphs))?;
     let at = (chart.lead.as_secs_f64() / chart.length.as_secs_f64() * chart.share.len() as f64) as usize;
     let length = format_duration(whole_seconds(chart.length));
-    writeln!(page, "  {:14}{:at$}^ it breaks down; the line is {length}", "", " ")
+    writeln!(page, "  {:15}{:at$}^ it breaks down; the line is {length}", "", "")
 }
 
 /// One line of a chart, whose greatest value is `most`.

@@ -29,13 +29,16 @@ const REQUESTS: u64 = 60_000;
 /// Requests of one run, at most.
 const REQUESTS_OF_A_RUN: f64 = 500_000.0;
 /// Virtual seconds and probes of all runs without requests.
-const WORK: f64 = 5_000_000.0;
+const WORK: f64 = 1_000_000.0;
 /// The longest run.
 const LONGEST: Duration = Duration::from_secs(12 * 3600);
 /// A breakdown lasts for at least so long.
 const OUTAGE: Duration = Duration::from_secs(60);
 /// Backends that are assumed where they come from elsewhere than the file.
-const ASSUMED: u16 = 3;
+const ASSUMED: u32 = 3;
+
+/// The network for documentation, 2001:db8::/32 (RFC 3849).
+const DOCUMENTATION: u128 = 0x2001_0db8 << 96;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
@@ -186,16 +189,16 @@ pub fn rehearse(upstream: &plan::Upstream, breakdowns: &[Breakdown], terms: Term
     })
 }
 
-/// The backends as written, at addresses for documentation (RFC 3849): a name stands for one.
+/// The backends as written, at addresses that nobody has: a name stands for one.
 fn members(upstream: &plan::Upstream) -> Vec<Member> {
-    let member = |number: u16, name: Arc<str>, weight, backup| {
-        let address = SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number), 80));
+    let member = |number: u32, name: Arc<str>, weight, backup| {
+        let address = SocketAddr::from((Ipv6Addr::from(DOCUMENTATION | u128::from(number)), 80));
         Member { name, addr: address.into(), tls: false, weight, backup, host: "".into() }
     };
     if upstream.discovery.is_some() {
         return (1..=ASSUMED).map(|number| member(number, "discovered".into(), 1, false)).collect();
     }
-    let written = (1..=u16::MAX).zip(&upstream.backends);
+    let written = (1..).zip(&upstream.backends);
     written.map(|(number, entry)| member(number, Arc::clone(&entry.name), entry.weight, entry.backup)).collect()
 }
 

@@ -193,7 +193,8 @@ impl Run<'_> {
                 let over = now >= self.outage.until + self.script.tail;
                 let settled = !self.was_out || self.outcome.recovered.is_some();
                 // Requests that wait for their time to run out are still to be counted.
-                over && (settled || now >= self.outage.until + self.script.patience) && self.steps.next_due().is_none()
+                over && (settled || now >= self.outage.until + self.script.patience)
+                    && self.stage.pool().in_flight() == 0
             }
         }
     }
