@@ -34,13 +34,19 @@ impl Glyphs {
 pub(super) fn page(reports: &[Report], glyphs: Glyphs) -> String {
     let mut page = String::new();
     // A string takes whatever is written to it.
-    let _ = reports.iter().try_for_each(|report| tell(&mut page, report, glyphs));
+    let _ = reports.iter().enumerate().try_for_each(|(index, report)| {
+        page.push_str(if index > 0 { "\n" } else { "" });
+        tell(&mut page, report, glyphs)
+    });
     page
 }
 
 fn tell(page: &mut String, report: &Report, glyphs: Glyphs) -> fmt::Result {
     let Report { upstream, backends, rate, seed, probes, breakdowns } = report;
-    writeln!(page, "upstream {upstream}: one of {backends} backends breaks down")?;
+    match backends {
+        1 => writeln!(page, "upstream {upstream}: its only backend breaks down")?,
+        _ => writeln!(page, "upstream {upstream}: one of {backends} backends breaks down")?,
+    }
     writeln!(
         page,
         "  assumed      {} requests/s, all GET, answered in {}; each try connects anew; seed {seed}",

@@ -142,7 +142,7 @@ pub struct Losses {
     pub ejection: bool,
     /// How many runs there were.
     pub runs: usize,
-    /// Requests that came while the backend was broken.
+    /// Requests that came while the backend was broken, or out of use after that.
     pub exposed: f64,
     /// Requests that were lost.
     pub lost: f64,

@@ -65,7 +65,7 @@ pub(super) struct Outcome {
     pub(super) detected: Option<Duration>,
     /// From the end of the failure to the moment when the backend had its whole traffic again.
     pub(super) recovered: Option<Duration>,
-    /// Requests that came while the backend was broken.
+    /// Requests that came while the backend was broken, or out of use after that.
     pub(super) exposed: u64,
     /// All requests.
     pub(super) requests: u64,
@@ -227,7 +227,9 @@ impl Run<'_> {
         let gap = -(1.0 - self.random.f64()).ln() / rate;
         self.steps.push(now + Duration::from_secs_f64(gap), Step::Arrive);
         self.outcome.requests += 1;
-        self.outcome.exposed += u64::from(self.outage.illness(now).is_some());
+        let broken = self.outage.illness(now).is_some();
+        let out = now >= self.outage.from && !self.failing.usable();
+        self.outcome.exposed += u64::from(broken || out);
         self.lease(now, Vec::new(), 0);
     }
 
