@@ -20,6 +20,7 @@ pub mod snapshot;
 pub mod watch;
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ use crate::exchange::watch::{Deadline, Watch};
 use crate::telemetry::metrics::series::Attempt;
 use crate::telemetry::reason::Reason;
 use crate::upstream::backend::BackendId;
+use crate::upstream::idle::Afterwards;
 use crate::upstream::lease::Lease;
 
 /// Whether a connection may carry another request.
@@ -109,6 +111,8 @@ pub struct Exchange {
     pub sent: Option<Moment>,
     /// How long the last connect took.
     pub connect: Option<Duration>,
+    /// What becomes of the connection to the backend afterwards.
+    pub afterwards: Afterwards,
     /// Whether the last connection had been used before.
     pub reused: Option<bool>,
     /// From the request sent to the first byte of the answer.
@@ -143,6 +147,7 @@ impl Exchange {
             try_began,
             sent: None,
             connect: None,
+            afterwards: Afterwards::Keep,
             reused: None,
             first_byte: None,
             failure: None,
@@ -186,6 +191,16 @@ impl Exchange {
             ],
             expose_reason: self.arrival.snapshot.plan.expose_reason,
         }
+    }
+
+    /// Notes the connection that a try has got.
+    pub fn connected(&mut self, connection: RawFd, reused: bool) {
+        self.reused = Some(reused);
+        self.connect = (!reused).then(|| self.now().since(self.try_began));
+        if let (Some(target), Some(lease)) = (&self.target, &self.lease) {
+            self.afterwards = lease.backend().uses().count(connection, reused, &target.plan.keepalive);
+        }
+        self.arrival.snapshot.counters.connected(self);
     }
 
     /// Notes how the try at the present backend went wrong, and tells the backend's health where it speaks against it.

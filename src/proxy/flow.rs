@@ -5,6 +5,7 @@
 //! decides what follows a failure, `rescue` what the client is told, `record` what the log is told.
 
 use std::any::Any;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,6 @@ use crate::exchange::retry::{self, Standing, Verdict};
 use crate::exchange::snapshot::Target;
 use crate::exchange::watch::Deadline;
 use crate::exchange::{Arrival, Exchange, KeepAlive, record};
-
 use crate::filter::compress::Coding;
 use crate::filter::encode::Encoder;
 use crate::telemetry::metrics::series::Attempt;
@@ -133,14 +133,11 @@ impl ProxyHttp for Flow {
         _: &mut Session,
         reused: bool,
         _: &HttpPeer,
-        _: std::os::fd::RawFd,
+        connection: RawFd,
         _: Option<&Digest>,
         ctx: &mut Context,
     ) -> Result<()> {
-        let exchange = ctx.exchange();
-        exchange.reused = Some(reused);
-        exchange.connect = (!reused).then(|| exchange.now().since(exchange.try_began));
-        exchange.arrival.snapshot.counters.connected(exchange);
+        ctx.exchange().connected(connection, reused);
         Ok(())
     }
 

@@ -17,6 +17,7 @@ use crate::exchange::Exchange;
 use crate::filter::compress::Coding;
 use crate::filter::edit::Edit;
 use crate::filter::headers::Variables;
+use crate::upstream::idle::Afterwards;
 use crate::upstream::sticky::{self, Token};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -59,6 +60,9 @@ pub(super) fn request(header: &mut RequestHeader, exchange: &Exchange) -> Result
     forwarded(header, exchange, original_host.as_ref())?;
     via(header, &exchange.arrival.snapshot.pseudonym)?;
     header.insert_header(X_REQUEST_ID, exchange.id.as_str())?;
+    if exchange.afterwards == Afterwards::Close {
+        header.insert_header(CONNECTION, "close")?;
+    }
     rewrite(header, exchange)
 }
 

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::idle::Uses;
 use super::latency::{PeakEwma, Quantiles};
 use super::state::{Entry, Health, Policy, State};
 use crate::base::clock::Moment;
@@ -69,6 +70,7 @@ pub struct Backend {
     ewma: PeakEwma,
     quantiles: Quantiles,
     series: OnceLock<Arc<series::Backend>>,
+    uses: Uses,
 }
 
 #[derive(Debug)]
@@ -125,9 +127,16 @@ impl Backend {
             ewma: PeakEwma::default(),
             quantiles: Quantiles::default(),
             series: OnceLock::new(),
+            uses: Uses::default(),
         };
         backend.publish(&backend.health.lock(), policy, now);
         backend
+    }
+
+    /// How often its connections were used.
+    #[must_use]
+    pub fn uses(&self) -> &Uses {
+        &self.uses
     }
 
     /// Where its tries and probes are counted, once they are.

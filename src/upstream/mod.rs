@@ -11,6 +11,7 @@ pub mod discovery;
 #[cfg(test)]
 mod fixture;
 pub mod health;
+pub mod idle;
 mod latency;
 pub mod lease;
 pub mod members;

@@ -18,6 +18,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::backend::Backend;
+use super::idle;
 use crate::config::plan;
 
 /// What the kernel does to find out that a silent peer is gone.
@@ -67,6 +68,7 @@ pub struct PeerTemplate {
     sni: Option<Arc<str>>,
     identity: Option<Arc<CertKey>>,
     group: u64,
+    keepalive: plan::Keepalive,
     options: PeerOptions,
 }
 
@@ -91,6 +93,7 @@ impl PeerTemplate {
             sni: tls.and_then(|tls| tls.sni.as_deref()).map(Arc::from),
             identity: identity.map(Arc::new),
             group,
+            keepalive: upstream.keepalive,
             options: options(&upstream.timeouts, upstream.keepalive.idle, verify, ca),
         })
     }
@@ -98,7 +101,9 @@ impl PeerTemplate {
     /// The peer of one backend, for requests.
     #[must_use]
     pub fn peer(&self, backend: &Backend) -> HttpPeer {
-        self.peer_at(backend.addr().clone(), backend.tls(), &backend.host())
+        let mut peer = self.peer_at(backend.addr().clone(), backend.tls(), &backend.host());
+        peer.options.idle_timeout = Some(idle::patience(backend.in_flight() as usize, &self.keepalive));
+        peer
     }
 
     /// Whether the upstream names the roots it trusts.

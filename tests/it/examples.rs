@@ -21,3 +21,36 @@ fn yaml_files(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     entries.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect()
 }
+
+#[tokio::test]
+async fn every_configuration_in_the_readme_passes_check() {
+    let readme = include_str!("../../README.md");
+    let shown: Vec<&str> = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let directory = tempfile::tempdir().expect("there is a temporary directory");
+
+    for yaml in &shown {
+        let path = directory.path().join("roundel.yaml");
+        fs::write(&path, yaml).expect("the directory can be written");
+        let output = roundel(&["check", "-c", path.to_str().expect("the path is text")]).await;
+        assert_eq!(output.status.code(), Some(0), "{yaml}\n{output:?}");
+    }
+    let site = include_str!("../../conf/site.yaml");
+    assert!(shown.iter().any(|yaml| site.ends_with(yaml)), "the longer one is conf/site.yaml");
+}
+
+#[test]
+fn every_link_in_the_documents_leads_to_a_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages =
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root.join(name));
+    let manual = fs::read_dir(root.join("docs")).expect("there is a manual").flatten().map(|entry| entry.path());
+
+    for page in pages.into_iter().chain(manual) {
+        let text = fs::read_to_string(&page).expect("a page is text");
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        for target in targets.filter(|target| !target.is_empty() && !target.contains("://")) {
+            let directory = page.parent().expect("a page lies in a directory");
+            assert!(directory.join(target).exists(), "{}: {target}", page.display());
+        }
+    }
+}

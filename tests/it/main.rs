@@ -11,6 +11,7 @@ mod examples;
 mod failover;
 mod headers;
 mod health;
+mod keepalive;
 mod kit;
 mod limits;
 mod process;
