@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod counters;
+pub mod explain;
 pub mod record;
 pub mod refused;
 pub mod reply;
