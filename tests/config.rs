@@ -39,7 +39,7 @@ fn diagnostics(path: &Path) -> Diagnostics {
     let text = fs::read(path).unwrap();
     let support = if text.starts_with(b"# support: everything") { Support::Everything } else { Support::Built };
     match config::load_with(path, &environment, support) {
-        Ok(loaded) => loaded.warnings,
+        Ok(loaded) => loaded.all_warnings(),
         Err(faults) => faults,
     }
 }
@@ -81,7 +81,7 @@ fn every_example_loads_without_a_word_and_fits_the_schema() {
     let schema = jsonschema::validator_for(&config::schema::schema(Support::Built)).unwrap();
     for path in yaml_files("conf") {
         let loaded = config::load(&path, &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
-        assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+        assert!(loaded.all_warnings().is_empty(), "{}", loaded.all_warnings());
         let yaml: serde_json::Value = serde_yaml::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         let faults: Vec<String> = schema.iter_errors(&yaml).map(|fault| fault.to_string()).collect();
         assert!(faults.is_empty(), "{}: {faults:?}", path.display());
