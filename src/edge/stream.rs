@@ -341,17 +341,18 @@ impl AsyncWrite for ClientStream {
 }
 
 impl Drop for ClientStream {
-    /// Lingers where the client may still be sending: closing a socket with unread bytes resets the connection, and the
-    /// client would lose the answer.
+    /// Sends what is left of an answer that broke off, so that the client sees that it did, and lingers where the client
+    /// may still be sending: closing a socket with unread bytes resets the connection, and the client would lose the answer.
     fn drop(&mut self) {
         let (Some(transport), Some(ticket)) = (self.transport.take(), self.ticket.take()) else { return };
-        let all_read = self.body.ended() && self.inbox.is_empty();
-        if all_read || self.writing_since.is_some() || self.watch.is_tunnel() {
+        let done = self.body.ended() && self.inbox.is_empty() && self.outbox.is_empty();
+        if done || self.writing_since.is_some() || self.watch.is_tunnel() {
             return;
         }
+        let rest = std::mem::take(&mut self.outbox);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                linger(transport).await;
+                farewell(transport, &rest).await;
                 drop(ticket);
             });
         }

@@ -19,6 +19,14 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// A TCP connection, which sends what it has at once.
+    #[must_use]
+    pub fn tcp(stream: TcpStream) -> Self {
+        // It fails only for a connection that is gone already, which shows at its first read.
+        let _ = stream.set_nodelay(true);
+        Self::Tcp(stream)
+    }
+
     /// The descriptor.
     #[must_use]
     pub fn fd(&self) -> RawFd {
@@ -35,15 +43,6 @@ impl Transport {
             Self::Tcp(stream) => stream.peer_addr().ok(),
             Self::Unix(_) => None,
         }
-    }
-
-    /// Writes what the socket takes at once and leaves the rest: for answers to connections that are refused.
-    pub fn try_write(&self, bytes: &[u8]) {
-        // A refused client that cannot take a few hundred bytes gets none.
-        let _ = match self {
-            Self::Tcp(stream) => stream.try_write(bytes),
-            Self::Unix(stream) => stream.try_write(bytes),
-        };
     }
 }
 

@@ -1,12 +1,14 @@
 //! One request on its way: what both roads know of it, and what they share.
 //!
-//! `snapshot` is what it is served by, `client` and `request_id` say whose it is, `retry` and `rescue` what becomes of
+//! `snapshot` is what it is served by, `client` and `request_id` say whose it is, `admission` where it goes, `retry` and `rescue` what becomes of
 //! failures (`rescue` is the only place that turns an error into a status), `reply` how answers of our own look, `watch` what
 //! it tells its connection, `record` what is told of it at its end. The roads themselves are in `proxy` and `lane`.
 
+pub mod admission;
 pub mod client;
 pub mod counters;
 pub mod explain;
+pub mod key;
 pub mod record;
 pub mod refused;
 pub mod reply;
@@ -28,7 +30,8 @@ use crate::exchange::reply::Style;
 use crate::exchange::request_id::RequestId;
 use crate::exchange::rescue::Failure;
 use crate::exchange::snapshot::{RouteLive, Snapshot, Target};
-use crate::exchange::watch::Watch;
+use crate::exchange::watch::{Deadline, Watch};
+use crate::telemetry::metrics::series::Attempt;
 use crate::telemetry::reason::Reason;
 use crate::upstream::backend::BackendId;
 use crate::upstream::lease::Lease;
@@ -63,6 +66,15 @@ pub struct Arrival {
     pub watch: Arc<Watch>,
 }
 
+/// What a rewrite made of a request's path and host; none: they stay as they came.
+#[derive(Debug, Clone, Default)]
+pub struct Rewritten {
+    /// The path, without the query.
+    pub path: Option<String>,
+    /// The host.
+    pub host: Option<http::HeaderValue>,
+}
+
 /// One request, from its head to its record.
 #[derive(Debug)]
 pub struct Exchange {
@@ -76,6 +88,12 @@ pub struct Exchange {
     pub route: Option<Arc<RouteLive>>,
     /// The upstream it is sent to.
     pub target: Option<Arc<Target>>,
+    /// What a rewrite made of its path and host.
+    pub rewritten: Rewritten,
+    /// The hash of its key, where the upstream balances by hash.
+    pub hash: Option<u64>,
+    /// The value of its sticky cookie.
+    pub sticky: Option<String>,
     /// The backend it is at, or was at last.
     pub lease: Option<Lease>,
     /// The backends it was tried at.
@@ -114,6 +132,9 @@ impl Exchange {
             id,
             route: None,
             target: None,
+            rewritten: Rewritten::default(),
+            hash: None,
+            sticky: None,
             lease: None,
             tried: Vec::new(),
             attempts: 0,
@@ -132,6 +153,12 @@ impl Exchange {
     #[must_use]
     pub fn now(&self) -> Moment {
         self.arrival.snapshot.clock.now()
+    }
+
+    /// Whether its own time is over.
+    #[must_use]
+    pub fn out_of_time(&self) -> bool {
+        self.arrival.watch.next().is_some_and(|(at, deadline)| deadline == Deadline::Request && self.now() >= at)
     }
 
     /// The client's address.
@@ -163,6 +190,7 @@ impl Exchange {
     /// Notes how the try at the present backend went wrong, and tells the backend's health where it speaks against it.
     pub fn try_failed(&mut self, failure: Failure) {
         self.failure = Some(failure);
+        self.arrival.snapshot.counters.attempt(self, Attempt::Failed(failure.reason()));
         let Some(why) = failure.against_backend() else { return };
         if let Some(lease) = &mut self.lease {
             match failure {

@@ -11,12 +11,23 @@ use arc_swap::ArcSwap;
 use crate::base::clock::Clock;
 use crate::config::plan::{self, Plan};
 use crate::exchange::counters::Counters;
+use crate::filter::{self, Chain};
 use crate::route::RouteTable;
 use crate::route::split::Splitter;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Registry;
 use crate::upstream::peer::{self, PeerTemplate};
 use crate::upstream::pool::Pool;
+
+/// Why a plan cannot be served by: a file that it names cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The messages say it.
+pub enum BuildError {
+    #[error("upstreams.{upstream}: {error}")]
+    Upstream { upstream: Arc<str>, error: peer::BuildError },
+    #[error("route {route}: {error}")]
+    Filter { route: Arc<str>, error: filter::BuildError },
+}
 
 /// What requests are served by.
 #[derive(Debug)]
@@ -48,6 +59,8 @@ pub struct RouteLive {
     pub plan: Arc<plan::Route>,
     /// Its place in the plan.
     pub index: usize,
+    /// Its filters.
+    pub filters: Chain,
     /// The upstreams it sends to, in the order of its splits.
     targets: Vec<Arc<Target>>,
     splitter: Splitter,
@@ -82,11 +95,13 @@ pub struct Lasting {
 }
 
 impl RouteLive {
-    fn new((index, plan): (usize, &Arc<plan::Route>), targets: &[Arc<Target>]) -> Self {
+    fn build((index, plan): (usize, &Arc<plan::Route>), targets: &[Arc<Target>]) -> Result<Self, BuildError> {
+        let filters = Chain::build(&plan.filters, &plan.action)
+            .map_err(|error| BuildError::Filter { route: plan.name.clone(), error })?;
         let splits = plan.action.splits();
         let of = |split: &plan::Split| targets.iter().find(|target| target.plan.name == split.upstream.name).cloned();
         let (targets, splitter) = (splits.iter().filter_map(of).collect(), Splitter::build(splits));
-        Self { plan: plan.clone(), index, targets, splitter }
+        Ok(Self { plan: plan.clone(), index, filters, targets, splitter })
     }
 
     /// The upstream for the next request.
@@ -107,11 +122,13 @@ impl Snapshot {
     ///
     /// # Errors
     /// A file that the plan names cannot be used; the error names it.
-    pub fn build(plan: Arc<Plan>, generation: u64, lasting: &mut Lasting) -> Result<Self, peer::BuildError> {
+    pub fn build(plan: Arc<Plan>, generation: u64, lasting: &mut Lasting) -> Result<Self, BuildError> {
         let upstreams = plan.upstreams.iter().enumerate();
         let targets =
             upstreams.map(|upstream| Target::build(upstream, lasting).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
-        let live = plan.routes.iter().enumerate().map(|route| Arc::new(RouteLive::new(route, &targets))).collect();
+        let routes = plan.routes.iter().enumerate();
+        let live =
+            routes.map(|route| RouteLive::build(route, &targets).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             generation,
             clock: lasting.clock,
@@ -132,8 +149,10 @@ impl Snapshot {
 }
 
 impl Target {
-    fn build((index, plan): (usize, &Arc<plan::Upstream>), lasting: &mut Lasting) -> Result<Self, peer::BuildError> {
-        let peers = Arc::new(PeerTemplate::build(plan)?);
+    fn build((index, plan): (usize, &Arc<plan::Upstream>), lasting: &mut Lasting) -> Result<Self, BuildError> {
+        let peers = PeerTemplate::build(plan)
+            .map(Arc::new)
+            .map_err(|error| BuildError::Upstream { upstream: plan.name.clone(), error })?;
         let pool = lasting.pools.entry(plan.name.clone()).or_insert_with(|| Pool::new(plan.clone(), lasting.clock));
         Ok(Self { plan: plan.clone(), index, pool: pool.clone(), peers })
     }

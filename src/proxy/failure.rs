@@ -53,7 +53,8 @@ fn of_client(error: &Error) -> Reason {
     }
 }
 
-/// rustls tells a certificate that it does not trust from a broken handshake only in the text of its error.
+/// Pingora turns what rustls says of a certificate into text, so that the words of the chain are all there is to go by.
 fn mentions_certificate(error: &Error) -> bool {
-    error.root_cause().to_string().contains("certificate")
+    let text = error.to_string();
+    ["invalid peer certificate", "UnknownIssuer", "NotValidForName", "Expired"].iter().any(|sign| text.contains(sign))
 }

@@ -1,43 +1,52 @@
 //! The request from top to bottom, in the order things happen. READ ME FIRST.
 //!
 //! The edge has parsed the head and handed it over as an [`Arrival`]; Pingora calls the phases. Each is a few lines that call
-//! a room: the route table chooses, the pool lends a backend, `forward` edits fields, `retry` decides what follows a
-//! failure, `rescue` what the client is told, `record` what the log is told.
+//! a room: `admission` finds the route and asks its filters, the pool lends a backend, `forward` edits fields, `retry`
+//! decides what follows a failure, `rescue` what the client is told, `record` what the log is told.
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use pingora_core::protocols::Digest;
+use pingora_core::server::ShutdownWatch;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use super::{failure, forward};
-use crate::base::path::NormalPath;
-use crate::base::request::RequestView;
-use crate::config::plan;
-use crate::exchange::reply::Answer;
+use super::forward::{self, view};
+use super::{answer, failure};
+use crate::exchange::admission::{self, Admission};
 use crate::exchange::rescue::{self, Failure};
 use crate::exchange::retry::{self, Standing, Verdict};
 use crate::exchange::snapshot::Target;
 use crate::exchange::watch::Deadline;
 use crate::exchange::{Arrival, Exchange, KeepAlive, record};
 
+use crate::filter::compress::Coding;
+use crate::filter::encode::Encoder;
+use crate::telemetry::metrics::series::Attempt;
 use crate::telemetry::reason::Reason;
 use crate::upstream::lease::{Ask, Lease};
 
 /// The general road.
-#[derive(Debug, Default)]
-pub struct Flow;
+#[derive(Debug)]
+pub struct Flow {
+    /// Turns true when the process drains: no connection carries another request then.
+    pub draining: ShutdownWatch,
+}
 
 /// One request on the general road.
 #[derive(Debug, Default)]
 pub struct Context {
     arrival: Option<Arrival>,
     exchange: Option<Exchange>,
+    /// What compresses the answer's body, where it is compressed.
+    encoder: Option<Encoder>,
 }
 
 impl Context {
@@ -71,12 +80,19 @@ impl ProxyHttp for Flow {
         Ok(())
     }
 
-    /// The route is found, and what it refuses is refused.
+    /// The route is found, and its filters decide.
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         let exchange = ctx.exchange();
-        match admit(session.req_header(), exchange) {
-            Ok(()) => Ok(false),
-            Err(reason) => answer(session, exchange, reason).await.map(|()| true),
+        let mut admission = admission::begin(exchange, &view(session.req_header(), exchange));
+        if let Admission::MustHash(job) = admission {
+            // A thread pool that takes no more work is as good as a wrong password.
+            let right = tokio::task::spawn_blocking(move || job.run()).await.unwrap_or(false);
+            admission = admission::resume(exchange, &view(session.req_header(), exchange), right);
+        }
+        match admission {
+            Admission::Forward | Admission::MustHash(_) => Ok(false),
+            Admission::Refuse(refusal) => answer::refuse(session, exchange, refusal).await.map(|()| true),
+            Admission::Answer(answer) => answer::send(session, exchange, answer).await.map(|()| true),
         }
     }
 
@@ -86,12 +102,19 @@ impl ProxyHttp for Flow {
         exchange.arrival.watch.begin_try();
         let target = exchange.target.clone().ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
         let lease = choose(&target, exchange)?;
-        let peer = target.peers.peer(lease.backend());
+        let mut peer = target.peers.peer(lease.backend());
         exchange.attempts += 1;
         exchange.tried.push(lease.backend().id());
         exchange.lease = Some(lease);
         exchange.try_began = exchange.now();
-        exchange.arrival.watch.set_after(Deadline::Try, exchange.try_began, target.plan.timeouts.total);
+        let watch = &exchange.arrival.watch;
+        watch.set_after(Deadline::Try, exchange.try_began, target.plan.timeouts.total);
+        if let Some((at, _)) = watch.next() {
+            // Nobody polls the client's connection during a connect, so that the connect must bear the deadline itself.
+            let left = at.since(exchange.try_began);
+            let connect = &mut peer.options.total_connection_timeout;
+            *connect = Some(connect.map_or(left, |connect| connect.min(left)));
+        }
         Ok(Box::new(peer))
     }
 
@@ -99,12 +122,9 @@ impl ProxyHttp for Flow {
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Context, error: Box<Error>) -> Box<Error> {
         let exchange = ctx.exchange();
         let failure = failure::of_connect(&error);
-        decide(
-            error,
-            failure,
-            exchange,
-            Standing { idempotent: false, replayable: true, answer_begun: false, ..standing(exchange) },
-        )
+        let failure = if exchange.out_of_time() { Failure::OutOfTime } else { failure };
+        let standing = Standing { replayable: true, ..standing(exchange) };
+        decide(error, failure, exchange, standing)
     }
 
     /// A connection stands.
@@ -160,7 +180,7 @@ impl ProxyHttp for Flow {
         header: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        if !header.status.is_informational() || header.status == http::StatusCode::SWITCHING_PROTOCOLS {
+        if !header.status.is_informational() || header.status == StatusCode::SWITCHING_PROTOCOLS {
             answered(ctx.exchange(), header.status.as_u16());
         }
         Ok(())
@@ -173,12 +193,37 @@ impl ProxyHttp for Flow {
         header: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        let upgraded = header.status == http::StatusCode::SWITCHING_PROTOCOLS;
+        let exchange = ctx.exchange();
+        let upgraded = header.status == StatusCode::SWITCHING_PROTOCOLS;
         forward::response(header, upgraded)?;
         if upgraded && session.is_upgrade_req() {
-            ctx.exchange().arrival.watch.open_tunnel();
+            exchange.arrival.watch.open_tunnel();
         }
+        if header.status.is_informational() {
+            return Ok(());
+        }
+        if *self.draining.borrow() {
+            session.set_keepalive(None);
+        }
+        let coding = forward::compress(header, session.req_header(), exchange)?;
+        forward::stick(header, exchange)?;
+        forward::edit_response(header, session.req_header(), exchange)?;
+        ctx.encoder = coding.map(Coding::encoder).transpose().map_err(failed_encoding)?;
         Ok(())
+    }
+
+    /// The answer's body on its way.
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if ctx.encoder.is_some() {
+            *body = encode(&mut ctx.encoder, body.take(), end_of_stream).map_err(failed_encoding)?;
+        }
+        Ok(None)
     }
 
     /// A try failed after the connection stood: it is over, or it is made again elsewhere.
@@ -215,7 +260,7 @@ impl ProxyHttp for Flow {
         if !answer_begun && reason != Reason::ClientGone {
             session.set_keepalive(None);
             // If the client left meanwhile, the record says so by what was written.
-            let _ = answer(session, exchange, reason).await;
+            let _ = answer::fail(session, exchange, reason).await;
         }
         FailToProxy { error_code: reason.status(), can_reuse_downstream: false }
     }
@@ -246,70 +291,15 @@ impl ProxyHttp for Flow {
     }
 }
 
-/// Finds the route and the upstream of a request, or why it has none.
-fn admit(header: &RequestHeader, exchange: &mut Exchange) -> std::result::Result<(), Reason> {
-    if forward::is_loop(header, &exchange.arrival.snapshot.pseudonym) {
-        return Err(Reason::ProxyLoopDetected);
-    }
-    let snapshot = exchange.arrival.snapshot.clone();
-    let (path, query) = target_of(header);
-    let view = RequestView {
-        method: header.method.as_str(),
-        scheme: exchange.arrival.scheme,
-        host: host_of(header),
-        path,
-        query,
-        client: exchange.client_address(),
-        fields: &header.headers,
-    };
-    let normal = NormalPath::new(path).map_err(|_| Reason::HttpRequestError)?;
-    let found = snapshot.routes.find(&view, &normal).ok_or(Reason::NoRoute)?;
-    let route = snapshot.live[found.index].clone();
-    exchange.target = route.target().cloned();
-    exchange.route = Some(route);
-    refuse_upgrade(header)?;
-    bound_body(exchange)
-}
-
-/// WebSockets pass; an upgrade to HTTP/2 may be ignored (RFC 9113, 3.1, has withdrawn it); any other is refused.
-fn refuse_upgrade(header: &RequestHeader) -> std::result::Result<(), Reason> {
-    let Some(upgrade) = header.headers.get(http::header::UPGRADE) else { return Ok(()) };
-    if forward::websocket(header) || upgrade.as_bytes().eq_ignore_ascii_case(b"h2c") {
-        return Ok(());
-    }
-    Err(Reason::UpgradeRefused)
-}
-
-fn bound_body(exchange: &Exchange) -> std::result::Result<(), Reason> {
-    let Some(limit) = exchange.body_limit() else { return Ok(()) };
-    exchange.arrival.watch.limit_body(limit);
-    match exchange.arrival.body {
-        Some(length) if length > limit => Err(Reason::BodyTooLarge),
-        _ => Ok(()),
-    }
-}
-
-/// Path and query of a request in origin form or absolute form.
-fn target_of(header: &RequestHeader) -> (&str, Option<&str>) {
-    let target = match std::str::from_utf8(header.raw_path()) {
-        Ok(target) if target.starts_with('/') || target == "*" => target,
-        _ => header.uri.path_and_query().map_or("/", |target| target.as_str()),
-    };
-    match target.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (target, None),
-    }
-}
-
-fn host_of(header: &RequestHeader) -> &str {
-    header.headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("")
-}
-
 /// Leases a backend that has not been tried yet.
 fn choose(target: &Arc<Target>, exchange: &mut Exchange) -> Result<Lease> {
     // The last lease ends before the next begins, so that a request is never in flight at two backends.
     exchange.lease = None;
-    let ask = Ask { hash: None, tried: &exchange.tried, sticky: None };
+    if exchange.out_of_time() {
+        exchange.reason = Some(Failure::OutOfTime.reason());
+        return Err(Error::new_in(ErrorType::InternalError));
+    }
+    let ask = Ask { hash: exchange.hash, tried: &exchange.tried, sticky: exchange.sticky.as_deref() };
     target.pool.lease(&ask).map_err(|why| {
         exchange.reason = Some(rescue::no_backend(&why, exchange.failure));
         Error::new_in(ErrorType::InternalError)
@@ -330,13 +320,13 @@ fn standing(exchange: &Exchange) -> Standing {
 /// Carries out what follows a failed try.
 fn decide(mut error: Box<Error>, failure: Failure, exchange: &mut Exchange, standing: Standing) -> Box<Error> {
     exchange.try_failed(failure);
-    let policy = exchange.target.as_ref().map(|target| target.plan.clone());
-    let verdict = policy
-        .map_or(Verdict::GiveUp, |upstream: Arc<plan::Upstream>| retry::after(failure, standing, &upstream.retry));
+    let verdict =
+        exchange.target.as_ref().map_or(Verdict::GiveUp, |target| retry::after(failure, standing, &target.plan.retry));
     match verdict {
         Verdict::Failover => {}
         Verdict::Retry => {
             exchange.retries += 1;
+            exchange.arrival.snapshot.counters.retried(exchange, Attempt::Failed(failure.reason()));
             if !standing.backends_left {
                 // There is no other backend: the same one gets a second chance.
                 exchange.tried.clear();
@@ -346,6 +336,22 @@ fn decide(mut error: Box<Error>, failure: Failure, exchange: &mut Exchange, stan
     }
     error.set_retry(verdict != Verdict::GiveUp);
     error
+}
+
+/// Puts a part of the answer's body through the encoder; none where nothing of it comes out yet.
+fn encode(encoder: &mut Option<Encoder>, body: Option<Bytes>, end_of_stream: bool) -> std::io::Result<Option<Bytes>> {
+    let mut out = BytesMut::new();
+    if let (Some(encoder), Some(body)) = (encoder.as_mut(), body) {
+        out.extend_from_slice(&encoder.write(&body)?);
+    }
+    if end_of_stream && let Some(encoder) = encoder.take() {
+        out.extend_from_slice(&encoder.finish()?);
+    }
+    Ok((!out.is_empty()).then(|| out.freeze()))
+}
+
+fn failed_encoding(error: std::io::Error) -> Box<Error> {
+    Error::because(ErrorType::InternalError, "compressing the answer", error)
 }
 
 /// The whole request has been sent: the answer's time begins.
@@ -361,28 +367,13 @@ fn answered(exchange: &mut Exchange, status: u16) {
     exchange.arrival.watch.clear(Deadline::FirstByte);
     let latency = exchange.now().since(exchange.sent.unwrap_or(exchange.try_began));
     exchange.first_byte = Some(latency);
+    let counters = &exchange.arrival.snapshot.counters;
+    counters.first_byte(exchange, latency);
+    counters.attempt(exchange, Attempt::Answered(status));
     if let Some(lease) = &mut exchange.lease {
         match status {
             502..=504 => lease.failed(crate::upstream::state::Failure::Gateway, &format!("status {status}")),
             _ => lease.succeeded(latency),
         }
     }
-}
-
-/// Answers in the proxy's own name.
-async fn answer(session: &mut Session, exchange: &mut Exchange, reason: Reason) -> Result<()> {
-    exchange.reason = Some(reason);
-    let answer = Answer::new(reason, &session.req_header().headers, exchange.style());
-    let mut header = ResponseHeader::build(answer.status, Some(answer.headers.len() + 2))?;
-    for (name, value) in answer.headers {
-        header.append_header(name, value)?;
-    }
-    header.insert_header("x-request-id", exchange.id.as_str())?;
-    header.set_content_length(answer.body.len())?;
-    let head_only = session.req_header().method == http::Method::HEAD;
-    session.write_response_header(Box::new(header), head_only).await?;
-    if !head_only {
-        session.write_response_body(Some(answer.body), true).await?;
-    }
-    Ok(())
 }

@@ -12,7 +12,12 @@ use http::header::{
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use crate::base::request::RequestView;
 use crate::exchange::Exchange;
+use crate::filter::compress::Coding;
+use crate::filter::edit::Edit;
+use crate::filter::headers::Variables;
+use crate::upstream::sticky::{self, Token};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -54,6 +59,124 @@ pub(super) fn request(header: &mut RequestHeader, exchange: &Exchange) -> Result
     forwarded(header, exchange, original_host.as_ref())?;
     via(header, &exchange.arrival.snapshot.pseudonym)?;
     header.insert_header(X_REQUEST_ID, exchange.id.as_str())?;
+    rewrite(header, exchange)
+}
+
+/// What a request's route does to its path, host and fields.
+fn rewrite(header: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+    let Some(route) = &exchange.route else { return Ok(()) };
+    // The values of fields speak of the request as the client sent it.
+    let edits = route.filters.request_edits(&variables(&view(header, exchange), exchange));
+    if let Some(path) = &exchange.rewritten.path {
+        let (_, query) = target_of(header);
+        let target = query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+        header.set_raw_path(target.as_bytes())?;
+    }
+    if let Some(host) = &exchange.rewritten.host {
+        header.insert_header(HOST, host.clone())?;
+    }
+    for edit in edits {
+        match edit {
+            Edit::Set(name, value) => header.insert_header(name, value)?,
+            Edit::Add(name, value) => drop(header.append_header(name, value)?),
+            Edit::Remove(name) => drop(header.remove_header(&name)),
+        }
+    }
+    Ok(())
+}
+
+/// What routes and filters see of a request.
+pub(super) fn view<'a>(header: &'a RequestHeader, exchange: &Exchange) -> RequestView<'a> {
+    let (path, query) = target_of(header);
+    RequestView {
+        method: header.method.as_str(),
+        scheme: exchange.arrival.scheme,
+        host: header.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or(""),
+        path,
+        query,
+        client: exchange.client_address(),
+        fields: &header.headers,
+    }
+}
+
+/// Path and query of a request in origin form or absolute form.
+fn target_of(header: &RequestHeader) -> (&str, Option<&str>) {
+    let target = match std::str::from_utf8(header.raw_path()) {
+        Ok(target) if target.starts_with('/') || target == "*" => target,
+        _ => header.uri.path_and_query().map_or("/", |target| target.as_str()),
+    };
+    match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    }
+}
+
+fn variables<'a>(view: &RequestView<'a>, exchange: &'a Exchange) -> Variables<'a> {
+    Variables {
+        client_ip: view.client,
+        request_id: exchange.id.as_str(),
+        scheme: view.scheme.as_str(),
+        host: view.host,
+        method: view.method,
+        path: view.path,
+        query: view.query.unwrap_or(""),
+        listener: &exchange.arrival.listener.name,
+        route: exchange.route.as_ref().map_or("", |route| &*route.plan.name),
+        tls_version: "",
+        tls_client_subject: "",
+    }
+}
+
+/// Makes the changes that the route makes to all its answers, its own included.
+///
+/// # Errors
+/// As for [`request`].
+pub(super) fn edit_response(header: &mut ResponseHeader, request: &RequestHeader, exchange: &Exchange) -> Result<()> {
+    let Some(route) = &exchange.route else { return Ok(()) };
+    let view = view(request, exchange);
+    apply(route.filters.response_edits(&view, &variables(&view, exchange)), header)
+}
+
+/// Decides whether the body of an answer is compressed, and says so in its fields.
+///
+/// # Errors
+/// As for [`request`].
+pub(super) fn compress(
+    header: &mut ResponseHeader,
+    request: &RequestHeader,
+    exchange: &Exchange,
+) -> Result<Option<Coding>> {
+    let Some(route) = &exchange.route else { return Ok(None) };
+    let compression = route.filters.compression(&view(request, exchange), header.status.as_u16(), &header.headers);
+    apply(compression.edits, header)?;
+    if compression.coding.is_some() && request.version == http::Version::HTTP_11 {
+        header.insert_header(TRANSFER_ENCODING, "chunked")?;
+    }
+    Ok(compression.coding)
+}
+
+/// Binds the client to the backend that answered it, where its cookie does not do so already.
+///
+/// # Errors
+/// As for [`request`].
+pub(super) fn stick(header: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+    let (Some(target), Some(lease)) = (&exchange.target, &exchange.lease) else { return Ok(()) };
+    let Some(sticky) = &target.plan.sticky else { return Ok(()) };
+    let token = Token::of(&target.plan.name, lease.backend().id());
+    if exchange.sticky.as_deref().and_then(Token::parse) != Some(token) {
+        header.append_header(http::header::SET_COOKIE, sticky::set_cookie(sticky, token, exchange.arrival.scheme))?;
+    }
+    Ok(())
+}
+
+fn apply(edits: Vec<Edit>, header: &mut ResponseHeader) -> Result<()> {
+    for edit in edits {
+        match edit {
+            Edit::Set(name, value) => header.insert_header(name, value)?,
+            Edit::Add(name, value) => drop(header.append_header(name, value)?),
+            Edit::Remove(name) => drop(header.remove_header(&name)),
+        }
+    }
     Ok(())
 }
 
@@ -79,16 +202,6 @@ pub(super) fn response(header: &mut ResponseHeader, upgraded: bool) -> Result<()
         header.insert_header(UPGRADE, upgrade.unwrap_or_else(|| HeaderValue::from_static("websocket")))?;
     }
     Ok(())
-}
-
-/// Whether the request has come through this very process before: it is going round in circles (RFC 9110, 7.6.3).
-pub(super) fn is_loop(header: &RequestHeader, pseudonym: &str) -> bool {
-    header
-        .headers
-        .get_all(VIA)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|pass| pass.trim_ascii().split(|byte| *byte == b' ').nth(1) == Some(pseudonym.as_bytes()))
 }
 
 /// Whether the request asks for a WebSocket (RFC 6455, 4.1).

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::{ServiceReadyNotifier, ServiceWithDependents};
+use tokio::sync::watch;
 
 use super::lifecycle::Life;
 use super::listen::{Bound, Listening};
@@ -66,11 +67,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServiceWithDependents for Accept<
         ready: ServiceReadyNotifier,
     ) {
         let opening = self.opening.lock().take();
-        if let Some(opening) = opening {
-            opening.await;
+        tokio::select! {
+            () = async { if let Some(opening) = opening { opening.await } } => {}
+            // Told to stop before anything was served.
+            () = closing(self.life.as_ref(), &mut shutdown) => {}
         }
         let doors = std::mem::take(&mut *self.doors.lock());
         let mut loops = tokio::task::JoinSet::new();
+        let close = watch::Sender::new(false);
         let mut files = Vec::new();
         for door in doors {
             let name = door.plan.name.clone();
@@ -78,7 +82,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServiceWithDependents for Accept<
                 Ok((listening, file)) => {
                     files.extend(file);
                     let entrance = Doorway { listener: door.plan, gate: door.gate, counts: door.counts };
-                    loops.spawn(accept(listening, entrance, self.edge.clone()));
+                    loops.spawn(accept(listening, entrance, self.edge.clone(), close.subscribe()));
                 }
                 Err(error) => {
                     // Another process took the address between our bind and now. Nothing has been served yet.
@@ -89,11 +93,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServiceWithDependents for Accept<
         }
         (self.opened)();
         ready.notify_ready();
-        match &self.life {
-            Some(life) => life.must_close().await,
-            None => drop(shutdown.wait_for(|shutdown| *shutdown).await),
+        closing(self.life.as_ref(), &mut shutdown).await;
+        close.send_replace(true);
+        loops.join_all().await;
+        drop(files);
+        if let Some(life) = &self.life {
+            life.closed();
         }
-        loops.shutdown().await;
     }
 
     fn name(&self) -> &str {
@@ -109,6 +115,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServiceWithDependents for Accept<
     }
 }
 
+/// Resolves when the listeners must close.
+async fn closing(life: Option<&Life>, shutdown: &mut ShutdownWatch) {
+    match life {
+        Some(life) => life.must_close().await,
+        // The sender lives as long as the server.
+        None => drop(shutdown.wait_for(|shutdown| *shutdown).await),
+    }
+}
+
 /// A door whose socket listens.
 struct Doorway {
     listener: Arc<plan::Listener>,
@@ -116,46 +131,46 @@ struct Doorway {
     counts: Option<Arc<series::Listener>>,
 }
 
-async fn accept<A: HttpServerApp + Send + Sync + 'static>(listening: Listening, door: Doorway, edge: Arc<Edge<A>>) {
+/// Accepts until told to close, and then what has come already: the system would reset what waits in its queue.
+async fn accept<A: HttpServerApp + Send + Sync + 'static>(
+    listening: Listening,
+    door: Doorway,
+    edge: Arc<Edge<A>>,
+    mut close: watch::Receiver<bool>,
+) {
     loop {
-        let transport = match next(&listening).await {
-            Ok(transport) => transport,
+        let accepted = tokio::select! {
+            accepted = listening.accept() => accepted,
+            _ = close.wait_for(|close| *close) => break,
+        };
+        match accepted {
+            Ok(transport) => enter(&door, &edge, transport),
             Err(error) => {
                 log::warn!("cannot accept: listener={} error=\"{error}\"", door.listener.name);
                 tokio::time::sleep(BREATHER).await;
-                continue;
-            }
-        };
-        let entrance = Entrance { peer: transport.peer(), listener: door.listener.clone() };
-        match door.gate.enter() {
-            Some(ticket) => {
-                let open = door.counts.as_ref().map(|counts| counts.opened());
-                let edge = edge.clone();
-                drop(tokio::spawn(async move {
-                    serve(&edge, transport, entrance, ticket).await;
-                    drop(open);
-                }));
-            }
-            None => {
-                if let Some(counts) = &door.counts {
-                    counts.refused(Refusal::MaxConnections);
-                }
-                turn_away(&edge, transport, &entrance);
             }
         }
+    }
+    for transport in listening.into_waiting() {
+        enter(&door, &edge, transport);
     }
 }
 
-async fn next(listening: &Listening) -> std::io::Result<Transport> {
-    match listening {
-        Listening::Tcp(listener) => {
-            let (stream, _) = listener.accept().await?;
-            // It fails only for a connection that is gone already, which shows at its first read.
-            let _ = stream.set_nodelay(true);
-            Ok(Transport::Tcp(stream))
+/// Serves a connection, or turns it away where there is no room.
+fn enter<A: HttpServerApp + Send + Sync + 'static>(door: &Doorway, edge: &Arc<Edge<A>>, transport: Transport) {
+    let entrance = Entrance { peer: transport.peer(), listener: door.listener.clone() };
+    let Some(ticket) = door.gate.enter() else {
+        if let Some(counts) = &door.counts {
+            counts.refused(Refusal::MaxConnections);
         }
-        Listening::Unix(listener) => Ok(Transport::Unix(listener.accept().await?.0)),
-    }
+        return turn_away(edge, transport, &entrance);
+    };
+    let open = door.counts.as_ref().map(|counts| counts.opened());
+    let edge = edge.clone();
+    drop(tokio::spawn(async move {
+        serve(&edge, transport, entrance, ticket).await;
+        drop(open);
+    }));
 }
 
 async fn serve<A: HttpServerApp + Send + Sync + 'static>(

@@ -42,11 +42,16 @@ pub enum Phase {
 pub struct Life {
     phase: Arc<watch::Sender<Phase>>,
     draining: Arc<watch::Sender<bool>>,
+    closed: Arc<watch::Sender<bool>>,
 }
 
 impl Default for Life {
     fn default() -> Self {
-        Self { phase: Arc::new(watch::Sender::new(Phase::Starting)), draining: Arc::new(watch::Sender::new(false)) }
+        Self {
+            phase: Arc::new(watch::Sender::new(Phase::Starting)),
+            draining: Arc::new(watch::Sender::new(false)),
+            closed: Arc::new(watch::Sender::new(false)),
+        }
     }
 }
 
@@ -67,6 +72,17 @@ impl Life {
         let mut phase = self.phase.subscribe();
         // The sender lives in `self`.
         let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
+    }
+
+    /// The listeners are closed, and all that came by them is counted.
+    pub fn closed(&self) {
+        self.closed.send_replace(true);
+    }
+
+    /// Resolves when the listeners are closed.
+    async fn until_closed(&self) {
+        // The sender lives in `self`.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     /// Turns true when connections must come to an end.
@@ -243,6 +259,7 @@ impl Lifecycle {
         let finish = async {
             tokio::time::sleep(delay).await;
             self.life.advance(Phase::Draining);
+            self.life.until_closed().await;
             self.finished().await
         };
         tokio::select! {

@@ -16,6 +16,7 @@ use pingora_core::server::Fds;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::plan::ListenAddress;
+use crate::edge::transport::Transport;
 
 /// The longest queue of connections that wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
@@ -130,6 +131,43 @@ pub enum Listening {
     Tcp(tokio::net::TcpListener),
     /// A unix socket.
     Unix(tokio::net::UnixListener),
+}
+
+impl Listening {
+    /// The next connection.
+    ///
+    /// # Errors
+    /// The process is out of descriptors or memory, or the client is gone already.
+    pub async fn accept(&self) -> io::Result<Transport> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Transport::tcp(stream)),
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Transport::Unix(stream)),
+        }
+    }
+
+    /// Closes the socket, after taking what waits in its queue.
+    pub fn into_waiting(self) -> Vec<Transport> {
+        let mut waiting = Vec::new();
+        match self {
+            Self::Tcp(listener) => {
+                let Ok(listener) = listener.into_std() else { return waiting };
+                while let Ok((stream, _)) = listener.accept() {
+                    let nonblocking =
+                        stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
+                    waiting.extend(nonblocking.map(Transport::tcp));
+                }
+            }
+            Self::Unix(listener) => {
+                let Ok(listener) = listener.into_std() else { return waiting };
+                while let Ok((stream, _)) = listener.accept() {
+                    let nonblocking =
+                        stream.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(stream));
+                    waiting.extend(nonblocking.map(Transport::Unix));
+                }
+            }
+        }
+        waiting
+    }
 }
 
 fn bind_unix(path: &Path, access: Access) -> io::Result<(Socket, Option<SocketFile>)> {

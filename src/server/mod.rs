@@ -149,7 +149,7 @@ fn serve(plan: &Arc<Plan>, current: Current, sockets: Sockets, log: ProcessLog, 
     let supervisor = background_service("upstreams", supervisor(&current.load())?);
     let watched = supervisor.task();
     let edge = Edge {
-        app: Arc::new(pingora_proxy::http_proxy(&conf, Flow)),
+        app: Arc::new(pingora_proxy::http_proxy(&conf, Flow { draining: life.draining() })),
         audience: Audience::Clients,
         current: current.clone(),
         farewells: Arc::new(Semaphore::new(FAREWELLS)),

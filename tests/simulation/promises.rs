@@ -10,15 +10,10 @@ use roundel::upstream::{Ask, Failure, Member, NoBackend, State};
 
 use crate::world::{SECOND, World, letter, member, members, unprobed, upstream};
 
+/// Lets the next requests that reach `who` fail, `times` of them if so many come.
 fn fail(world: &World, who: char, times: usize) {
-    let mut failures = 0;
-    while failures < times {
-        let mut lease = world.lease().unwrap();
-        if letter(&lease) == who {
-            lease.failed(Failure::Gateway, "502");
-            failures += 1;
-        }
-    }
+    let leases = (0..20 * times).map(|_| world.lease().unwrap());
+    leases.filter(|lease| letter(lease) == who).take(times).for_each(|mut lease| lease.failed(Failure::Gateway, "502"));
 }
 
 #[test]

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Question;
+use crate::base::request::RequestView;
 use crate::base::units::{format_duration, format_size};
 use crate::config::plan::{self, Balance, Discovery, Split, Target, Upstream};
+use crate::exchange::key;
 use crate::exchange::rescue::{Connect, Failure};
 use crate::exchange::retry::{self, Standing};
 
@@ -68,13 +70,13 @@ pub struct Retries {
 }
 
 impl Delivery {
-    pub(super) fn of(split: &Split, question: &Question<'_>, route: &plan::Route) -> Self {
+    pub(super) fn of(split: &Split, question: &Question<'_>, request: &RequestView<'_>, route: &plan::Route) -> Self {
         let upstream = &split.upstream;
         let backends = backends(upstream);
         Self {
             upstream: upstream.name.clone(),
             weight: split.weight,
-            balance: balance(&upstream.balance),
+            balance: choice(upstream, request),
             discovery: upstream.discovery.as_ref().map(discovery),
             limits: limits(upstream, question, route),
             retries: retries(upstream, question, &backends),
@@ -107,14 +109,30 @@ fn address(target: &Target) -> String {
     }
 }
 
-fn balance(balance: &Balance) -> String {
+/// How one backend is chosen for this request.
+fn choice(upstream: &Upstream, request: &RequestView<'_>) -> String {
+    let cookie = upstream.sticky.as_ref().map(|sticky| &sticky.cookie);
+    let balance = balance(&upstream.balance, request);
+    match cookie {
+        Some(name) if key::cookie(request.fields, name).is_some() => {
+            format!("by its cookie `{name}`; where that is nobody's, {balance}")
+        }
+        Some(name) => format!("{balance}; later ones of the client stay with it, by the cookie `{name}`"),
+        None => balance,
+    }
+}
+
+fn balance(balance: &Balance, request: &RequestView<'_>) -> String {
     match balance {
         Balance::RoundRobin => "in turn, by weight".to_owned(),
         Balance::LeastRequests => "the one with the fewest requests in flight per weight".to_owned(),
         Balance::PeakEwma => "of two random ones the one with the lower latency x load".to_owned(),
         Balance::Random { choices: 1 } => "at random, by weight".to_owned(),
         Balance::Random { choices } => format!("of {choices} random ones the least loaded"),
-        Balance::Hash { .. } => "by a hash: the same key goes to the same backend".to_owned(),
+        Balance::Hash { .. } if key::hash(balance, request).is_none() => {
+            "any: the request does not have what is hashed".to_owned()
+        }
+        Balance::Hash { .. } => "by a hash: requests with the same key go to the same backend".to_owned(),
     }
 }
 

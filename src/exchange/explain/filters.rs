@@ -64,19 +64,10 @@ pub(super) fn steps(
     let whole = Chain::build(&route.filters, &route.action)?;
     let mut steps: Vec<Step> = Vec::new();
     for filter in whole.names() {
-        let ended = steps.iter().any(|step| !matches!(step.verdict, Verdict::Passes));
-        steps.push(if ended && !acts_on_own_answers(filter) {
-            Step { filter, verdict: Verdict::NotReached, does: Vec::new() }
-        } else {
-            case.step(filter)?
-        });
+        let ended = steps.iter().any(|step| !matches!(step.verdict, Verdict::Passes | Verdict::NotReached));
+        steps.push(if ended { case.step_after_the_end(filter)? } else { case.step(filter)? });
     }
     Ok(steps)
-}
-
-/// Whether a filter acts on the answers of the proxy itself too.
-fn acts_on_own_answers(filter: &str) -> bool {
-    filter == "response_headers"
 }
 
 impl Case<'_> {
@@ -106,6 +97,14 @@ impl Case<'_> {
                 Step { filter, verdict: Verdict::Passes, does: self.passed(filter, &chain) }
             }
         })
+    }
+
+    /// What a filter does to a request that another has answered or refused: only changes to the fields of answers.
+    fn step_after_the_end(&self, filter: &'static str) -> Result<Step, BuildError> {
+        let chain = Chain::build(&alone(filter, &self.route.filters), &Action::Forward(Vec::new()))?;
+        let does = told(&chain.response_edits(self.request, self.facts));
+        let verdict = if does.is_empty() { Verdict::NotReached } else { Verdict::Passes };
+        Ok(Step { filter, verdict, does })
     }
 
     fn refused(&self, filter: &str, refusal: &Refusal) -> Vec<String> {

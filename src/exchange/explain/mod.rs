@@ -20,7 +20,7 @@ pub use filters::{Step, Verdict};
 use crate::base::path::{NormalPath, PathError};
 use crate::base::request::RequestView;
 use crate::config::plan::{self, Plan};
-use crate::exchange::client;
+use crate::exchange::{admission, client};
 use crate::filter::BuildError;
 use crate::filter::headers::Variables;
 use crate::route::{self, RouteTable};
@@ -87,7 +87,7 @@ pub enum Outcome {
     Refused {
         /// Why; it has the status.
         reason: Reason,
-        /// What refuses: a filter, or `path`, `routes`, `limits`.
+        /// What refuses: a filter, or `path`, `routes`, `upgrade`, `limits`.
         by: &'static str,
     },
 }
@@ -160,9 +160,9 @@ impl<'p> Explainer<'p> {
         let facts = facts(question, request, &route.name);
         explanation.filters = filters::steps(route, request, path, found.matched, &facts)?;
         explanation.deliveries =
-            route.action.splits().iter().map(|split| Delivery::of(split, question, route)).collect();
+            route.action.splits().iter().map(|split| Delivery::of(split, question, request, route)).collect();
         explanation.body_limit = route.body_limit.unwrap_or(question.listener.limits.body);
-        explanation.outcome = outcome(question, explanation);
+        explanation.outcome = outcome(question, request, explanation);
         explanation.route = Some(route.clone());
         Ok(())
     }
@@ -206,17 +206,23 @@ fn facts<'a>(question: &Question<'a>, request: &RequestView<'a>, route: &'a str)
     }
 }
 
-/// How the request ends: at its body's bound, at the first filter that does not let it pass, or at a backend.
-fn outcome(question: &Question<'_>, explanation: &Explanation) -> Outcome {
-    let length = question.fields.get(http::header::CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if length.zip(explanation.body_limit).is_some_and(|(length, limit)| length > limit) {
-        return Outcome::Refused { reason: Reason::BodyTooLarge, by: "limits" };
+/// How the request ends, in the order of [`admission`]: an upgrade that is not supported, the first filter that does not let
+/// it pass, the bound on its body, or a backend.
+fn outcome(question: &Question<'_>, request: &RequestView<'_>, explanation: &Explanation) -> Outcome {
+    if let Some(reason) = admission::refused_upgrade(request) {
+        return Outcome::Refused { reason, by: "upgrade" };
     }
     let ended = explanation.filters.iter().find_map(|step| match step.verdict {
         Verdict::Answers(status) => Some(Outcome::Answered { status, by: step.filter }),
         Verdict::Refuses(reason) => Some(Outcome::Refused { reason, by: step.filter }),
         Verdict::Passes | Verdict::NotReached => None,
     });
-    ended.unwrap_or(Outcome::Forwarded)
+    ended.unwrap_or_else(|| match content_length(question.fields).zip(explanation.body_limit) {
+        Some((length, limit)) if length > limit => Outcome::Refused { reason: Reason::BodyTooLarge, by: "limits" },
+        _ => Outcome::Forwarded,
+    })
+}
+
+fn content_length(fields: &HeaderMap) -> Option<u64> {
+    fields.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

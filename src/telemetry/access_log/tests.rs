@@ -1,3 +1,5 @@
+//! The promises of the access log: lines are whole, requests never wait, what is dropped is counted.
+
 use std::fs;
 use std::io::{PipeReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;

@@ -245,7 +245,7 @@ impl Refusal {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::MaxConnections => "max_connections",
+            Self::MaxConnections => "connection_limit_reached",
         }
     }
 }

@@ -1,3 +1,5 @@
+//! The promises of the health state machine, each as a short history.
+
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -94,7 +94,7 @@ impl Setup {
         for _ in 1..STARTS {
             match proxy.ready().await {
                 Ok(()) => return proxy,
-                Err(why) if why.contains("in use") => {
+                Err(why) if why.contains("cannot listen") => {
                     let Proxy { setup, process, .. } = proxy;
                     drop(process);
                     proxy = setup.launch(yaml);

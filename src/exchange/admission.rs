@@ -1,0 +1,128 @@
+//! From a head to an upstream, or to the answer that it gets instead: what both roads do before a backend is chosen.
+//!
+//! The filters act here in their fixed order. Nothing waits: where a password must be hashed, the road does that on a thread
+//! that may block and comes back with the result.
+
+use crate::base::path::NormalPath;
+use crate::base::request::RequestView;
+use crate::exchange::key;
+use crate::exchange::watch::Deadline;
+use crate::exchange::{Exchange, Rewritten};
+use crate::filter::auth::basic::Job;
+use crate::filter::{self, Decision, Refusal};
+use crate::route::Found;
+use crate::telemetry::reason::Reason;
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Admission {
+    /// It is sent to the upstream that the exchange now holds.
+    Forward,
+    /// It is refused.
+    Refuse(Refusal),
+    /// It is answered by its route.
+    Answer(filter::Answer),
+    /// Its password must be hashed; [`resume`] goes on.
+    MustHash(Job),
+}
+
+impl From<Reason> for Admission {
+    fn from(reason: Reason) -> Self {
+        Self::Refuse(Refusal { reason, fields: Vec::new() })
+    }
+}
+
+/// Finds the route of a request and lets its filters decide.
+pub fn begin(exchange: &mut Exchange, request: &RequestView<'_>) -> Admission {
+    if is_loop(request, &exchange.arrival.snapshot.pseudonym) {
+        return Reason::ProxyLoopDetected.into();
+    }
+    let snapshot = exchange.arrival.snapshot.clone();
+    let Ok(path) = NormalPath::new(request.path) else { return Reason::HttpRequestError.into() };
+    let Some(found) = snapshot.routes.find(request, &path) else { return Reason::NoRoute.into() };
+    let route = snapshot.live[found.index].clone();
+    exchange.route = Some(route.clone());
+    if let Some(reason) = refused_upgrade(request) {
+        return reason.into();
+    }
+    match route.filters.admit(request) {
+        Decision::Continue => {}
+        decision => return decided(decision),
+    }
+    let now = exchange.now();
+    match route.filters.authenticate(request, now) {
+        Decision::Continue => finish(exchange, request, &path, found),
+        decision => decided(decision),
+    }
+}
+
+/// Goes on after a password was hashed, and was `right` or not.
+pub fn resume(exchange: &mut Exchange, request: &RequestView<'_>, right: bool) -> Admission {
+    let snapshot = exchange.arrival.snapshot.clone();
+    let Some(route) = exchange.route.clone() else { return Reason::ProxyInternalError.into() };
+    if !right {
+        return Admission::Refuse(route.filters.unauthorised());
+    }
+    // Finding the route again is cheaper than keeping what it borrows while the password is hashed.
+    let Ok(path) = NormalPath::new(request.path) else { return Reason::HttpRequestError.into() };
+    let Some(found) = snapshot.routes.find(request, &path) else { return Reason::NoRoute.into() };
+    finish(exchange, request, &path, found)
+}
+
+/// What comes after authentication: the route's own answer, or the upstream.
+fn finish(exchange: &mut Exchange, request: &RequestView<'_>, path: &NormalPath<'_>, found: Found<'_>) -> Admission {
+    let Some(route) = exchange.route.clone() else { return Reason::ProxyInternalError.into() };
+    match route.filters.answer(request, path, found.matched) {
+        Decision::Continue => {}
+        decision => return decided(decision),
+    }
+    if let Some(reason) = bound_body(exchange) {
+        return reason.into();
+    }
+    let watch = exchange.arrival.watch.clone();
+    watch.set_after(Deadline::Request, exchange.arrival.received, route.plan.request_timeout);
+    if let Some(rewrite) = route.filters.rewrite() {
+        exchange.rewritten = Rewritten {
+            path: rewrite.path(path, found.matched).map(|path| path.into_owned()),
+            host: rewrite.host().cloned(),
+        };
+    }
+    let Some(target) = route.target().cloned() else { return Reason::DestinationUnavailable.into() };
+    exchange.hash = key::hash(&target.plan.balance, request);
+    exchange.sticky = target.plan.sticky.as_ref().and_then(|sticky| key::cookie(request.fields, &sticky.cookie));
+    exchange.target = Some(target);
+    Admission::Forward
+}
+
+fn decided(decision: Decision) -> Admission {
+    match decision {
+        Decision::Continue => Admission::Forward,
+        Decision::Refuse(refusal) => Admission::Refuse(refusal),
+        Decision::Answer(answer) => Admission::Answer(answer),
+        Decision::MustHash(job) => Admission::MustHash(job),
+    }
+}
+
+fn bound_body(exchange: &Exchange) -> Option<Reason> {
+    let limit = exchange.body_limit()?;
+    exchange.arrival.watch.limit_body(limit);
+    exchange.arrival.body.filter(|length| *length > limit).map(|_| Reason::BodyTooLarge)
+}
+
+/// Whether the request has come through this very process before: it is going round in circles (RFC 9110, 7.6.3).
+fn is_loop(request: &RequestView<'_>, pseudonym: &str) -> bool {
+    let mut found = false;
+    request.fields.each("via", &mut |value| {
+        found |= value
+            .split(|byte| *byte == b',')
+            .any(|pass| pass.trim_ascii().split(|byte| *byte == b' ').nth(1) == Some(pseudonym.as_bytes()));
+    });
+    found
+}
+
+/// WebSockets pass; an upgrade to HTTP/2 is ignored (RFC 9113, 3.1, has withdrawn it); any other is refused.
+pub(super) fn refused_upgrade(request: &RequestView<'_>) -> Option<Reason> {
+    let upgrade = request.fields.get("upgrade")?;
+    let known = upgrade.eq_ignore_ascii_case(b"websocket") || upgrade.eq_ignore_ascii_case(b"h2c");
+    (!known).then_some(Reason::UpgradeRefused)
+}
