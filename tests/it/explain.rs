@@ -9,7 +9,7 @@ use roundel::config::{self, Support};
 use roundel::exchange::explain::{Explainer, Question};
 use serde_json::{Value, json};
 
-use crate::harness::{Origin, Proxy, request, until};
+use crate::harness::{Origin, Proxy, Setup, request, roundel, until};
 
 /// A table with every kind of host, path and filter.
 const YAML: &str = r#"
@@ -198,6 +198,31 @@ fn a_split_is_told_with_each_share() {
     assert_eq!(told["retry"]["words"][1], "once sent: never again (POST is not idempotent)");
 }
 
+#[tokio::test]
+async fn the_exit_status_tells_served_from_refused_from_wrong() {
+    let setup = Setup::new(&[]);
+    let config = setup.write(YAML);
+    let config = config.to_str().expect("the path is text");
+    for (arguments, status, said) in [
+        (&["GET", "http://api.example.com/v1/x"][..], 0, "127.0.0.1:8081           may be chosen"),
+        (&["GET", "http://api.example.com/v1/x", "-H", "x-beta: 1"], 0, "upstream `canary`"),
+        (&["GET", "http://nobody.example/old"], 0, "is answered 308 by `redirect`"),
+        (&["GET", "http://nobody.example/old", "--all"], 0, "*.example.org /*"),
+        (&["GET", "http://nobody.example/x"], 1, "no_route"),
+        (&["GET", "http://api.example.com/v1/x", "--client", "10.6.6.6"], 1, "10.6.6.6 is in 10.6.6.0/24"),
+        (&["GET", "nobody.example"], 2, "begin it with `http://`"),
+        (&["GET", "http://nobody.example/", "--listener", "other"], 2, "(there are: public)"),
+    ] {
+        let output = roundel(&[&["explain", "-c", config], arguments].concat()).await;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {text}");
+        assert!(text.contains(said) && !text.contains('\u{1b}'), "{arguments:?}: {text}");
+    }
+    let broken = setup.write("upstreams: { web: {} }");
+    let output = roundel(&["explain", "-c", broken.to_str().expect("it is text"), "GET", "http://a/"]).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
 /// Some thirty routes that take each other's requests in every way that precedence knows, and answer or refuse in every way.
 fn crowded_table() -> String {
     let mut routes = String::new();
@@ -293,7 +318,8 @@ async fn explain_and_the_running_proxy_agree_on_random_requests() {
     let lines = proxy.log();
     let mut won = BTreeSet::new();
     for (id, ask) in asks.iter().enumerate() {
-        let line = lines.iter().find(|line| line["user_agent"] == id.to_string());
+        let id = id.to_string();
+        let line = lines.iter().find(|line| line["user_agent"] == id.as_str());
         let line = line.unwrap_or_else(|| panic!("no line for {ask:?}"));
         let told = explain(&explainer, ask);
         let route = line.get("route").unwrap_or(&Value::Null);

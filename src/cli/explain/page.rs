@@ -97,7 +97,7 @@ impl Page {
                 Some(why) if rows == Rows::All => {
                     self.line(&format!("{:<16} lost  {}", rule.route, rule.rule));
                     let why = self.inked(Ink::Faint, why);
-                    self.line(&format!("{:<22}  {why}", ""));
+                    self.line(&format!("{:<21}  {why}", ""));
                 }
                 Some(why) if rejected.iter().any(|nearest| std::ptr::eq(*nearest, rule)) => {
                     let why = self.inked(Ink::Faint, why);

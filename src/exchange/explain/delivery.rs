@@ -201,9 +201,9 @@ fn retries(upstream: &Upstream, question: &Question<'_>, backends: &[Backend]) -
         retry::Verdict::GiveUp if plan.attempts == 0 => "once sent: never again (`attempts` is 0)".to_owned(),
         retry::Verdict::GiveUp => format!("once sent: never again ({} is not idempotent)", question.method),
         _ => format!(
-            "closed, no HTTP, or too slow before the answer began: sent again up to {} ({} is idempotent), while its \
+            "closed, no HTTP, or too slow before the answer began: sent {} ({} is idempotent), while its \
              body is at most {}",
-            times(plan.attempts),
+            again(plan.attempts),
             question.method,
             format_size(plan.body)
         ),
@@ -212,6 +212,6 @@ fn retries(upstream: &Upstream, question: &Question<'_>, backends: &[Backend]) -
     Retries { attempts: plan.attempts, body: plan.body, idempotent, words: vec![connect.to_owned(), sent, begun] }
 }
 
-fn times(count: u32) -> String {
-    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+fn again(count: u32) -> String {
+    if count == 1 { "once more".to_owned() } else { format!("again up to {count} times") }
 }
