@@ -11,8 +11,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+use roundel::base::path::NormalPath;
+use roundel::base::request::{RequestView, Scheme};
 use roundel::config::file::server::Server;
+use roundel::config::lint::routes::covered;
+use roundel::config::plan::HostPattern;
 use roundel::config::{self, Diagnostics, Paint, Support};
+use roundel::route::RouteTable;
 
 fn environment(name: &str) -> Option<String> {
     match name {
@@ -39,7 +44,7 @@ fn diagnostics(path: &Path) -> Diagnostics {
     let text = fs::read(path).unwrap();
     let support = if text.starts_with(b"# support: everything") { Support::Everything } else { Support::Built };
     match config::load_with(path, &environment, support) {
-        Ok(loaded) => loaded.warnings,
+        Ok(loaded) => loaded.all_warnings(),
         Err(faults) => faults,
     }
 }
@@ -81,7 +86,7 @@ fn every_example_loads_without_a_word_and_fits_the_schema() {
     let schema = jsonschema::validator_for(&config::schema::schema(Support::Built)).unwrap();
     for path in yaml_files("conf") {
         let loaded = config::load(&path, &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
-        assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+        assert!(loaded.all_warnings().is_empty(), "{}", loaded.all_warnings());
         let yaml: serde_json::Value = serde_yaml::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         let faults: Vec<String> = schema.iter_errors(&yaml).map(|fault| fault.to_string()).collect();
         assert!(faults.is_empty(), "{}: {faults:?}", path.display());
@@ -104,7 +109,7 @@ fn the_schema_refuses_what_the_program_refuses() {
         "upstream: {}",
         "upstreams: { web: { backends: [a:1], wieght: 3 } }",
         "upstreams: { web: { backends: [a:1], timeouts: { connect: 3 } } }",
-        "upstreams: { web: { backends: [a:1], balance: peak_ewma } }",
+        "upstreams: { web: { backends: [a:1], protocol: h2 } }",
         "drain: { delay: 3 s }",
         "log: { level: loud }",
         "server: { threads: 0 }",
@@ -230,6 +235,55 @@ proptest! {
     fn no_value_of_a_known_key_makes_the_check_panic(key in 0..KEYS.len(), value in VALUES) {
         let text = format!("upstreams: {{ web: {{ backends: [a:1] }} }}\n{}", KEYS[key].replace('@', &value));
         let _ = config::load_text_with("t", &text, &environment, Support::Everything);
+    }
+}
+
+/// Requests that meet every pattern of the tables below.
+fn requests() -> impl Iterator<Item = (&'static str, &'static str, &'static str, bool)> {
+    let hosts = ["a.example", "b.example", "x.b.example", "other.test"];
+    let paths = ["/", "/u", "/u/", "/u/7", "/u/v", "/u7", "/w", "*"];
+    let pairs = hosts.into_iter().flat_map(move |host| paths.into_iter().map(move |path| (host, path)));
+    let triples = pairs.flat_map(|(host, path)| ["GET", "POST"].map(|method| (host, path, method)));
+    triples.flat_map(|(host, path, method)| [true, false].map(|beta| (host, path, method, beta)))
+}
+
+fn serves(pattern: Option<&HostPattern>, host: &str) -> bool {
+    match pattern {
+        None => true,
+        Some(HostPattern::Exact(own)) => **own == *host,
+        Some(HostPattern::Wildcard(suffix)) => host.ends_with(&**suffix),
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_match_that_is_told_never_to_win_never_wins(table in proptest::collection::vec((0usize..5, 0usize..10, 0usize..3, 0usize..2), 2..7)) {
+        let hosts = ["", "hosts: a.example, ", "hosts: '*.example', ", "hosts: '*.b.example', ", "hosts: b.example, "];
+        let paths = [
+            "path: /u", "path: /u/", "path_prefix: /u", "path_prefix: /", "path_prefix: /u/v", "path_regex: '^/u/[0-9]+$'",
+            "path_regex: '^/u.*$'", "path_regex: ^/u/", "path_regex: 'u|w'", "path_regex: '^/u/?'",
+        ];
+        let methods = ["", ", method: GET", ", method: [GET, POST]"];
+        let headers = ["", ", headers: { x-beta: '1' }"];
+        let mut text = "upstreams: { web: { backends: [127.0.0.1:1] } }\nroutes:\n".to_owned();
+        for (index, (host, path, method, header)) in table.iter().enumerate() {
+            let matched = format!("{}{}{}", paths[*path], methods[*method], headers[*header]);
+            text.push_str(&format!("  - {{ name: r{index}, {}match: {{ {matched} }}, to: web }}\n", hosts[*host]));
+        }
+        // Tables that claim the same twice are refused.
+        let Ok(loaded) = config::load_text_with("t", &text, &environment, Support::Everything) else { return Ok(()) };
+        let routes = RouteTable::build(&loaded.plan.routes);
+        let covered = covered(&loaded.plan.routes);
+        for (host, path, method, beta) in requests() {
+            let mut fields = http::HeaderMap::new();
+            fields.extend(beta.then(|| (http::HeaderName::from_static("x-beta"), http::HeaderValue::from_static("1"))));
+            let request = RequestView { method, scheme: Scheme::Http, host, path, query: None, client: None, fields: &fields };
+            let Some(found) = routes.find(&request, &NormalPath::new(path).unwrap()) else { continue };
+            let wrong = covered.iter().find(|one| {
+                one.route == found.route.name && one.hosts.iter().any(|(pattern, _)| serves(pattern.as_ref(), host))
+            });
+            prop_assert!(wrong.is_none(), "{text}\n{wrong:?}\n{method} {host} {path} {beta}");
+        }
     }
 }
 

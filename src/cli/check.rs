@@ -15,7 +15,7 @@ const ERRORS: u8 = 2;
 pub(super) struct Args {
     #[command(flatten)]
     conf: Conf,
-    /// Warnings count too
+    /// Tell also what works but is seldom meant, and let every warning count
     #[arg(long)]
     strict: bool,
     /// Print the diagnostics as JSON
@@ -25,7 +25,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
     let (diagnostics, status) = match config::load(&args.conf.conf, &config::process_environment) {
-        Ok(Loaded { warnings, .. }) if args.strict && !warnings.is_empty() => (warnings, WARNINGS),
+        Ok(loaded) if args.strict => match loaded.all_warnings() {
+            none if none.is_empty() => (none, 0),
+            some => (some, WARNINGS),
+        },
         Ok(Loaded { warnings, .. }) => (warnings, 0),
         Err(errors) => (errors, ERRORS),
     };

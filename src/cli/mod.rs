@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod explain;
 mod healthcheck;
 mod pages;
 mod run;
@@ -17,6 +18,8 @@ const AFTER_HELP: &str = "\
 Start here:
   roundel demo                    three sample backends and the proxy over them, no file needed
   roundel check -c conf.yaml      every fault of a configuration, each with its line and its remedy
+  roundel explain -c conf.yaml GET http://localhost/x
+                                  which route, filters and backends would serve a request, and why
   roundel -c conf.yaml            run in the foreground; Ctrl-C ends it
 
 The shortest configuration:
@@ -54,6 +57,8 @@ enum Command {
     Demo(demo::Args),
     /// Tell every fault and warning of a configuration (exit 0: clean, 1: warnings with --strict, 2: errors)
     Check(check::Args),
+    /// Tell what would become of a request, and why (exit 0: it is served, 1: it is refused, 2: errors)
+    Explain(explain::Args),
     /// Ask a running proxy whether it is ready (exit 0: it is), for containers
     Healthcheck(healthcheck::Args),
     /// Tell what the health settings of a configuration detect, how fast, and at what cost
@@ -92,6 +97,7 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
         None => run::run(&args.run),
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Healthcheck(args)) => healthcheck::run(&args),
         Some(Command::Simulate(args)) => simulate::run(&args),
         Some(Command::Schema) => pages::schema(),

@@ -4,6 +4,7 @@
 //! text ── read ──▶ Tree ── file ──▶ File (as written) ── check ──▶ Plan (as it will run)
 //! ```
 //!
+//! What a good plan says that cannot be meant is told by `lint`.
 //! Every step tells all its faults as [`Diagnostics`], each with its place and its remedy.
 
 pub mod diagnostic;
@@ -16,6 +17,7 @@ pub mod schema;
 pub mod support;
 
 mod check;
+pub mod lint;
 
 use std::path::Path;
 
@@ -25,6 +27,7 @@ pub use support::Support;
 
 use file::File;
 use file::term::{Decoder, Spanned, Term};
+use lint::Certainty;
 use plan::Plan;
 use read::Tree;
 
@@ -35,6 +38,8 @@ pub struct Loaded {
     pub plan: Plan,
     /// What is accepted, but likely not what is wanted.
     pub warnings: Diagnostics,
+    /// What works, and yet seldom as it was meant: told by `check --strict` alone.
+    pub doubts: Diagnostics,
 }
 
 /// Reads a file, all it includes, and the environment it names (see [`process_environment`]).
@@ -97,8 +102,29 @@ fn compile(tree: &Tree, source: &Path, environment: Environment<'_>, support: Su
     }
     let found = found.sorted();
     match plan {
-        Some(plan) if !found.has_errors() => Ok(Loaded { plan, warnings: found }),
+        Some(plan) if !found.has_errors() => Ok(Loaded::judged(plan, found, tree)),
         _ => Err(found),
+    }
+}
+
+impl Loaded {
+    fn judged(plan: Plan, mut warnings: Diagnostics, tree: &Tree) -> Self {
+        let mut doubts = Diagnostics::default();
+        for (certainty, doubt) in lint::doubts(&plan, tree) {
+            match certainty {
+                Certainty::Sure => warnings.push(doubt),
+                Certainty::Likely => doubts.push(doubt),
+            }
+        }
+        Self { plan, warnings: warnings.sorted(), doubts: doubts.sorted() }
+    }
+
+    /// Everything that can be said against it: warnings and doubts.
+    #[must_use]
+    pub fn all_warnings(&self) -> Diagnostics {
+        let mut all = self.warnings.clone();
+        self.doubts.iter().for_each(|doubt| all.push(doubt.clone()));
+        all.sorted()
     }
 }
 

@@ -121,7 +121,7 @@ fn is_loop(request: &RequestView<'_>, pseudonym: &str) -> bool {
 }
 
 /// WebSockets pass; an upgrade to HTTP/2 is ignored (RFC 9113, 3.1, has withdrawn it); any other is refused.
-fn refused_upgrade(request: &RequestView<'_>) -> Option<Reason> {
+pub(super) fn refused_upgrade(request: &RequestView<'_>) -> Option<Reason> {
     let upgrade = request.fields.get("upgrade")?;
     let known = upgrade.eq_ignore_ascii_case(b"websocket") || upgrade.eq_ignore_ascii_case(b"h2c");
     (!known).then_some(Reason::UpgradeRefused)

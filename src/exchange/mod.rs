@@ -8,6 +8,7 @@
 pub mod admission;
 pub mod client;
 pub mod counters;
+pub mod explain;
 pub mod key;
 pub mod record;
 pub mod refused;

@@ -46,6 +46,18 @@ async fn check_tells_all_faults_at_once_with_place_and_remedy() {
 }
 
 #[tokio::test]
+async fn strict_tells_what_is_seldom_meant_and_lets_it_count() {
+    let yaml = "upstreams: { web: { backends: [127.0.0.1:8081], keepalive: { idle: 75s } } }";
+
+    let lenient = with_file(yaml, &["check"]).await;
+    let strict = with_file(yaml, &["check", "--strict"]).await;
+
+    assert_eq!((lenient.status.code(), text(&lenient.stderr).as_str()), (Some(0), ""));
+    assert_eq!(strict.status.code(), Some(1), "{strict:?}");
+    assert!(text(&strict.stderr).contains("most servers close idle connections sooner"), "{strict:?}");
+}
+
+#[tokio::test]
 async fn test_mode_checks_and_starts_nothing() {
     assert_eq!(with_file(GOOD, &["-t"]).await.status.code(), Some(0));
     assert_ne!(with_file(FAULTY, &["-t"]).await.status.code(), Some(0));

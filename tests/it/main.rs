@@ -8,6 +8,7 @@ mod answers;
 mod command_line;
 mod deadlines;
 mod examples;
+mod explain;
 mod failover;
 mod headers;
 mod health;

@@ -22,8 +22,10 @@ async fn the_pid_file_is_written_in_the_foreground_too() {
 #[tokio::test]
 async fn a_taken_port_is_told_in_one_line_and_ends_the_start() {
     let a = Origin::start("a").await;
-    // The origin sits on the very port that the proxy is told to take.
-    let mut proxy = Setup::new(&[&a]).listen_on(a.address()).launch(PLAIN);
+    let b = Origin::start("b").await;
+    // An origin sits on the very port that the proxy is told to take.
+    let yaml = "upstreams: { web: { backends: [{b}] } }";
+    let mut proxy = Setup::new(&[&a, &b]).listen_on(a.address()).launch(yaml);
 
     let status = proxy.wait_exit().await;
 
