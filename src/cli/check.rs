@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::Conf;
+use super::{Conf, print};
 use crate::config::{self, Diagnostics, Loaded, Paint};
 
 /// Exit statuses that scripts may rely on.
@@ -33,12 +33,12 @@ pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
         Err(errors) => (errors, ERRORS),
     };
     if args.json {
-        writeln!(io::stdout(), "{}", diagnostics.to_json())?;
+        print(format_args!("{}\n", diagnostics.to_json()))?;
         return Ok(ExitCode::from(status));
     }
     tell(&diagnostics);
     if status == 0 {
-        writeln!(io::stdout(), "{}: the configuration is good", args.conf.conf.display())?;
+        print(format_args!("{}: the configuration is good\n", args.conf.conf.display()))?;
     }
     Ok(ExitCode::from(status))
 }

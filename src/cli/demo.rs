@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
+use super::print;
 use crate::config::{self, Paint};
 use crate::server::{self, Options};
 
@@ -35,7 +36,7 @@ pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
     let text = configuration(listen, admin, &backends);
     let loaded = config::load_text("demo", &text, &config::process_environment)
         .map_err(|faults| io::Error::other(faults.render(Paint::Plain).to_string()))?;
-    welcome(listen, admin, &text);
+    print(welcome(listen, admin, &text))?;
     server::run(loaded.plan, Options::default())
 }
 
@@ -48,20 +49,19 @@ fn configuration(listen: SocketAddr, admin: SocketAddr, backends: &[SocketAddr])
     )
 }
 
-fn welcome(listen: SocketAddr, admin: SocketAddr, text: &str) {
-    println!("Roundel runs over three sample backends ({}), with this configuration:\n", NAMES.join(", "));
-    for line in text.lines() {
-        println!("    {line}");
-    }
-    println!(
-        "\nTry in another terminal:\n\n    \
+fn welcome(listen: SocketAddr, admin: SocketAddr, text: &str) -> String {
+    let text = text.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    format!(
+        "Roundel runs over three sample backends ({}), with this configuration:\n\n{text}\n\
+         Try in another terminal:\n\n    \
          curl http://{listen}/                again and again: they take turns\n    \
          curl http://{listen}/fail/birch      birch is down: its probes fail, requests go elsewhere\n    \
          curl http://{listen}/heal/birch      and back\n    \
          curl http://{admin}/api/v1/status  what the proxy knows of each backend, and why\n    \
          curl http://{admin}/metrics\n\n\
-         Ctrl-C ends it. Each request is a line below.\n"
-    );
+         Ctrl-C ends it. Each request is a line below.\n\n",
+        NAMES.join(", ")
+    )
 }
 
 /// The usual port where it is free, else any.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{Conf, check};
+use super::{Conf, check, complain, print};
 use crate::config::plan::{Admin, ListenAddress};
 
 /// How long the proxy may take to answer.
@@ -29,10 +29,9 @@ pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
     let answer = ask(&plan.admin)?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     if head.split(' ').nth(1) == Some("200") {
-        println!("{}", body.trim_end());
-        return Ok(ExitCode::SUCCESS);
+        return print(format_args!("{}\n", body.trim_end()));
     }
-    eprintln!("roundel: {}", body.trim_end());
+    complain(body.trim_end());
     Ok(ExitCode::FAILURE)
 }
 

@@ -9,6 +9,8 @@ mod run;
 mod simulate;
 
 use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -105,7 +107,24 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Man) => pages::man(),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("roundel: {error}");
+        complain(error);
         ExitCode::FAILURE
     })
+}
+
+/// Prints what a command is for. Who has closed stdout has seen enough, and that is no failure.
+fn print(text: impl Display) -> io::Result<ExitCode> {
+    let mut stdout = io::stdout();
+    match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(io::Error::new(error.kind(), format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Tells on stderr what went wrong.
+fn complain(what: impl Display) {
+    // Who has closed stderr does not want to know.
+    let _ = writeln!(io::stderr(), "roundel: {what}");
 }

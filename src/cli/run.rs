@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::check;
+use super::{check, print};
 use crate::server::{self, Options};
 
 /// Pingora's own flags.
@@ -34,8 +34,7 @@ pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
         Err(status) => return Ok(status),
     };
     if args.test {
-        println!("{}: the configuration is good", conf.display());
-        return Ok(ExitCode::SUCCESS);
+        return print(format_args!("{}: the configuration is good\n", conf.display()));
     }
     server::run(loaded.plan, Options { daemon: args.daemon, upgrade: args.upgrade })
 }

@@ -64,7 +64,6 @@ fn server(server: &Server) -> Json {
         "work_stealing": server.work_stealing,
         "ca_file": server.ca_file,
         "grace_period_seconds": server.grace_period.as_secs(),
-        "graceful_shutdown_timeout_seconds": server.graceful_shutdown_timeout.as_secs(),
         "client_bind_to_ipv4": server.client_bind_to_ipv4,
         "client_bind_to_ipv6": server.client_bind_to_ipv6,
         "upstream_keepalive_pool_size": server.upstream_keepalive_pool_size,
@@ -75,7 +74,6 @@ fn server(server: &Server) -> Json {
         "blocking_threads_ttl_seconds": server.blocking_threads_ttl_seconds,
         "daemon_wait_for_ready": server.daemon_wait_for_ready,
         "daemon_ready_timeout_seconds": server.daemon_ready_timeout_seconds,
-        "daemon_notify_timeout_seconds": server.daemon_notify_timeout_seconds,
     })
 }
 

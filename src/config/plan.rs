@@ -75,7 +75,6 @@ pub struct Server {
     pub work_stealing: bool,
     pub ca_file: Option<PathBuf>,
     pub grace_period: Duration,
-    pub graceful_shutdown_timeout: Duration,
     pub client_bind_to_ipv4: Vec<String>,
     pub client_bind_to_ipv6: Vec<String>,
     pub upstream_keepalive_pool_size: usize,
@@ -86,7 +85,6 @@ pub struct Server {
     pub blocking_threads_ttl_seconds: Option<u64>,
     pub daemon_wait_for_ready: bool,
     pub daemon_ready_timeout_seconds: Option<u64>,
-    pub daemon_notify_timeout_seconds: Option<u64>,
     /// The private directory for the pid file and sockets; created with mode 0700 when the process starts.
     pub runtime_directory: PathBuf,
     /// Eight hex digits of the hash of the canonical configuration path: tells instances in one directory apart.

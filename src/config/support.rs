@@ -45,6 +45,8 @@ const fn never(path: &'static str, remedy: &'static str) -> Rule {
 /// What is not built.
 const RULES: &[Rule] = &[
     never("server.version", "remove it: Pingora 0.9.1 never reads it"),
+    never("server.graceful_shutdown_timeout_seconds", "write `grace_period_seconds`"),
+    never("server.daemon_notify_timeout_seconds", "write `daemon_ready_timeout_seconds`"),
     never("server.max_retries", "write `retry.attempts` in the upstream"),
     never("server.upgrade_sock_connect_accept_max_retries", "remove it: Pingora 0.9.1 never reads it"),
     never("server.runtime_enable_alt_timer", TOKIO),
@@ -76,6 +78,12 @@ const RULES: &[Rule] = &[
     rule("upstreams.*.discovery.kubernetes", &[], "write `dns` or `file`"),
     rule("upstreams.*.protocol", &["h1"], "write `h1`"),
     rule("upstreams.*.send_proxy_protocol", OFF, ""),
+    rule(
+        "upstreams.*.keepalive.max_idle",
+        &[],
+        "write `server.upstream_keepalive_pool_size`: one pool serves all upstreams",
+    ),
+    rule("upstreams.*.keepalive.max_requests", OFF, ""),
     rule("upstreams.*.retry.budget", &[], ""),
     rule("upstreams.*.retry.min_per_second", &[], ""),
     rule("upstreams.*.retry.statuses", &[], ""),

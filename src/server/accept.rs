@@ -8,9 +8,8 @@ use parking_lot::Mutex;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::{ServiceReadyNotifier, ServiceWithDependents};
-use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-use super::lifecycle::Life;
 use super::listen::{Bound, Listening};
 use crate::config::plan;
 use crate::edge::connection::{Edge, Entrance};
@@ -51,10 +50,12 @@ pub struct Accept<A> {
     pub edge: Arc<Edge<A>>,
     /// What must have happened before the listeners open; taken when the service starts.
     pub opening: Mutex<Option<Opening>>,
-    /// Called once the listeners are open.
+    /// Called once the listeners are open; never, where they must close before.
     pub opened: Box<dyn Fn() + Send + Sync>,
-    /// Tells when the listeners close; none: when the process ends.
-    pub life: Option<Life>,
+    /// Turns true when the listeners must close.
+    pub close: ShutdownWatch,
+    /// Called once the listeners are closed, and all that came by them is counted.
+    pub closed: Box<dyn Fn() + Send + Sync>,
 }
 
 #[async_trait]
@@ -62,44 +63,24 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServiceWithDependents for Accept<
     async fn start_service(
         &mut self,
         _: Option<ListenFds>,
-        mut shutdown: ShutdownWatch,
-        _: usize,
+        _: ShutdownWatch,
+        tasks: usize,
         ready: ServiceReadyNotifier,
     ) {
         let opening = self.opening.lock().take();
-        tokio::select! {
-            () = async { if let Some(opening) = opening { opening.await } } => {}
-            // Told to stop before anything was served.
-            () = closing(self.life.as_ref(), &mut shutdown) => {}
-        }
         let doors = std::mem::take(&mut *self.doors.lock());
-        let mut loops = tokio::task::JoinSet::new();
-        let close = watch::Sender::new(false);
-        let mut files = Vec::new();
-        for door in doors {
-            let name = door.plan.name.clone();
-            match door.bound.listen() {
-                Ok((listening, file)) => {
-                    files.extend(file);
-                    let entrance = Doorway { listener: door.plan, gate: door.gate, counts: door.counts };
-                    loops.spawn(accept(listening, entrance, self.edge.clone(), close.subscribe()));
-                }
-                Err(error) => {
-                    // Another process took the address between our bind and now. Nothing has been served yet.
-                    log::error!("cannot listen: listener={name} error=\"{error}\"");
-                    std::process::exit(1);
-                }
-            }
+        let mut close = self.close.clone();
+        let opens = tokio::select! {
+            () = async { if let Some(opening) = opening { opening.await } } => true,
+            () = turned(&mut close) => false,
+        };
+        if opens {
+            let loops: JoinSet<()> = doors.into_iter().map(|door| self.attend(door, tasks)).collect();
+            (self.opened)();
+            ready.notify_ready();
+            loops.join_all().await;
         }
-        (self.opened)();
-        ready.notify_ready();
-        closing(self.life.as_ref(), &mut shutdown).await;
-        close.send_replace(true);
-        loops.join_all().await;
-        drop(files);
-        if let Some(life) = &self.life {
-            life.closed();
-        }
+        (self.closed)();
     }
 
     fn name(&self) -> &str {
@@ -115,13 +96,24 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServiceWithDependents for Accept<
     }
 }
 
-/// Resolves when the listeners must close.
-async fn closing(life: Option<&Life>, shutdown: &mut ShutdownWatch) {
-    match life {
-        Some(life) => life.must_close().await,
-        // The sender lives as long as the server.
-        None => drop(shutdown.wait_for(|shutdown| *shutdown).await),
+impl<A: HttpServerApp + Send + Sync + 'static> Accept<A> {
+    /// Opens a door. What is returned accepts there, with so many tasks, until the listeners close.
+    fn attend(&self, door: Door, tasks: usize) -> impl Future<Output = ()> + Send + use<A> {
+        let name = door.plan.name.clone();
+        let listening = door.bound.listen().unwrap_or_else(|error| {
+            // Another process took the address between our bind and now. Nothing has been served yet.
+            log::error!("cannot listen: listener={name} error=\"{error}\"");
+            std::process::exit(1)
+        });
+        let doorway = Arc::new(Doorway { listener: door.plan, gate: door.gate, counts: door.counts });
+        accept_all(listening, doorway, self.edge.clone(), self.close.clone(), tasks)
     }
+}
+
+/// Resolves when the watch turns true.
+async fn turned(watch: &mut ShutdownWatch) {
+    // The sender lives as long as the server.
+    let _ = watch.wait_for(|turned| *turned).await;
 }
 
 /// A door whose socket listens.
@@ -132,16 +124,33 @@ struct Doorway {
 }
 
 /// Accepts until told to close, and then what has come already: the system would reset what waits in its queue.
-async fn accept<A: HttpServerApp + Send + Sync + 'static>(
+async fn accept_all<A: HttpServerApp + Send + Sync + 'static>(
     listening: Listening,
-    door: Doorway,
+    door: Arc<Doorway>,
     edge: Arc<Edge<A>>,
-    mut close: watch::Receiver<bool>,
+    close: ShutdownWatch,
+    tasks: usize,
+) {
+    let listening = Arc::new(listening);
+    let accept = || accept(listening.clone(), door.clone(), edge.clone(), close.clone());
+    let loops: JoinSet<()> = (0..tasks.max(1)).map(|_| accept()).collect();
+    loops.join_all().await;
+    // All tasks have ended and given up their share.
+    for transport in Arc::into_inner(listening).map(Listening::into_waiting).unwrap_or_default() {
+        enter(&door, &edge, transport);
+    }
+}
+
+async fn accept<A: HttpServerApp + Send + Sync + 'static>(
+    listening: Arc<Listening>,
+    door: Arc<Doorway>,
+    edge: Arc<Edge<A>>,
+    mut close: ShutdownWatch,
 ) {
     loop {
         let accepted = tokio::select! {
             accepted = listening.accept() => accepted,
-            _ = close.wait_for(|close| *close) => break,
+            () = turned(&mut close) => return,
         };
         match accepted {
             Ok(transport) => enter(&door, &edge, transport),
@@ -150,9 +159,6 @@ async fn accept<A: HttpServerApp + Send + Sync + 'static>(
                 tokio::time::sleep(BREATHER).await;
             }
         }
-    }
-    for transport in listening.into_waiting() {
-        enter(&door, &edge, transport);
     }
 }
 

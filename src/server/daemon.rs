@@ -106,6 +106,7 @@ fn wait_for(pipe: OwnedFd, patience: Duration) -> ExitCode {
 }
 
 fn complain(why: &str) -> ExitCode {
-    eprintln!("roundel: {why}");
+    // Who has closed stderr does not want to know.
+    let _ = writeln!(std::io::stderr(), "roundel: {why}");
     ExitCode::FAILURE
 }

@@ -7,6 +7,7 @@
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,14 +16,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::listen;
+use super::listen::{self, Successor};
 use crate::edge::limits::Connections;
 use crate::exchange::snapshot::Current;
 use crate::telemetry::log::ProcessLog;
-
-/// How long both processes accept during an upgrade, so that no connection is refused: the new one opens its listeners
-/// after its first probe round.
-const OVERLAP: Duration = Duration::from_secs(5);
 
 /// Where the process is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +40,8 @@ pub struct Life {
     phase: Arc<watch::Sender<Phase>>,
     draining: Arc<watch::Sender<bool>>,
     closed: Arc<watch::Sender<bool>>,
+    relieved: Arc<watch::Sender<bool>>,
+    served: Arc<AtomicBool>,
 }
 
 impl Default for Life {
@@ -51,6 +50,8 @@ impl Default for Life {
             phase: Arc::new(watch::Sender::new(Phase::Starting)),
             draining: Arc::new(watch::Sender::new(false)),
             closed: Arc::new(watch::Sender::new(false)),
+            relieved: Arc::new(watch::Sender::new(false)),
+            served: Arc::default(),
         }
     }
 }
@@ -64,14 +65,27 @@ impl Life {
 
     /// The listeners are open.
     pub fn serving(&self) {
+        self.served.store(true, Relaxed);
         self.advance(Phase::Serving);
     }
 
-    /// Resolves when the listeners must close.
-    pub async fn must_close(&self) {
+    /// Whether the listeners have ever been open.
+    #[must_use]
+    pub fn has_served(&self) -> bool {
+        self.served.load(Relaxed)
+    }
+
+    /// Whether a new process serves in place of this one.
+    #[must_use]
+    pub fn is_relieved(&self) -> bool {
+        *self.relieved.borrow()
+    }
+
+    /// Resolves when requests are served, or have been.
+    pub async fn until_serving(&self) {
         let mut phase = self.phase.subscribe();
         // The sender lives in `self`.
-        let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
+        let _ = phase.wait_for(|phase| *phase >= Phase::Serving).await;
     }
 
     /// The listeners are closed, and all that came by them is counted.
@@ -85,7 +99,13 @@ impl Life {
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
-    /// Turns true when connections must come to an end.
+    /// Turns true when a new process serves in place of this one, with the same sockets.
+    #[must_use]
+    pub fn relieved(&self) -> ShutdownWatch {
+        self.relieved.subscribe()
+    }
+
+    /// Turns true when listeners must close and connections come to an end.
     #[must_use]
     pub fn draining(&self) -> ShutdownWatch {
         self.draining.subscribe()
@@ -114,7 +134,7 @@ enum Wish {
     Stop,
     /// SIGTERM: finish what is under way, then end.
     Drain,
-    /// SIGQUIT: hand the listeners to the new process that waits for them, then drain.
+    /// SIGQUIT: hand the listeners to the new process that waits for them; drain when it serves.
     Upgrade,
     /// SIGHUP.
     Reload,
@@ -181,21 +201,40 @@ impl ShutdownSignalWatch for Lifecycle {
 
 impl Lifecycle {
     async fn run(&self, mut signals: Signals) {
+        let mut successor = None;
         loop {
-            match signals.next().await {
+            let wish = tokio::select! {
+                wish = signals.next() => wish,
+                serves = word_of(&mut successor) => {
+                    successor = None;
+                    if serves {
+                        return self.retire(&mut signals).await;
+                    }
+                    log::error!("upgrade failed, this process serves on: the new one ended before it served (see its log)");
+                    continue;
+                }
+            };
+            match wish {
                 Wish::Stop => return log::info!("stopping at once: signal=SIGINT"),
                 Wish::Drain => {
                     log::info!("draining: signal=SIGTERM connections={}", self.connections.open());
                     return self.drain(&mut signals, self.current.load().plan.drain.delay).await;
                 }
-                Wish::Upgrade => {
-                    if self.hand_over().await {
-                        return self.drain(&mut signals, OVERLAP).await;
-                    }
+                Wish::Upgrade if successor.is_some() => {
+                    log::warn!("upgrade under way already, the new process does not serve yet: signal=SIGQUIT");
                 }
+                Wish::Upgrade => successor = self.hand_over().await,
                 wish => self.in_passing(wish),
             }
         }
+    }
+
+    /// Leaves the field to a new process that serves with the same sockets. No balancer in front need notice, and nobody is
+    /// to be told that there is no readiness: so without a delay, and without the admin listener.
+    async fn retire(&self, signals: &mut Signals) {
+        log::info!("draining: the new process serves: connections={}", self.connections.open());
+        self.life.relieved.send_replace(true);
+        self.drain(signals, Duration::ZERO).await;
     }
 
     /// What changes nothing about whether the process goes on.
@@ -219,30 +258,25 @@ impl Lifecycle {
     }
 
     /// Hands the listening sockets to a new process. If there is none, or it does not take them, this one serves on.
-    async fn hand_over(&self) -> bool {
+    async fn hand_over(&self) -> Option<Successor> {
         if !listen::is_awaited(&self.upgrade_sock) {
             log::error!(
                 "upgrade refused: no process waits for the sockets (start the new one with --upgrade first): sock={}",
                 self.upgrade_sock.display()
             );
-            return false;
+            return None;
         }
         let (sockets, path) = (self.sockets.clone(), self.upgrade_sock.clone());
         let sent = tokio::task::spawn_blocking(move || listen::hand_over(&sockets, &path)).await;
         match sent {
-            Ok(Ok(())) => {
+            Ok(Ok(successor)) => {
                 log::info!("listening sockets handed over: sockets={}", self.sockets.len());
-                true
+                return Some(successor);
             }
-            Ok(Err(error)) => {
-                log::error!("upgrade failed, this process serves on: {error}");
-                false
-            }
-            Err(error) => {
-                log::error!("upgrade failed, this process serves on: {error}");
-                false
-            }
+            Ok(Err(error)) => log::error!("upgrade failed, this process serves on: {error}"),
+            Err(error) => log::error!("upgrade failed, this process serves on: {error}"),
         }
+        None
     }
 
     /// Finishes what is under way. A second SIGTERM, or SIGINT, ends the wait.
@@ -283,6 +317,14 @@ impl Lifecycle {
         // Requests have had their time: only tunnels are waited for from here on.
         let _ = tokio::time::timeout_at(tunnels, self.connections.no_tunnels()).await;
         self.connections.open()
+    }
+}
+
+/// Whether the new process serves, once that is known; never, without one.
+async fn word_of(successor: &mut Option<Successor>) -> bool {
+    match successor {
+        Some(successor) => successor.serves().await,
+        None => std::future::pending().await,
     }
 }
 

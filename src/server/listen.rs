@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -14,16 +14,23 @@ use std::path::{Path, PathBuf};
 
 use pingora_core::server::Fds;
 use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 
 use crate::config::plan::ListenAddress;
 use crate::edge::transport::Transport;
 
 /// The longest queue of connections that wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
-/// Pingora's protocol hands over at most this many sockets.
-const MOST_SOCKETS: usize = 32;
+/// Pingora's protocol hands over at most 32 descriptors, one of which is the pipe of [`WORD`].
+const MOST_SOCKETS: usize = 32 - 1;
 /// Pingora's protocol sends the names of the sockets in a buffer of this size, and cuts what does not fit.
 const MOST_NAME_BYTES: usize = 2048;
+
+/// The name under which the pipe for the new process's word goes along with the sockets: no address looks like it.
+const WORD: &str = "serving";
+/// The word.
+const SERVING: &[u8] = b"serving\n";
 
 /// A socket that is bound to its address.
 #[derive(Debug)]
@@ -41,6 +48,17 @@ pub struct Bound {
 pub struct SocketFile {
     path: PathBuf,
     inode: u64,
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() })
+    }
+
+    /// Leaves the file where it is: it is another process's now.
+    pub fn leave(self) {
+        std::mem::forget(self);
+    }
 }
 
 impl Drop for SocketFile {
@@ -101,11 +119,25 @@ impl Bound {
         }
     }
 
+    /// Whether an old process handed it over. It listens already, and the old process may serve there still.
+    #[must_use]
+    pub fn is_inherited(&self) -> bool {
+        self.inherited
+    }
+
+    /// Takes charge of the file of a unix socket; one that was handed over brings its file along.
+    pub fn take_file(&mut self) -> Option<SocketFile> {
+        match &self.address {
+            ListenAddress::Unix(path) if self.inherited => SocketFile::at(path).ok(),
+            _ => self.file.take(),
+        }
+    }
+
     /// Begins to accept connections.
     ///
     /// # Errors
     /// Another process began to listen on the address meanwhile.
-    pub fn listen(self) -> io::Result<(Listening, Option<SocketFile>)> {
+    pub fn listen(self) -> io::Result<Listening> {
         if !self.inherited {
             self.socket.listen(BACKLOG)?;
         }
@@ -114,7 +146,7 @@ impl Bound {
             ListenAddress::Inet(_) => Listening::Tcp(tokio::net::TcpListener::from_std(self.socket.into())?),
             ListenAddress::Unix(_) => Listening::Unix(tokio::net::UnixListener::from_std(self.socket.into())?),
         };
-        Ok((listening, self.file))
+        Ok(listening)
     }
 
     /// The descriptor.
@@ -179,8 +211,7 @@ fn bind_unix(path: &Path, access: Access) -> io::Result<(Socket, Option<SocketFi
         Access::Owner => 0o600,
     };
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    let inode = fs::symlink_metadata(path)?.ino();
-    Ok((socket, Some(SocketFile { path: path.to_owned(), inode })))
+    Ok((socket, Some(SocketFile::at(path)?)))
 }
 
 /// A socket file that nobody listens on any more is in the way; anything else is left alone.
@@ -215,6 +246,31 @@ fn reason(error: &io::Error) -> String {
 #[derive(Debug, Default)]
 pub struct Inherited(HashMap<String, OwnedFd>);
 
+/// What a new process tells the old one with: a pipe that comes along with the sockets. Where the new one ends without a
+/// word, the pipe closes, and the old one serves on.
+#[derive(Debug)]
+pub struct Predecessor(fs::File);
+
+impl Predecessor {
+    /// This process serves: the old one may leave.
+    pub fn relieve(&mut self) {
+        // An old process that was killed meanwhile needs no word.
+        let _ = self.0.write_all(SERVING);
+    }
+}
+
+/// A new process that has the sockets and does not serve yet.
+#[derive(Debug)]
+pub struct Successor(pipe::Receiver);
+
+impl Successor {
+    /// Waits until it serves; false where it ended before.
+    pub async fn serves(&mut self) -> bool {
+        let mut word = [0; SERVING.len()];
+        self.0.read_exact(&mut word).await.is_ok()
+    }
+}
+
 impl Inherited {
     /// Waits at `path` for an old process to hand its sockets over (it does so on SIGQUIT).
     ///
@@ -244,6 +300,11 @@ impl Inherited {
         Ok(Self(names.into_iter().zip(owned).collect()))
     }
 
+    /// The way to tell the old process that this one serves.
+    pub fn predecessor(&mut self) -> Option<Predecessor> {
+        self.0.remove(WORD).map(|pipe| Predecessor(pipe.into()))
+    }
+
     fn take(&mut self, address: &ListenAddress) -> Option<Socket> {
         self.0.remove(&address.to_string()).map(Socket::from)
     }
@@ -255,23 +316,26 @@ impl Inherited {
     }
 }
 
-/// Hands sockets over to the process that waits at `path`.
+/// Hands sockets over to the process that waits at `path`. Must be called within a Tokio runtime.
 ///
 /// # Errors
 /// Nobody took them; the error says why, and nothing has changed.
-pub fn hand_over(sockets: &[(String, RawFd)], path: &Path) -> io::Result<()> {
+pub fn hand_over(sockets: &[(String, RawFd)], path: &Path) -> io::Result<Successor> {
     let names: usize = sockets.iter().map(|(name, _)| name.len() + 1).sum();
-    if sockets.len() > MOST_SOCKETS || names > MOST_NAME_BYTES {
+    if sockets.len() > MOST_SOCKETS || names + WORD.len() + 1 > MOST_NAME_BYTES {
         return Err(io::Error::other(format!(
             "{} sockets are too many to hand over: at most {MOST_SOCKETS}, with {MOST_NAME_BYTES} bytes of names",
             sockets.len()
         )));
     }
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let mut fds = Fds::new();
     for (name, fd) in sockets {
         fds.add(name.clone(), *fd);
     }
-    fds.send_to_sock(path.display().to_string().as_str()).map(drop).map_err(io::Error::from)
+    fds.add(WORD.to_owned(), write.as_raw_fd());
+    fds.send_to_sock(path.display().to_string().as_str()).map_err(io::Error::from)?;
+    pipe::Receiver::from_owned_fd(read).map(Successor)
 }
 
 /// Whether a process waits at `path` for sockets. Connecting would use up the one connection that it accepts, so the
@@ -295,7 +359,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_is_told_with_its_remedy() {
-        let (listening, _) =
+        let listening =
             Bound::claim(&any_port(), Access::Anybody, &mut Inherited::default()).unwrap().listen().unwrap();
         let Listening::Tcp(listener) = &listening else { unreachable!() };
         let taken = ListenAddress::Inet(listener.local_addr().unwrap());
@@ -318,9 +382,10 @@ mod tests {
         let path = directory.path().join("s.sock");
         let address = ListenAddress::Unix(path.clone());
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let bound = Bound::claim(&address, Access::Owner, &mut Inherited::default()).unwrap();
+        let mut bound = Bound::claim(&address, Access::Owner, &mut Inherited::default()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let (listening, file) = bound.listen().unwrap();
+        let file = bound.take_file();
+        let listening = bound.listen().unwrap();
         assert!(Bound::claim(&address, Access::Owner, &mut Inherited::default()).is_err());
         drop(listening);
         drop(file);

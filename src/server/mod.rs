@@ -19,11 +19,11 @@ use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
 use tokio::sync::{Semaphore, watch};
 
-use self::accept::{Accept, Door};
+use self::accept::{Accept, Door, Opening};
 use self::daemon::{Parent, Side};
 use self::lifecycle::{Life, Lifecycle, Phase};
-use self::listen::{Access, Bound, Inherited};
-use self::process::{Identity, PidFile};
+use self::listen::{Access, Bound, Inherited, Predecessor, SocketFile};
+use self::process::{Identity, PidFile, Start};
 use crate::admin::{Admin, Guard, Readiness};
 use crate::base::clock::Clock;
 use crate::config::plan::{self, ListenAddress, Plan};
@@ -56,6 +56,12 @@ pub struct Options {
     pub upgrade: bool,
 }
 
+impl Options {
+    fn start(self) -> Start {
+        if self.upgrade { Start::InPlaceOfAnother } else { Start::Afresh }
+    }
+}
+
 /// Runs the proxy until it is told to stop.
 ///
 /// # Errors
@@ -81,7 +87,7 @@ fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> 
     identity.own(&plan.server.runtime_directory)?;
     let access_log = plan.access_log.as_ref().map(AccessLog::open).transpose()?.map(Arc::new);
     let sockets = Sockets::claim(&plan, options.upgrade)?;
-    let pid_file = PidFile::write(&plan.server.pid_file)?;
+    let mut pid_file = PidFile::write(&plan.server.pid_file, options.start())?;
     identity.own(&plan.server.pid_file)?;
     if options.daemon || plan.server.daemon {
         daemon::detach()?;
@@ -97,8 +103,11 @@ fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> 
         pools: HashMap::new(),
     };
     let snapshot = Snapshot::build(plan.clone(), 1, &mut lasting).map_err(io::Error::other)?;
-    serve(&plan, Current::new(snapshot), sockets, log, parent)?;
-    drop(pid_file);
+    let life = Life::default();
+    serve(&plan, Current::new(snapshot), &life, sockets, log, parent)?;
+    if life.has_served() {
+        pid_file.forget_predecessor();
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -106,11 +115,13 @@ fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> 
 struct Sockets {
     listeners: Vec<Bound>,
     admin: Vec<Bound>,
+    predecessor: Option<Predecessor>,
 }
 
 impl Sockets {
     fn claim(plan: &Plan, upgrade: bool) -> io::Result<Self> {
         let mut inherited = if upgrade { Inherited::receive(&plan.server.upgrade_sock)? } else { Inherited::default() };
+        let predecessor = inherited.predecessor();
         let listeners = plan
             .listeners
             .iter()
@@ -123,12 +134,40 @@ impl Sockets {
         for name in inherited.unclaimed() {
             log::info!("listener closed, the new configuration does not name it: address={name}");
         }
-        Ok(Self { listeners, admin })
+        Ok(Self { listeners, admin, predecessor })
+    }
+
+    /// The files of unix sockets, to be removed when the process ends.
+    fn files(&mut self) -> Files {
+        let all = self.listeners.iter_mut().chain(&mut self.admin);
+        let (inherited, own): (Vec<_>, Vec<_>) = all.partition(|bound| bound.is_inherited());
+        let take = |bounds: Vec<&mut Bound>| bounds.into_iter().filter_map(Bound::take_file).collect();
+        Files { own: take(own), inherited: take(inherited) }
     }
 
     fn names(&self) -> Vec<(String, std::os::fd::RawFd)> {
         let all = self.listeners.iter().chain(&self.admin);
         all.map(|bound| (bound.address.to_string(), bound.fd())).collect()
+    }
+}
+
+/// The files of unix sockets.
+struct Files {
+    own: Vec<SocketFile>,
+    inherited: Vec<SocketFile>,
+}
+
+impl Files {
+    /// Removes them when the process ends, but for those on which another process listens: the one that has taken the
+    /// sockets over, or the one whose place this one has not come to take.
+    fn remove(self, life: &Life) {
+        let leave = |files: Vec<SocketFile>| files.into_iter().for_each(SocketFile::leave);
+        if life.is_relieved() {
+            leave(self.own);
+            leave(self.inherited);
+        } else if !life.has_served() {
+            leave(self.inherited);
+        }
     }
 }
 
@@ -139,12 +178,19 @@ fn admin_addresses(admin: &plan::Admin) -> Vec<ListenAddress> {
 }
 
 /// Runs Pingora's server over what was built.
-fn serve(plan: &Arc<Plan>, current: Current, sockets: Sockets, log: ProcessLog, parent: &Parent) -> io::Result<()> {
+fn serve(
+    plan: &Arc<Plan>,
+    current: Current,
+    life: &Life,
+    mut sockets: Sockets,
+    log: ProcessLog,
+    parent: &Parent,
+) -> io::Result<()> {
     let conf = Arc::new(server_conf(&plan.server));
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&plan.server));
-    let life = Life::default();
     let connections = Arc::new(Connections::default());
-    let names = sockets.names();
+    let (names, files) = (sockets.names(), sockets.files());
+    let addresses = sockets.listeners.iter().map(|bound| bound.local().to_string()).collect();
 
     let supervisor = background_service("upstreams", supervisor(&current.load())?);
     let watched = supervisor.task();
@@ -161,19 +207,23 @@ fn serve(plan: &Arc<Plan>, current: Current, sockets: Sockets, log: ProcessLog, 
         doors: Mutex::new(doors(&plan.listeners, sockets.listeners, &connections, &current.load())),
         edge: Arc::new(edge),
         opening: Mutex::new(Some(Box::pin(async move { watched.first_round().await }))),
-        opened: opened(plan, &life, parent),
-        life: Some(life.clone()),
+        opened: opened(addresses, plan, life, sockets.predecessor, parent),
+        close: life.draining(),
+        closed: Box::new({
+            let life = life.clone();
+            move || life.closed()
+        }),
     };
     server.add_service(supervisor);
     server.add_service(accept);
-    for admin in admin_services(plan, &current, &life, sockets.admin)? {
+    for admin in admin_services(plan, &current, life, sockets.admin)? {
         server.add_service(admin);
     }
     if !plan.server.daemon_wait_for_ready {
         parent.started();
     }
     let lifecycle = Lifecycle {
-        life,
+        life: life.clone(),
         current: current.clone(),
         connections,
         log,
@@ -184,6 +234,7 @@ fn serve(plan: &Arc<Plan>, current: Current, sockets: Sockets, log: ProcessLog, 
     if let Some(log) = &current.load().access_log {
         log.flush(Duration::from_secs(2));
     }
+    files.remove(life);
     Ok(())
 }
 
@@ -213,11 +264,20 @@ fn doors(listeners: &[plan::Listener], sockets: Vec<Bound>, all: &Arc<Connection
 }
 
 /// What is done once the listeners are open.
-fn opened(plan: &Plan, life: &Life, parent: &Parent) -> Box<dyn Fn() + Send + Sync> {
-    let addresses: Vec<_> = plan.listeners.iter().map(|listener| listener.address.to_string()).collect();
+fn opened(
+    addresses: Vec<String>,
+    plan: &Plan,
+    life: &Life,
+    predecessor: Option<Predecessor>,
+    parent: &Parent,
+) -> Box<dyn Fn() + Send + Sync> {
     let (life, parent, source) = (life.clone(), parent.clone(), plan.source.display().to_string());
+    let predecessor = Mutex::new(predecessor);
     Box::new(move || {
         life.serving();
+        if let Some(mut predecessor) = predecessor.lock().take() {
+            predecessor.relieve();
+        }
         parent.started();
         log::info!("serving: listeners={} configuration={source}", addresses.join(","));
     })
@@ -271,14 +331,24 @@ fn admin_services(plan: &Plan, current: &Current, life: &Life, sockets: Vec<Boun
             draining: watch::channel(false).1,
         };
         let listener = admin_listener(address);
+        // On a socket that was handed over the old process answers until this one serves: nobody who asks whether the
+        // proxy is ready is told of an upgrade.
+        let inherited = bound.is_inherited();
+        let (serving, relieved) = (life.clone(), life.relieved());
+        let opening: Opening = Box::pin(async move {
+            if inherited {
+                serving.until_serving().await;
+            }
+        });
         Accept {
             name: "admin",
             threads: Some(1),
             doors: Mutex::new(doors(&[listener], vec![bound], &all, &current.load())),
             edge: Arc::new(edge),
-            opening: Mutex::new(None),
+            opening: Mutex::new(Some(opening)),
             opened: Box::new(|| ()),
-            life: None,
+            close: relieved,
+            closed: Box::new(|| ()),
         }
     };
     Ok(sockets.into_iter().map(service).collect())
@@ -318,7 +388,6 @@ fn server_conf(server: &plan::Server) -> ServerConf {
         pid_file: text(&server.pid_file),
         upgrade_sock: text(&server.upgrade_sock),
         grace_period_seconds: Some(server.grace_period.as_secs()),
-        graceful_shutdown_timeout_seconds: Some(server.graceful_shutdown_timeout.as_secs()),
         client_bind_to_ipv4: server.client_bind_to_ipv4.clone(),
         client_bind_to_ipv6: server.client_bind_to_ipv6.clone(),
         upstream_keepalive_pool_size: server.upstream_keepalive_pool_size,

@@ -33,11 +33,22 @@ pub fn prepare_runtime_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The pid file; it is removed with the value, unless it names another process by then.
+/// Whether another process serves while this one starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// None does.
+    Afresh,
+    /// One does, and serves on where this one fails.
+    InPlaceOfAnother,
+}
+
+/// The pid file; it is removed with the value, unless it names another process by then. Where it named the process whose
+/// place this one was to take, it names that again, until [`PidFile::forget_predecessor`].
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
     pid: u32,
+    predecessor: Option<String>,
 }
 
 impl PidFile {
@@ -45,27 +56,44 @@ impl PidFile {
     ///
     /// # Errors
     /// The file cannot be written; the error names it.
-    pub fn write(path: &Path) -> io::Result<Self> {
+    pub fn write(path: &Path, start: Start) -> io::Result<Self> {
+        let predecessor = match start {
+            Start::Afresh => None,
+            Start::InPlaceOfAnother => fs::read_to_string(path).ok(),
+        };
         let pid = std::process::id();
-        let written = (|| {
-            // A fresh file under another name that takes the place of the old one: readers see one pid or the other, whole.
-            let fresh = path.with_extension(format!("pid.{pid}"));
-            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&fresh)?;
-            writeln!(file, "{pid}")?;
-            fs::rename(&fresh, path)
-        })();
-        written.map_err(|error| {
+        replace(path, &format!("{pid}\n")).map_err(|error| {
             io::Error::new(error.kind(), format!("pid file {}: cannot be written: {error}", path.display()))
         })?;
-        Ok(Self { path: path.to_owned(), pid })
+        Ok(Self { path: path.to_owned(), pid, predecessor })
     }
+
+    /// This process has taken the place of the one before.
+    pub fn forget_predecessor(&mut self) {
+        self.predecessor = None;
+    }
+}
+
+/// A fresh file under another name takes the place of the old one: readers see one text or the other, whole.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let fresh = path.with_extension(format!("pid.{}", std::process::id()));
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&fresh)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&fresh, path));
+    if written.is_err() {
+        // What cannot be removed bears the name of no pid file.
+        let _ = fs::remove_file(&fresh);
+    }
+    written
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
         if fs::read_to_string(&self.path).is_ok_and(|text| text.trim() == self.pid.to_string()) {
-            // What cannot be removed is replaced by the next start.
-            let _ = fs::remove_file(&self.path);
+            // What cannot be changed is replaced by the next start.
+            let _ = match &self.predecessor {
+                Some(predecessor) => replace(&self.path, predecessor),
+                None => fs::remove_file(&self.path),
+            };
         }
     }
 }
@@ -159,12 +187,25 @@ mod tests {
     fn the_pid_file_goes_with_its_process_and_not_with_another() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.pid");
-        let file = PidFile::write(&path).unwrap();
+        let file = PidFile::write(&path, Start::Afresh).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
         fs::write(&path, "1\n").unwrap();
         drop(file);
         assert!(path.exists());
-        drop(PidFile::write(&path).unwrap());
+        drop(PidFile::write(&path, Start::Afresh).unwrap());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_upgrade_that_fails_gives_the_pid_file_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.pid");
+        fs::write(&path, "1\n").unwrap();
+        drop(PidFile::write(&path, Start::InPlaceOfAnother).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
+        let mut file = PidFile::write(&path, Start::InPlaceOfAnother).unwrap();
+        file.forget_predecessor();
+        drop(file);
         assert!(!path.exists());
     }
 

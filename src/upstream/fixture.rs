@@ -97,7 +97,6 @@ pub(super) fn server() -> plan::Server {
         work_stealing: true,
         ca_file: None,
         grace_period: Duration::from_secs(30),
-        graceful_shutdown_timeout: Duration::from_secs(5),
         client_bind_to_ipv4: Vec::new(),
         client_bind_to_ipv6: Vec::new(),
         upstream_keepalive_pool_size: 128,
@@ -108,7 +107,6 @@ pub(super) fn server() -> plan::Server {
         blocking_threads_ttl_seconds: None,
         daemon_wait_for_ready: false,
         daemon_ready_timeout_seconds: None,
-        daemon_notify_timeout_seconds: None,
         runtime_directory: "run".into(),
         instance: "00000000".to_owned(),
     }

@@ -157,3 +157,100 @@ async fn connections_leave_nothing_behind() {
 
     until("its files are closed", async || proxy.open_files() <= before).await;
 }
+
+const UPGRADABLE: &str = r#"
+server: { threads: 1, pid_file: "{dir}/roundel.pid", listener_tasks_per_fd: 2 }
+upstreams: { web: { backends: [{a}] } }
+"#;
+
+/// The pid in the file of [`UPGRADABLE`].
+fn pid_file(proxy: &Proxy) -> String {
+    fs::read_to_string(proxy.dir().join("roundel.pid")).unwrap_or_default().trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_under_load_loses_no_request_and_the_new_process_owns_all() {
+    let a = Origin::start("a").await;
+    let mut old = Proxy::start(&[&a], UPGRADABLE).await;
+    let load = Load::of(1_000_000, 8).until_refused().start(old.address());
+    load.after(200).await;
+
+    let mut new = old.hand_over(UPGRADABLE).await;
+    assert!(old.wait_exit().await.success(), "{}", old.stderr());
+
+    assert_eq!(pid_file(&old), new.pid().to_string());
+    assert_eq!(old.admin("/api/v1/status").await["pid"], new.pid());
+    load.after(load.done() + 200).await;
+    assert!(new.end().await.success(), "{}", new.stderr());
+    let tally = load.finish().await;
+    tally.expect_all_ok();
+    assert_eq!(tally.total(), a.requests());
+    assert!(!old.dir().join("roundel.pid").exists());
+    let left = fs::read_dir(old.dir().join("run")).expect("the directory is ours").count();
+    assert_eq!(left, 0, "the last process leaves nothing in the runtime directory");
+}
+
+#[tokio::test]
+async fn an_upgrade_whose_new_process_fails_leaves_the_old_one_serving() {
+    let a = Origin::start("a").await;
+    let mut old = Proxy::start(&[&a], UPGRADABLE).await;
+
+    // The new process has the sockets when it finds out that it cannot have this one.
+    let mut new = old
+        .hand_over(&format!("listeners: [{{ address: \"{{listen}}\" }}, {{ address: \"{{a}}\" }}]\n{UPGRADABLE}"))
+        .await;
+    assert!(!new.wait_exit().await.success());
+    until("the old one knows", async || old.stderr().contains("this process serves on")).await;
+
+    assert!(new.stderr().contains("cannot listen"), "{}", new.stderr());
+    assert_eq!(pid_file(&old), old.pid().to_string());
+    assert_eq!(old.admin("/api/v1/status").await["pid"], old.pid());
+    assert_eq!(get(old.address(), "/").await.status, 200);
+    old.signal(Signal::SIGTERM);
+    assert!(old.wait_exit().await.success());
+}
+
+#[tokio::test]
+async fn an_upgrade_that_is_stopped_before_it_serves_leaves_the_old_one_serving() {
+    let a = Origin::start("a").await;
+    let mut old = Proxy::start(&[&a], UPGRADABLE).await;
+    a.hold();
+    let slow = UPGRADABLE.replace("[{a}]", "[{a}], health_check: { type: http, interval: 1h, timeout: 30m }");
+
+    let mut new = old.hand_over(&slow).await;
+    until("the new one probes", async || a.in_flight() == 1).await;
+    assert!(new.end().await.success(), "{}", new.stderr());
+    until("the old one knows", async || old.stderr().contains("this process serves on")).await;
+    a.release();
+
+    assert_eq!(pid_file(&old), old.pid().to_string());
+    assert_eq!(get(old.address(), "/").await.status, 200);
+    assert_eq!(old.admin_text("/readyz").await.0, 200);
+}
+
+#[tokio::test]
+async fn sigquit_without_a_new_process_changes_nothing() {
+    let a = Origin::start("a").await;
+    let mut proxy = Proxy::start(&[&a], UPGRADABLE).await;
+
+    proxy.signal(Signal::SIGQUIT);
+    until("it is told", async || proxy.stderr().contains("upgrade refused")).await;
+
+    assert_eq!(get(proxy.address(), "/").await.status, 200);
+    assert_eq!(proxy.exited(), None);
+}
+
+#[tokio::test]
+async fn sigterm_during_the_start_ends_it_at_once() {
+    let a = Origin::start("a").await;
+    a.hold();
+    let yaml = "upstreams: { web: { backends: [{a}], health_check: { type: http, interval: 1h, timeout: 30m } } }";
+    let mut proxy = Setup::new(&[&a]).launch(yaml);
+    until("it probes", async || a.in_flight() == 1).await;
+    until("it listens for signals", async || proxy.is_listening_for_admin().await).await;
+
+    proxy.signal(Signal::SIGTERM);
+
+    assert!(proxy.wait_exit().await.success());
+    assert!(!proxy.settled_stderr().await.contains("serving:"));
+}

@@ -94,6 +94,8 @@ pub(super) fn log(written: &Log) -> plan::Log {
         Level::Error => log::LevelFilter::Error,
         Level::Warn => log::LevelFilter::Warn,
         Level::Info => log::LevelFilter::Info,
+        Level::Debug => log::LevelFilter::Debug,
+        Level::Trace => log::LevelFilter::Trace,
     };
     plan::Log { level }
 }

@@ -48,6 +48,10 @@ words! {
         Warn = "warn",
         /// What the operator asked for happened.
         Info = "info",
+        /// What happens to each request and connection, Pingora's own words included: for the search of a fault.
+        Debug = "debug",
+        /// Every step of it.
+        Trace = "trace",
     }
 }
 

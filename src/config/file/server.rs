@@ -36,13 +36,11 @@ section! {
         ca_file: FilePath,
         /// How long requests in flight may take to end when the process stops, in seconds.
         grace_period_seconds: Seconds<0> = Integer(30),
-        /// How long the last step of stopping may take, in seconds.
-        graceful_shutdown_timeout_seconds: Seconds<0> = Integer(5),
         /// IPv4 addresses that connections to backends are made from.
         client_bind_to_ipv4: List<std::net::Ipv4Addr> = List::default(),
         /// IPv6 addresses that connections to backends are made from.
         client_bind_to_ipv6: List<std::net::Ipv6Addr> = List::default(),
-        /// Idle connections to backends kept for each thread.
+        /// Idle connections to backends kept for each thread, over all upstreams.
         upstream_keepalive_pool_size: Integer<1, 1_000_000> = Integer(128),
         /// Pools of threads that make connections to backends; together with `upstream_connect_offload_thread_per_pool`.
         upstream_connect_offload_threadpools: Integer<1, 1024>,
@@ -58,8 +56,10 @@ section! {
         daemon_wait_for_ready: bool = false,
         /// How long it waits for that, in seconds. Without it: 600.
         daemon_ready_timeout_seconds: Seconds<1>,
-        /// How long the process in the background tries to tell that it is ready, in seconds. Without it: 60.
-        daemon_notify_timeout_seconds: Seconds<1>,
+        /// Replaced by `grace_period_seconds`: the process ends as soon as nothing is left.
+        graceful_shutdown_timeout_seconds: String,
+        /// Nothing to bound: the process in the background tells that it is ready without waiting for anybody.
+        daemon_notify_timeout_seconds: String,
         /// Never read by Roundel: it is no setting of the process.
         version: String,
         /// Replaced by `retry.attempts` of an upstream.

@@ -110,17 +110,22 @@ impl Setup {
         let listen = self.listen.clone().unwrap_or_else(free_address);
         let admin = self.admin();
         let config = self.write_for(yaml, &listen, &admin);
-        let child = command()
+        let child = self.spawn(&config, &[]);
+        Proxy::new(self, child, config, listen, admin)
+    }
+
+    fn spawn(&self, config: &Path, arguments: &[&str]) -> Child {
+        command()
             .arg("-c")
-            .arg(&config)
+            .arg(config)
+            .args(arguments)
             .env("RUNTIME_DIRECTORY", self.dir.path().join("run"))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("cargo has built the binary");
-        Proxy::new(self, child, config, listen, admin)
+            .expect("cargo has built the binary")
     }
 
     /// Writes the configuration without starting anything, and returns its path.
@@ -204,6 +209,21 @@ impl Proxy {
     /// Writes the configuration file anew; the proxy is told nothing.
     pub(crate) fn rewrite_config(&self, yaml: &str) {
         self.setup.write_for(yaml, &self.listen, &self.admin);
+    }
+
+    /// Starts another process with `--upgrade` and this configuration, and hands the sockets over to it.
+    pub(crate) async fn hand_over(&mut self, yaml: &str) -> Successor {
+        self.rewrite_config(yaml);
+        let mut child = self.setup.spawn(&self.config, &["-u"]);
+        let stderr = collect(child.stderr.take());
+        let successor = Successor { process: Process(child), stderr };
+        // As long as nobody waits for the sockets, the signal changes nothing.
+        until("the sockets are handed over", async || {
+            self.signal(Signal::SIGQUIT);
+            self.stderr().contains("handed over")
+        })
+        .await;
+        successor
     }
 
     /// Its process id.
@@ -378,6 +398,42 @@ impl Proxy {
         let text = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix(key));
         line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// A process that was started to take the place of a [`Proxy`].
+pub(crate) struct Successor {
+    process: Process,
+    stderr: Arc<Mutex<String>>,
+}
+
+impl Successor {
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// Tells it to drain and waits until it has ended.
+    pub(crate) async fn end(&mut self) -> ExitStatus {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).expect("a process id fits"));
+        signal::kill(pid, Signal::SIGTERM).expect("the child has not been waited for");
+        self.wait_exit().await
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn wait_exit(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("the new process has ended", async || {
+            status = self.process.0.try_wait().expect("the child is ours to wait for");
+            status.is_some()
+        })
+        .await;
+        status.expect("it was waited for")
+    }
+
+    /// What it has written to stderr.
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.lock().expect("the collector does not panic").clone()
     }
 }
 
