@@ -167,11 +167,13 @@ impl ClientStream {
         Err(Error::new(ErrorKind::InvalidData, "the body is larger than its bound"))
     }
 
-    /// Pending until the soonest of the exchange's deadlines and `own` has passed; then the error that ends the request.
+    /// Pending until the soonest of the exchange's deadlines, that of a write under way, and `own` has passed; then the error
+    /// that ends the request.
     fn poll_deadline(&mut self, cx: &mut Context<'_>, own: Option<(Moment, Reason)>) -> Poll<Error> {
         loop {
             let theirs = self.watch.next().map(|(at, deadline)| (at, deadline.reason()));
-            let Some((at, reason)) = [own, theirs].into_iter().flatten().min_by_key(|(at, _)| *at) else {
+            let write = self.writing_since.map(|since| (since + self.timeouts.write_idle, Reason::ClientTimeout));
+            let Some((at, reason)) = [own, theirs, write].into_iter().flatten().min_by_key(|(at, _)| *at) else {
                 return Poll::Pending;
             };
             if self.clock.now() >= at {
@@ -252,13 +254,16 @@ impl ClientStream {
             let count = self.inbox.len().min(buf.remaining());
             buf.put_slice(&self.inbox[..count]);
             self.inbox.advance(count);
+            self.watch.tunnelled(count as u64);
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         match self.transport()?.poll_read(cx, buf) {
             Poll::Ready(result) => {
-                if buf.filled().len() > before {
+                let count = buf.filled().len() - before;
+                if count > 0 {
                     self.reading_since = None;
+                    self.watch.tunnelled(count as u64);
                 }
                 Poll::Ready(result)
             }
@@ -295,16 +300,28 @@ impl ClientStream {
                 Poll::Ready(Err(error))
             }
             Poll::Pending => {
-                let since = *self.writing_since.get_or_insert_with(|| self.clock.now());
-                self.poll_deadline(cx, Some((since + self.timeouts.write_idle, Reason::ClientTimeout))).map(Err)
+                self.writing_since.get_or_insert_with(|| self.clock.now());
+                self.poll_deadline(cx, None).map(Err)
             }
         }
     }
 }
 
 impl AsyncRead for ClientStream {
+    /// Who reads has nothing to write for now, so that the outbox is sent first: Pingora flushes no body of a known length
+    /// before its end, and a backend may take its time with it.
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        let sent = match self.poll_send(cx) {
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            sent => sent.is_ready(),
+        };
         if !self.watch.is_tunnel() {
+            if sent && !self.body.ended() && self.watch.let_go() {
+                return Poll::Ready(Err(Error::new(
+                    ErrorKind::ConnectionAborted,
+                    "answered before the body has ended",
+                )));
+            }
             return self.poll_body(cx, buf);
         }
         if let Some(ticket) = &mut self.ticket {

@@ -120,9 +120,17 @@ fn is_loop(request: &RequestView<'_>, pseudonym: &str) -> bool {
     found
 }
 
-/// WebSockets pass; an upgrade to HTTP/2 is ignored (RFC 9113, 3.1, has withdrawn it); any other is refused.
+/// WebSockets pass; an upgrade to HTTP/2 is ignored (RFC 9113, 3.1, has withdrawn it), and so is one that `Connection` does not
+/// name (RFC 9110, 7.8); any other is refused.
 pub(super) fn refused_upgrade(request: &RequestView<'_>) -> Option<Reason> {
     let upgrade = request.fields.get("upgrade")?;
+    let mut named = false;
+    request.fields.each("connection", &mut |value| {
+        named |= value.split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+    });
+    if !named {
+        return None;
+    }
     let known = upgrade.eq_ignore_ascii_case(b"websocket") || upgrade.eq_ignore_ascii_case(b"h2c");
     (!known).then_some(Reason::UpgradeRefused)
 }

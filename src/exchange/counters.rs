@@ -65,9 +65,7 @@ impl Counters {
     pub fn request(&self, exchange: &Exchange, status: u16, duration: Duration) {
         let Some(listener) = self.listeners.iter().find(|of| of.name == exchange.arrival.listener.name) else { return };
         let requests = match &exchange.route {
-            None => {
-                listener.unrouted.get_or_init(|| self.registry.requests(&listener.name, &self.nameless, &self.nameless))
-            }
+            None => self.unrouted(listener),
             Some(route) => {
                 let (place, upstream) = match &exchange.target {
                     None => (0, &self.nameless),
@@ -78,6 +76,17 @@ impl Counters {
             }
         };
         requests.record(status, duration);
+    }
+
+    /// A request that never became one is over.
+    pub fn refused(&self, listener: &str, status: u16, duration: Duration) {
+        if let Some(listener) = self.listeners.iter().find(|of| &*of.name == listener) {
+            self.unrouted(listener).record(status, duration);
+        }
+    }
+
+    fn unrouted<'a>(&self, listener: &'a OfListener) -> &'a series::Requests {
+        listener.unrouted.get_or_init(|| self.registry.requests(&listener.name, &self.nameless, &self.nameless))
     }
 
     /// A connection to a backend stands.

@@ -165,7 +165,7 @@ impl Exchange {
     /// Whether its own time is over.
     #[must_use]
     pub fn out_of_time(&self) -> bool {
-        self.arrival.watch.next().is_some_and(|(at, deadline)| deadline == Deadline::Request && self.now() >= at)
+        self.arrival.watch.at(Deadline::Request).is_some_and(|at| self.now() >= at)
     }
 
     /// The client's address.
@@ -179,6 +179,19 @@ impl Exchange {
     pub fn body_limit(&self) -> Option<u64> {
         let listener = self.arrival.listener.limits.body;
         self.route.as_ref().and_then(|route| route.plan.body_limit).unwrap_or(listener)
+    }
+
+    /// Whether its answer was sent to the end, so that nothing that happens now is a failure.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.arrival.watch.is_answered()
+    }
+
+    /// Whether what has come of its body is little enough to be kept for another try.
+    #[must_use]
+    pub fn body_is_kept(&self) -> bool {
+        let most = self.target.as_ref().map_or(0, |target| target.plan.retry.body);
+        self.arrival.watch.body_received() <= most
     }
 
     /// How answers of our own to it look.

@@ -57,7 +57,9 @@ impl<'a> Refused<'a> {
 
     /// Writes its line.
     pub fn record(&self, peer: Option<SocketAddr>, received: Moment, inbox: &[u8]) {
+        let duration = self.snapshot.clock.now().since(received);
         self.snapshot.counters.answered(self.reason);
+        self.snapshot.counters.refused(&self.listener.name, self.reason.status(), duration);
         let Some(log) = &self.snapshot.access_log else { return };
         if !log.wants(fastrand::u64(..)) {
             return;
@@ -81,7 +83,7 @@ impl<'a> Refused<'a> {
             upstream: None,
             backend: None,
             attempts: None,
-            duration: self.snapshot.clock.now().since(received),
+            duration,
             connect: None,
             first_byte: None,
             reused: None,

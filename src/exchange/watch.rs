@@ -46,6 +46,10 @@ pub struct Watch {
     /// The [`Reason`] that ended the request, plus one.
     ended: AtomicU8,
     tunnel: AtomicBool,
+    /// The last of the answer was given to the connection.
+    answer_ended: AtomicBool,
+    /// The connection stopped reading the request, because its answer was complete.
+    let_go: AtomicBool,
 }
 
 impl Default for Watch {
@@ -56,6 +60,8 @@ impl Default for Watch {
             body_received: AtomicU64::new(0),
             ended: AtomicU8::new(0),
             tunnel: AtomicBool::new(false),
+            answer_ended: AtomicBool::new(false),
+            let_go: AtomicBool::new(false),
         }
     }
 }
@@ -70,6 +76,8 @@ impl Watch {
         self.body_received.store(0, Relaxed);
         self.ended.store(0, Relaxed);
         self.tunnel.store(false, Relaxed);
+        self.answer_ended.store(false, Relaxed);
+        self.let_go.store(false, Relaxed);
     }
 
     /// Sets a deadline; it stands until it is cleared.
@@ -89,18 +97,18 @@ impl Watch {
         self.deadlines[deadline as usize].store(0, Relaxed);
     }
 
+    /// When a deadline is, if it is set.
+    #[must_use]
+    pub fn at(&self, deadline: Deadline) -> Option<Moment> {
+        let nanos = self.deadlines[deadline as usize].load(Relaxed);
+        (nanos != 0).then(|| Moment::from_nanos(nanos))
+    }
+
     /// The next deadline and what it is.
     #[must_use]
     pub fn next(&self) -> Option<(Moment, Deadline)> {
-        let mut next: Option<(Moment, Deadline)> = None;
-        for deadline in Deadline::ALL {
-            let nanos = self.deadlines[deadline as usize].load(Relaxed);
-            let at = Moment::from_nanos(nanos);
-            if nanos != 0 && next.is_none_or(|(soonest, _)| at < soonest) {
-                next = Some((at, deadline));
-            }
-        }
-        next
+        let set = Deadline::ALL.into_iter().filter_map(|deadline| Some((self.at(deadline)?, deadline)));
+        set.min_by_key(|(at, _)| *at)
     }
 
     /// Bounds the request's body to `bytes` (decoded).
@@ -115,7 +123,12 @@ impl Watch {
         bytes <= self.body_limit.load(Relaxed)
     }
 
-    /// Body bytes (decoded) that the client has sent.
+    /// Notes that the client has sent so many more bytes into its tunnel.
+    pub fn tunnelled(&self, bytes: u64) {
+        self.body_received.fetch_add(bytes, Relaxed);
+    }
+
+    /// Body bytes (decoded) that the client has sent; of a tunnel, all bytes.
     #[must_use]
     pub fn body_received(&self) -> u64 {
         self.body_received.load(Relaxed)
@@ -143,9 +156,32 @@ impl Watch {
         self.clear(Deadline::Try);
     }
 
-    /// The connection has become a tunnel: bytes pass as they are, both ways.
+    /// The connection has become a tunnel: bytes pass as they are, both ways. The request has its answer with that, so that no
+    /// deadline of it stands any longer; the tunnel has its own.
     pub fn open_tunnel(&self) {
+        for deadline in Deadline::ALL {
+            self.clear(deadline);
+        }
         self.tunnel.store(true, Relaxed);
+    }
+
+    /// The last of the answer is about to be given to the connection.
+    pub fn end_answer(&self) {
+        self.answer_ended.store(true, Relaxed);
+    }
+
+    /// The answer has been sent: whether it was whole, so that the rest of the request need not be read.
+    #[must_use]
+    pub fn let_go(&self) -> bool {
+        let whole = self.answer_ended.load(Relaxed);
+        self.let_go.store(whole, Relaxed);
+        whole
+    }
+
+    /// Whether the request ended because its answer was complete, and not because anything failed.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.let_go.load(Relaxed)
     }
 
     /// Whether the connection has become a tunnel.
@@ -179,6 +215,25 @@ mod tests {
         assert_eq!(watch.ended(), Some(Reason::HttpResponseTimeout));
         watch.begin_try();
         assert_eq!(watch.ended(), None);
+    }
+
+    #[test]
+    fn a_tunnel_has_no_deadline_of_its_request() {
+        let watch = Watch::default();
+        watch.set(Deadline::Request, Moment::from_nanos(50));
+        watch.open_tunnel();
+        assert_eq!((watch.next(), watch.is_tunnel()), (None, true));
+    }
+
+    #[test]
+    fn a_request_is_let_go_only_once_its_answer_is_whole() {
+        let watch = Watch::default();
+        assert!(!watch.let_go() && !watch.is_answered());
+        watch.end_answer();
+        assert!(!watch.is_answered());
+        assert!(watch.let_go() && watch.is_answered());
+        watch.reset();
+        assert!(!watch.is_answered());
     }
 
     #[test]

@@ -28,15 +28,20 @@ pub(super) fn of_request(error: &Error, exchange: &Exchange, answer_begun: bool)
         };
     }
     match error.esource() {
+        ErrorSource::Upstream if timed_out(error) && exchange.out_of_time() => Failure::OutOfTime,
         ErrorSource::Upstream => of_backend(error, answer_begun),
         ErrorSource::Downstream => Failure::Client(of_client(error)),
         ErrorSource::Internal | ErrorSource::Unset => Failure::Internal,
     }
 }
 
+fn timed_out(error: &Error) -> bool {
+    matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
+}
+
 fn of_backend(error: &Error, answer_begun: bool) -> Failure {
     match error.etype() {
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::TooSlow,
+        _ if timed_out(error) => Failure::TooSlow,
         _ if answer_begun => Failure::Incomplete,
         ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::H2Error | ErrorType::InvalidH2 => {
             Failure::NotHttp

@@ -19,6 +19,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+use super::answer_head::{self, Asked};
 use super::forward::{self, view};
 use super::{answer, failure};
 use crate::exchange::admission::{self, Admission};
@@ -74,6 +75,9 @@ impl ProxyHttp for Flow {
         if arrival.keep_alive == KeepAlive::Last {
             session.set_keepalive(None);
         }
+        // A client of HTTP/1.0 knows no 1xx (RFC 9110, 15.2).
+        let old = session.req_header().version == http::Version::HTTP_10;
+        session.set_ignore_info_resp(old);
         // The edge has its own deadline for bodies; Pingora's would be a second one that nobody configured.
         session.set_read_timeout(None);
         ctx.exchange = Some(Exchange::new(arrival, &session.req_header().headers));
@@ -97,7 +101,8 @@ impl ProxyHttp for Flow {
     }
 
     /// A backend is chosen.
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        let asked = asked(session);
         let exchange = ctx.exchange();
         exchange.arrival.watch.begin_try();
         let target = exchange.target.clone().ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
@@ -109,11 +114,13 @@ impl ProxyHttp for Flow {
         exchange.try_began = exchange.now();
         let watch = &exchange.arrival.watch;
         watch.set_after(Deadline::Try, exchange.try_began, target.plan.timeouts.total);
+        if asked == Asked::WebSocket {
+            // A tunnel is idle by its own measure, and the connection to the client keeps it.
+            let read = &mut peer.options.read_timeout;
+            *read = read.map(|read| read.max(exchange.arrival.listener.timeouts.tunnel_idle));
+        }
         if let Some((at, _)) = watch.next() {
-            // Nobody polls the client's connection during a connect, so that the connect must bear the deadline itself.
-            let left = at.since(exchange.try_began);
-            let connect = &mut peer.options.total_connection_timeout;
-            *connect = Some(connect.map_or(left, |connect| connect.min(left)));
+            bear_deadline(&mut peer, at.since(exchange.try_began), asked);
         }
         Ok(Box::new(peer))
     }
@@ -173,10 +180,11 @@ impl ProxyHttp for Flow {
     /// The answer's head has come.
     async fn upstream_response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         header: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        answer_head::check(header, asked(session))?;
         if !header.status.is_informational() || header.status == StatusCode::SWITCHING_PROTOCOLS {
             answered(ctx.exchange(), header.status.as_u16());
         }
@@ -203,8 +211,14 @@ impl ProxyHttp for Flow {
             session.set_keepalive(None);
         }
         let coding = forward::compress(header, session.req_header(), exchange)?;
+        if session.req_header().version == http::Version::HTTP_10 && forward::unchunk(header) {
+            session.set_keepalive(None);
+        }
         forward::stick(header, exchange)?;
         forward::edit_response(header, session.req_header(), exchange)?;
+        if forward::has_no_body(header, session.req_header()) {
+            exchange.arrival.watch.end_answer();
+        }
         ctx.encoder = coding.map(Coding::encoder).transpose().map_err(failed_encoding)?;
         Ok(())
     }
@@ -217,6 +231,9 @@ impl ProxyHttp for Flow {
         end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
+        if end_of_stream {
+            ctx.exchange().arrival.watch.end_answer();
+        }
         if ctx.encoder.is_some() {
             *body = encode(&mut ctx.encoder, body.take(), end_of_stream).map_err(failed_encoding)?;
         }
@@ -233,11 +250,14 @@ impl ProxyHttp for Flow {
         _: bool,
     ) -> Box<Error> {
         let exchange = ctx.exchange();
+        if exchange.is_answered() {
+            return error;
+        }
         let answer_begun = session.response_written().is_some();
         let failure = failure::of_request(&error, exchange, answer_begun);
         let standing = Standing {
             idempotent: retry::is_idempotent(&session.req_header().method),
-            replayable: !session.as_ref().retry_buffer_truncated(),
+            replayable: !session.as_ref().retry_buffer_truncated() && exchange.body_is_kept(),
             answer_begun,
             ..standing(exchange)
         };
@@ -251,6 +271,9 @@ impl ProxyHttp for Flow {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
         let exchange = ctx.exchange();
+        if exchange.is_answered() {
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
         let answer_begun = session.response_written().is_some();
         let reason = exchange.reason.unwrap_or_else(|| failure::of_request(error, exchange, answer_begun).reason());
         exchange.reason = Some(reason);
@@ -285,6 +308,24 @@ impl ProxyHttp for Flow {
 
     fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
+    }
+}
+
+/// What the client asks for.
+fn asked(session: &Session) -> Asked {
+    if forward::websocket(session.req_header()) { Asked::WebSocket } else { Asked::Answer }
+}
+
+/// Lets the connection to the backend bear a deadline that is `left` away. Nobody polls the client's connection, which bears
+/// it else, during a connect or while the backend takes no more of the body.
+fn bear_deadline(peer: &mut HttpPeer, left: Duration, asked: Asked) {
+    let options = &mut peer.options;
+    let mut bounded = vec![&mut options.total_connection_timeout, &mut options.write_timeout];
+    if asked == Asked::Answer {
+        bounded.push(&mut options.read_timeout);
+    }
+    for bound in bounded {
+        *bound = Some(bound.map_or(left, |bound| bound.min(left)));
     }
 }
 

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -44,7 +44,7 @@ pub(super) fn request(header: &mut RequestHeader, exchange: &Exchange) -> Result
     let original_host = header.headers.get(HOST).cloned();
     for name in connection_options(header.headers.get_all(CONNECTION).iter()) {
         // The framing and the host are not the client's to remove.
-        if name != TRANSFER_ENCODING && name != http::header::CONTENT_LENGTH && name != HOST {
+        if name != TRANSFER_ENCODING && name != CONTENT_LENGTH && name != HOST {
             header.remove_header(&name);
         }
     }
@@ -159,6 +159,21 @@ pub(super) fn compress(
     Ok(compression.coding)
 }
 
+/// Makes an answer one that HTTP/1.0 can read: a body without a length ends with the connection (RFC 9112, 6.1 and 6.3). Whether
+/// the connection must end.
+pub(super) fn unchunk(header: &mut ResponseHeader) -> bool {
+    header.remove_header(&TRANSFER_ENCODING);
+    !header.headers.contains_key(CONTENT_LENGTH)
+}
+
+/// Whether the head is all there is of an answer (RFC 9112, 6.3).
+pub(super) fn has_no_body(header: &ResponseHeader, request: &RequestHeader) -> bool {
+    let length = header.headers.get(CONTENT_LENGTH);
+    matches!(header.status.as_u16(), 204 | 304)
+        || request.method == http::Method::HEAD
+        || length.is_some_and(|length| length.as_bytes().iter().all(|digit| *digit == b'0'))
+}
+
 /// Binds the client to the backend that answered it, where its cookie does not do so already.
 ///
 /// # Errors
@@ -190,7 +205,7 @@ fn apply(edits: Vec<Edit>, header: &mut ResponseHeader) -> Result<()> {
 /// As for [`request`].
 pub(super) fn response(header: &mut ResponseHeader, upgraded: bool) -> Result<()> {
     for name in connection_options(header.headers.get_all(CONNECTION).iter()) {
-        if name != TRANSFER_ENCODING && name != http::header::CONTENT_LENGTH {
+        if name != TRANSFER_ENCODING && name != CONTENT_LENGTH {
             header.remove_header(&name);
         }
     }
@@ -199,6 +214,11 @@ pub(super) fn response(header: &mut ResponseHeader, upgraded: bool) -> Result<()
         header.remove_header(&name);
     }
     header.remove_header(&CONNECTION);
+    if header.status == http::StatusCode::NO_CONTENT {
+        // It has no body whatever these say (RFC 9110, 8.6; RFC 9112, 6.1), and a client might believe them.
+        header.remove_header(&CONTENT_LENGTH);
+        header.remove_header(&TRANSFER_ENCODING);
+    }
     // The version is that of the one who sends, and we send (RFC 9110, 2.5).
     header.set_version(http::Version::HTTP_11);
     if upgraded {

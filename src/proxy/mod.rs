@@ -1,9 +1,11 @@
 //! The general road: requests served by Pingora's `HttpProxy`.
 //!
 //! `flow` is the request from top to bottom and the place to start reading; `forward` says what becomes of header fields on
-//! their way; `answer` sends answers of our own; `failure` puts Pingora's errors into our words.
+//! their way; `answer_head` refuses the heads of answers that cannot be trusted; `answer` sends answers of our own; `failure` puts
+//! Pingora's errors into our words.
 
 mod answer;
+mod answer_head;
 mod failure;
 mod flow;
 mod forward;
