@@ -175,11 +175,12 @@ impl Pool {
         }
     }
 
-    /// How long after a probe the next one of `backend` is due; none where backends are not probed.
+    /// How long from now the next probe of `backend`, which one has just ended of, is due; none where backends are not
+    /// probed.
     #[must_use]
     pub fn next_probe_after(&self, backend: &Backend) -> Option<Duration> {
-        let policy = self.control.lock().policy;
-        backend.read(|health| health.next_probe_after(&policy))
+        let (policy, now) = (self.control.lock().policy, self.time.now());
+        backend.read(|health| health.next_probe_after(&policy, now))
     }
 
     /// Drains every backend of this name or address. Returns them; none: there is no such backend.

@@ -27,6 +27,35 @@ fn a_cold_pool_serves_nobody_before_the_first_good_probe_and_says_when_its_verdi
     assert_eq!((world.pool.usable_count(), world.order(3)), (1, "aaa".to_owned()));
 }
 
+/// A backend that refuses until it has booted, `boot` after the proxy; when it is used, and how often it was probed until.
+fn used_after(boot: Duration) -> (Duration, u32) {
+    let world = World::new(upstream(), members(&[1, 1]));
+    world.probe('b', true);
+    let (mut now, mut probes) = (Duration::ZERO, 0);
+    loop {
+        world.probe('a', now >= boot);
+        probes += 1;
+        if world.state('a') == State::Healthy {
+            return (now, probes);
+        }
+        let wait = world.pool.next_probe_after(&world.backend('a')).unwrap();
+        world.pass(wait);
+        now += wait;
+    }
+}
+
+#[test]
+fn a_backend_that_boots_a_little_later_than_the_proxy_is_used_soon_after() {
+    for boot in 1..=600 {
+        let boot = Duration::from_secs_f64(f64::from(boot) / 10.0);
+        let (used, probes) = used_after(boot);
+        // An eighth of its age, or a second, until it is found; another second until the second good probe.
+        let bound = boot + (boot / 8).max(SECOND) + SECOND;
+        assert!(used <= bound, "boots after {boot:?}, is used after {used:?}");
+        assert!(probes <= 30, "boots after {boot:?}, is probed {probes} times");
+    }
+}
+
 #[test]
 fn an_empty_pool_says_so() {
     assert_eq!(World::new(upstream(), Vec::new()).lease().unwrap_err(), NoBackend::Empty);
