@@ -181,31 +181,37 @@ def plot_eject(options, kind, attempts, names, tenths):
 
 
 class Acceptor(threading.Thread):
-    """Accepts on one port of all of 127/8, and remembers when. It answers nothing: a TCP probe asks nothing."""
+    """Accepts on one port of all of 127/8, remembers when, and answers one request where probes send one."""
 
-    def __init__(self):
+    ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+    def __init__(self, probe):
         super().__init__(daemon=True)
         self.listener = socket.create_server(("0.0.0.0", 0), backlog=4096)
-        self.port, self.moments = self.listener.getsockname()[1], []
+        self.port, self.moments, self.answers = self.listener.getsockname()[1], [], probe == "http"
 
     def run(self):
-        with contextlib.suppress(OSError):
-            while True:
+        while True:
+            try:
                 connection, _ = self.listener.accept()
-                self.moments.append(time.monotonic())
-                connection.close()
+            except OSError:
+                return
+            self.moments.append(time.monotonic())
+            with connection, contextlib.suppress(OSError):
+                if self.answers and connection.recv(4096):
+                    connection.sendall(self.ANSWER)
 
 
 def probes(options):
-    """BACKENDS backends probed by TCP every 10 s: how long the first round takes, what probing costs, and how evenly the
+    """BACKENDS backends probed every 10 s: how long the first round takes, what probing costs, and how evenly the
     probes are spread."""
     body, series = [], {}
     for kind in [kind for kind in options.peers if kind != "nginx"]:
-        acceptor = Acceptor()
+        acceptor = Acceptor(options.probe)
         acceptor.start()
         number = lambda index: f"127.{1 + index // 62500}.{1 + index // 250 % 250}.{1 + index % 250}"
         backends = [(f"{number(index)}:{acceptor.port}", 1) for index in range(options.backends)]
-        with Peer(kind, "round_robin", backends, check_interval="10s") as peer:
+        with Peer(kind, "round_robin", backends, check_interval="10s", probe=options.probe) as peer:
             first = wait_for_accepts(acceptor, options.backends)
             time.sleep(20)
             begin, cpu = time.monotonic(), peer.cpu_seconds()
@@ -224,8 +230,8 @@ def probes(options):
         series[kind] = [(second + 0.5, rate) for second, rate in enumerate(rates)]
     head = ["proxy", "listens after", "first round over after", "CPU of one core", "CPU µs per probe"]
     table([*head, "probes per second: least / mean / most", "memory"], body)
-    title = f"Probes per second, {options.backends} backends every 10 s"
-    (options.plots / "probes.svg").write_text(svg.lines(title, "seconds", "probes/s", series))
+    title = f"{options.probe} probes per second, {options.backends} backends every 10 s"
+    (options.plots / f"probes-{options.probe}.svg").write_text(svg.lines(title, "seconds", "probes/s", series))
 
 
 def wait_for_accepts(acceptor, count):
@@ -246,6 +252,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=20, help="of each run of `slow` and `probes`")
     parser.add_argument("--rounds", type=int, default=3, help="of `slow`")
     parser.add_argument("--backends", type=int, default=10_000, help="of `probes`")
+    parser.add_argument("--probe", choices=["tcp", "http"], default="tcp", help="of `probes`")
     parser.add_argument("--plots", type=pathlib.Path, default=pathlib.Path("."), help="where plots are written")
     options = parser.parse_args()
     print("Versions: " + "; ".join(f"{kind} ({version(kind)})" for kind in options.peers) + "\n")

@@ -78,6 +78,7 @@ class Peer:
             "POLICY": POLICIES[kind][policy],
             "HASH": ENVOY_HASH.get(policy, ""),
             "BACKENDS": "\n".join(backend_line(kind, *backend) for backend in backends),
+            "PROBE": PROBE[kind].get(words.pop("probe", "tcp"), ""),
             "CHECK_INTERVAL": words.pop("check_interval", "1s"),
             "EXTRA": EXTRA[kind].get(words.pop("extra", None), ""),
             "ATTEMPTS": str(words.pop("attempts", 1)),
@@ -161,6 +162,13 @@ def backend_line(kind, address, weight):
 ENVOY_HASH = {
     "hash_client_ip": "hash_policy: [{ connection_properties: { source_ip: true } }],",
     "hash_uri": 'hash_policy: [{ header: { header_name: ":path" } }],',
+}
+
+PROBE = {
+    "roundel": {"tcp": "tcp", "http": "http"},
+    "nginx": {},
+    "haproxy": {"http": "option httpchk GET /"},
+    "envoy": {"tcp": "tcp_health_check: {}", "http": "http_health_check: { path: / }"},
 }
 
 # What `eject` adds: five errors in a row take a backend out for 10 s, then it is ramped up over 10 s.

@@ -228,7 +228,12 @@ impl Rounds {
         } else {
             (wait_after(wait, Phase::Placed, self.random.f64()), turn.phase)
         };
+        // A first verdict lets those go who stood in for the backend.
+        let members_changed = !Arc::ptr_eq(&pool.backends().backends, &probed.members);
         self.schedule.push(self.clock.now() + wait, Turn { phase, ..turn });
+        if members_changed {
+            self.look_at_members();
+        }
     }
 }
 
