@@ -298,6 +298,18 @@ impl Backend {
         *self.last_probe.lock() = Some(report);
     }
 
+    /// The backend as it was named last.
+    pub(super) fn member(&self) -> Member {
+        Member {
+            name: self.name(),
+            addr: self.addr.clone(),
+            tls: self.tls,
+            weight: self.weight(),
+            backup: self.backup(),
+            host: self.host(),
+        }
+    }
+
     /// Takes over what may change in a member without changing its identity.
     pub(super) fn relabel(&self, member: &Member) {
         self.label.store(Arc::new(Label { name: Arc::clone(&member.name), host: Arc::clone(&member.host) }));

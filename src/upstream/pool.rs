@@ -7,6 +7,7 @@
 //! Probing, discovery and connecting are others' work; the rules of health are the state machine's (`state`).
 
 mod control;
+mod succession;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -78,6 +79,7 @@ impl Pool {
             usable: 0,
             renewed: None,
             entry: Entry::AtStart,
+            succession: None,
             changes: Vec::new(),
         };
         Arc::new(Self {
@@ -112,29 +114,7 @@ impl Pool {
             false => Arc::new(Turnout::nobody(&plan.balance)),
         };
         self.settle(&mut control, &heritage, now);
-        self.tell(control);
-    }
-
-    /// Sets who belongs to the upstream. A backend that was a member already (by address and TLS) keeps its health and
-    /// its counters, whatever its weight and name are now. New ones begin as the plan says; those that left get no new
-    /// request, and are forgotten when their last one has ended. Of two members of one identity the first counts.
-    pub fn set_members(&self, members: Vec<Member>) {
-        let now = self.time.now();
-        let mut control = self.control.lock();
-        let born = |member: &Member| Backend::new(member, &control.policy, control.entry, now);
-        let new = self.members.load().reshuffle(&members, born);
-        for backend in &new.known {
-            self.change(&mut control, backend, Event::Rejoined, now);
-        }
-        for backend in &new.left {
-            self.withdraw(&mut control, backend, Event::Left, now);
-        }
-        if !new.backends.is_empty() {
-            control.entry = Entry::Later;
-        }
-        let leaving = new.left.into_iter().filter(|backend| backend.in_flight() > 0).collect();
-        self.members.store(Arc::new(Members::new(&self.plan.load().name, new.backends, leaving)));
-        self.settle(&mut control, &self.turnout.load(), now);
+        self.proceed(&mut control, now);
         self.tell(control);
     }
 
@@ -175,11 +155,12 @@ impl Pool {
         }
     }
 
-    /// How long after a probe the next one of `backend` is due; none where backends are not probed.
+    /// How long from now the next probe of `backend`, which one has just ended of, is due; none where backends are not
+    /// probed.
     #[must_use]
     pub fn next_probe_after(&self, backend: &Backend) -> Option<Duration> {
-        let policy = self.control.lock().policy;
-        backend.read(|health| health.next_probe_after(&policy))
+        let (policy, now) = (self.control.lock().policy, self.time.now());
+        backend.read(|health| health.next_probe_after(&policy, now))
     }
 
     /// Drains every backend of this name or address. Returns them; none: there is no such backend.

@@ -37,6 +37,10 @@ pub use event::{Entry, Event, Failure, Transition};
 pub use policy::{Policy, ProbePolicy};
 pub use snapshot::Snapshot;
 
+/// A backend that has yet to come up is asked again after this part of the time that it has been waited for: what boots in
+/// half a minute is found within four seconds, and ten thousand that never come cost less with every probe.
+const AWAITED_PART: u32 = 8;
+
 /// What an operator sees a backend in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -124,6 +128,8 @@ pub struct Health {
     connects_only: bool,
     ejections: u32,
     returned: Moment,
+    // Since when it is waited for: it was never good in use so far.
+    awaited: Option<Moment>,
 }
 
 impl Health {
@@ -151,6 +157,7 @@ impl Health {
             connects_only: true,
             ejections: 0,
             returned: now,
+            awaited: Some(now),
         }
     }
 
@@ -239,11 +246,13 @@ impl Health {
         }
     }
 
-    /// How long after a probe the next one is due: the fast interval while the backend is between two states, the plain
-    /// one otherwise; none where backends are not probed. Drained backends are probed too, so that their state is true
-    /// when they are resumed.
+    /// How long after a probe that ended at `now` the next one is due: the fast interval while the backend is between two
+    /// states, the plain one otherwise; none where backends are not probed. A backend that has yet to come up for the first
+    /// time is asked again soon, as it may boot a little later than the proxy: after an eighth of the time that it has been
+    /// waited for, but never sooner than the fast interval and never later than the plain one. Drained backends are probed
+    /// too, so that their state is true when they are resumed.
     #[must_use]
-    pub fn next_probe_after(&self, policy: &Policy) -> Option<Duration> {
+    pub fn next_probe_after(&self, policy: &Policy, now: Moment) -> Option<Duration> {
         let probes = policy.probes.as_ref()?;
         let between = match self.course.state {
             Course::Probing => true,
@@ -251,7 +260,12 @@ impl Health {
             Course::Unhealthy => self.good_in_row > 0,
             Course::Ejected { failure, .. } => self.failed_in_row > 0 || frees(probes, failure),
         };
-        Some(if between { probes.fast_interval } else { probes.interval })
+        let soon = |since| (now.since(since) / AWAITED_PART).clamp(probes.fast_interval, probes.interval);
+        Some(match (between, self.course.state, self.awaited) {
+            (true, ..) => probes.fast_interval,
+            (false, Course::Unhealthy, Some(since)) => soon(since),
+            _ => probes.interval,
+        })
     }
 
     /// Takes in an event at `now`. Returns the change of the state that an operator sees, if there is one.
@@ -289,6 +303,9 @@ impl Health {
                 self.come_up(policy, good_in_row(self.good_in_row), now);
             }
             _ => {}
+        }
+        if matches!(self.course.state, Course::Healthy | Course::SlowStart { .. }) {
+            self.awaited = None;
         }
     }
 

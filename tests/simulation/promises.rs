@@ -27,6 +27,81 @@ fn a_cold_pool_serves_nobody_before_the_first_good_probe_and_says_when_its_verdi
     assert_eq!((world.pool.usable_count(), world.order(3)), (1, "aaa".to_owned()));
 }
 
+/// A backend that refuses until it has booted, `boot` after the proxy; when it is used, and how often it was probed until.
+fn used_after(boot: Duration) -> (Duration, u32) {
+    let world = World::new(upstream(), members(&[1, 1]));
+    world.probe('b', true);
+    let (mut now, mut probes) = (Duration::ZERO, 0);
+    loop {
+        world.probe('a', now >= boot);
+        probes += 1;
+        if world.state('a') == State::Healthy {
+            return (now, probes);
+        }
+        let wait = world.pool.next_probe_after(&world.backend('a')).unwrap();
+        world.pass(wait);
+        now += wait;
+    }
+}
+
+#[test]
+fn a_backend_that_boots_a_little_later_than_the_proxy_is_used_soon_after() {
+    for boot in 1..=600 {
+        let boot = Duration::from_secs_f64(f64::from(boot) / 10.0);
+        let (used, probes) = used_after(boot);
+        // An eighth of its age, or a second, until it is found; another second until the second good probe.
+        let bound = boot + (boot / 8).max(SECOND) + SECOND;
+        assert!(used <= bound, "boots after {boot:?}, is used after {used:?}");
+        assert!(probes <= 30, "boots after {boot:?}, is probed {probes} times");
+    }
+}
+
+#[test]
+fn those_who_leave_all_at_once_stand_in_until_as_many_of_the_others_can_serve() {
+    let world = World::new(upstream(), members(&[1, 1, 1, 1]));
+    let list = members(&[1, 1, 1, 1]);
+    world.pool.set_members(list[..2].to_vec());
+    world.probe('a', true);
+    world.probe('b', true);
+    world.pool.set_members(list[2..].to_vec());
+    assert_eq!((world.order(4), world.state('c')), ("abab".to_owned(), State::Probing));
+    world.probe('c', true);
+    assert_eq!(world.pool.usable_count(), 3, "it joins those who stand in");
+    world.probe('d', true);
+    assert_eq!((world.pool.backends().backends.len(), world.order(4)), (2, "cdcd".to_owned()));
+}
+
+#[test]
+fn nobody_stands_in_for_longer_than_the_first_verdicts_take() {
+    let list = members(&[1, 1, 1]);
+    let world = World::new(upstream(), list[..1].to_vec());
+    world.probe('a', true);
+    world.pool.set_members(list[1..].to_vec());
+    world.probe('b', false);
+    assert_eq!(world.order(2), "aa", "another is still to be probed");
+    world.pool.drain("192.0.2.1:3");
+    assert_eq!(world.lease().unwrap_err(), NoBackend::NoneHealthy { backends: 2 });
+
+    let world = World::new(upstream(), list[..1].to_vec());
+    world.probe('a', true);
+    world.pool.set_members(list[1..2].to_vec());
+    world.pool.set_members(list[2..].to_vec());
+    assert_eq!((world.order(2), world.pool.backends().backends.len()), ("aa".to_owned(), 2), "the newest list counts");
+    world.pool.set_plan(Arc::new(unprobed()));
+    assert_eq!(world.order(2), "cc", "nobody waits for probes that are not sent");
+}
+
+#[test]
+fn who_is_not_replaced_leaves_at_once() {
+    let list = members(&[1, 1, 1]);
+    let world = World::new(upstream(), list[..2].to_vec());
+    world.probe_all();
+    world.pool.set_members(list[1..].to_vec());
+    assert_eq!((world.pool.backends().backends.len(), world.order(2)), (2, "bb".to_owned()));
+    world.pool.set_members(Vec::new());
+    assert_eq!(world.lease().unwrap_err(), NoBackend::Empty);
+}
+
 #[test]
 fn an_empty_pool_says_so() {
     assert_eq!(World::new(upstream(), Vec::new()).lease().unwrap_err(), NoBackend::Empty);

@@ -17,7 +17,7 @@ section! {
         interval: Positive = Positive::seconds(10),
         /// When a probe has failed; always shorter than `interval` (half of it, where `interval` is under 6s and this is not written).
         timeout: Positive = Positive::seconds(3),
-        /// Between two probes of a backend that is between two states; never longer than `interval`.
+        /// Between two probes of a backend that is between two states, or has just joined and was never up; never longer than `interval`.
         fast_interval: Positive = Positive::seconds(1),
         /// Failures in a row that take a backend out.
         fall: Integer<1, 1_000> = Integer(3),

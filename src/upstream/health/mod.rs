@@ -226,7 +226,12 @@ impl Rounds {
         pool.report_probe(&turn.backend, result);
         let wait = pool.next_probe_after(&turn.backend).unwrap_or(interval);
         let (wait, phase) = after_probe(wait, interval, turn.phase, self.random.f64());
+        // A first verdict lets those go who stood in for the backend.
+        let members_changed = !Arc::ptr_eq(&pool.backends().backends, &probed.members);
         self.schedule.push(self.clock.now() + wait, Turn { phase, ..turn });
+        if members_changed {
+            self.look_at_members();
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::MutexGuard;
 
 use super::Pool;
+use super::succession::Succession;
 use crate::base::clock::Moment;
 use crate::config::plan::WhenNoneHealthy;
 use crate::upstream::backend::{Admission, Backend};
@@ -26,6 +27,7 @@ pub(super) struct Control {
     pub(super) usable: usize,
     pub(super) renewed: Option<Moment>,
     pub(super) entry: Entry,
+    pub(super) succession: Option<Succession>,
     pub(super) changes: Vec<Change>,
 }
 
@@ -38,6 +40,7 @@ impl Pool {
         if usable != (control.usable, backend.usable()) || control.changes.iter().any(Change::moves_weights) {
             self.renew_soon(&mut control, now);
         }
+        self.proceed(&mut control, now);
         self.tell(control);
     }
 
@@ -54,6 +57,7 @@ impl Pool {
         let mut control = self.control.lock();
         found.iter().for_each(|backend| order(&mut control, backend, now));
         self.renew(&mut control, now);
+        self.proceed(&mut control, now);
         self.tell(control);
         found
     }

@@ -23,6 +23,9 @@ pub struct Snapshot {
     errors_in_row: u32,
     connects_only: bool,
     ejections: u32,
+    // Absent in snapshots of processes that did not wait for backends.
+    #[serde(default)]
+    awaited: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +60,7 @@ impl Health {
             errors_in_row: self.errors_in_row,
             connects_only: self.connects_only,
             ejections: outlier::remembered(self.ejections, self.returned, now),
+            awaited: self.awaited.is_some(),
         }
     }
 
@@ -83,6 +87,8 @@ impl Health {
             connects_only: snapshot.connects_only,
             ejections: snapshot.ejections,
             returned: now,
+            // Waited for anew: it may come with what the upgrade was a part of.
+            awaited: snapshot.awaited.then_some(now),
         }
     }
 }

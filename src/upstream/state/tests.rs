@@ -78,7 +78,7 @@ impl Story {
     }
 
     fn probe_after(&self) -> Option<u64> {
-        self.health.next_probe_after(&self.policy).map(|span| span.as_secs())
+        self.health.next_probe_after(&self.policy, self.now).map(|span| span.as_secs())
     }
 }
 
@@ -95,6 +95,47 @@ fn a_backend_is_not_used_before_its_first_good_probe_and_one_is_enough() {
 fn the_first_verdict_counts_a_failed_first_probe_takes_it_out_at_once() {
     let story = Story::of(probed()).with(Event::ProbeFailed("connection refused"));
     assert_eq!((story.state(), story.why()), (State::Unhealthy, "its first probe failed: connection refused"));
+}
+
+#[test]
+fn a_backend_that_boots_a_little_later_is_asked_again_soon_and_one_that_never_comes_less_and_less() {
+    let failed = Event::ProbeFailed("connection refused");
+    let mut story = Story::of(probed()).with(failed);
+    assert_eq!(story.probe_after(), Some(1));
+    let mut probes = 1;
+    while let Some(wait @ 0..10) = story.probe_after() {
+        story.after(SECOND * wait as u32 - SECOND);
+        story.then(failed);
+        probes += 1;
+    }
+    assert!(story.now >= Moment::after_start(80 * SECOND) && probes < 35, "{probes} probes until {:?}", story.now);
+
+    let mut late = Story::of(probed()).with(failed).with(failed);
+    assert_eq!((late.then(Event::ProbeGood), late.probe_after()), (None, Some(1)));
+    assert_eq!(late.then(Event::ProbeGood).map(|up| up.to), Some(State::Healthy));
+}
+
+#[test]
+fn a_backend_that_was_up_once_is_waited_for_no_longer() {
+    let failed = Event::ProbeFailed("connection refused");
+    for start in [Start::Probe, Start::Healthy] {
+        let policy = with(|_, probes| probes.start = start);
+        let was_up = Story::of(policy).with(Event::ProbeGood).with(failed).with(failed).with(failed);
+        assert_eq!((was_up.state(), was_up.probe_after()), (State::Unhealthy, Some(10)));
+    }
+    let never = Story::of(with(|_, probes| probes.start = Start::Healthy)).with(failed).with(failed).with(failed);
+    assert_eq!((never.state(), never.probe_after()), (State::Unhealthy, Some(1)));
+}
+
+#[test]
+fn a_process_that_takes_over_waits_anew_for_what_was_never_up() {
+    let failed = Event::ProbeFailed("connection refused");
+    for (story, after) in
+        [(Story::of(probed()).with(failed), 1), (Story::healthy().with(failed).with(failed).with(failed), 10)]
+    {
+        let restored = Health::restore(&story.health.snapshot(story.now), story.now);
+        assert_eq!(restored.next_probe_after(&probed(), story.now), Some(SECOND * after));
+    }
 }
 
 #[test]

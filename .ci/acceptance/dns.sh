@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# A name whose addresses change under load: dnsmasq answers with a TTL of 2 s, its answer changes from one backend to two
+# others, and the requests follow within the TTL and a lookup, without a single error. A name server that is silent for a
+# while, or says that the name does not exist, changes nothing.
+#
+# The proxy asks the name servers of /etc/resolv.conf, so that all of it runs in a mount namespace with one of its own, and in
+# a network namespace that holds nothing but loopback.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+: "${ROUNDEL:?the binary under test}"
+.ci/install.sh curl wrk python3 dnsmasq-base util-linux iproute2
+
+if [[ -z "${ROUNDEL_DNS_APART:-}" ]]; then
+    ROUNDEL_DNS_APART=1 exec unshare --mount --net --propagation private "$0" "$@"
+fi
+# shellcheck source=.ci/acceptance/lib.sh
+. .ci/acceptance/lib.sh
+
+ip link set lo up
+printf 'nameserver 127.0.0.153\noptions timeout:1 attempts:1\n' >"$work/resolv.conf"
+mount --bind "$work/resolv.conf" "$(readlink -f /etc/resolv.conf)"
+
+# Three backends on one port of three addresses.
+backend_on() {
+    mkdir -p "$work/$1"
+    printf '%s\n' "$1" >"$work/$1/index.html"
+    python3 -u -m http.server 18080 --bind "$1" --directory "$work/$1" >"$work/$1.out" 2>/dev/null &
+    children+=("$!")
+    until_true "the backend $1 listens" curl -fsS "http://$1:18080/"
+}
+for host in 127.0.0.11 127.0.0.12 127.0.0.13; do backend_on "$host"; done
+
+# Answers web.test with these addresses, and nothing else.
+dnsmasq_pid=
+answer() {
+    if [[ -n "$dnsmasq_pid" ]]; then
+        kill "$dnsmasq_pid" 2>/dev/null || true
+        wait "$dnsmasq_pid" 2>/dev/null || true
+        dnsmasq_pid=
+    fi
+    [[ $# -gt 0 ]] || return 0
+    local records=() address
+    for address in "$@"; do
+        [[ "$address" == none ]] || records+=("--host-record=web.test,$address,2")
+    done
+    dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --port=53 --bind-interfaces \
+        --listen-address=127.0.0.153 --local=/test/ --local-ttl=2 --pid-file= --user=root "${records[@]}" 2>"$work/dnsmasq.log" &
+    dnsmasq_pid=$!
+    children+=("$dnsmasq_pid")
+}
+answer 127.0.0.11
+
+cat >"$work/roundel.yaml" <<YAML
+upstreams:
+  web:
+    discovery: { dns: web.test, port: 18080, refresh: 30s }
+    health_check: { type: tcp, interval: 2s, timeout: 1s }
+YAML
+mkdir -m 0700 "$work/run"
+RUNTIME_DIRECTORY="$work/run" "$ROUNDEL" -c "$work/roundel.yaml" >"$work/access.log" 2>"$work/log" &
+children+=("$!")
+until_true "the proxy is ready" curl -fsS http://127.0.0.1:9901/readyz
+url=http://127.0.0.1:8080/
+until_true "the first backend answers" curl -fsS "$url"
+
+# Who answers ten requests, sorted.
+answering() { for _ in {1..10}; do curl -fsS "$url"; done | sort -u | xargs; }
+answered_by() { [[ "$(answering)" == "$*" ]]; }
+follows() {
+    local since=$EPOCHREALTIME
+    until_true "$* answer" answered_by "$@"
+    local took=$(((${EPOCHREALTIME/./} - ${since/./}) / 1000))
+    say "$* answer after $took ms"
+    # The TTL, a lookup, a probe, and ten requests.
+    [[ $took -le 4000 ]] || fail "the new addresses are not in use within the TTL"
+}
+
+wrk -t1 -c4 -d26s "$url" >"$work/wrk" &
+load=$!
+children+=("$load")
+follows 127.0.0.11
+say "two others take its place"
+answer 127.0.0.12 127.0.0.13
+follows 127.0.0.12 127.0.0.13
+say "one of them leaves"
+answer 127.0.0.13
+follows 127.0.0.13
+say "the name server falls silent"
+answer
+sleep 5
+answered_by 127.0.0.13 || fail "a silent name server took a backend away"
+say "the name does not exist"
+answer none
+sleep 3
+answered_by 127.0.0.13 || fail "a name that is gone took a backend away"
+say "all three"
+answer 127.0.0.11 127.0.0.12 127.0.0.13
+since=$EPOCHREALTIME
+until_true "all three answer" answered_by 127.0.0.11 127.0.0.12 127.0.0.13
+say "all answer after $(((${EPOCHREALTIME/./} - ${since/./}) / 1000)) ms (failed lookups are repeated less and less often)"
+wait "$load"
+sed 's/^/   /' "$work/wrk"
+! grep -E 'Socket errors|Non-2xx' "$work/wrk" || fail "a request failed while the addresses changed"
+grep -E 'resolve' "$work/log" | sed 's/^/   /'
