@@ -4,26 +4,38 @@ use http::{Method, StatusCode};
 use pingora_http::RequestHeader;
 use serde_json::{Value, json};
 
+use super::drain::Order;
 use super::{Admin, Answer, Readiness, guard};
 use crate::base::clock::Moment;
-use crate::config::plan;
+use crate::config::{dump, plan};
 use crate::exchange::snapshot::{Snapshot, Target};
 use crate::telemetry::metrics::{self, Observe, Scrape};
 
 /// The answer to a request that may be answered.
-pub(super) fn answer(admin: &Admin, header: &RequestHeader) -> Answer {
+pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Answer {
+    let snapshot = admin.current.load();
+    if let Some(order) = Order::parse(guard::path(header), guard::query(header)) {
+        return match order {
+            _ if header.method != Method::POST => {
+                let refusal = Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is written to (POST)");
+                Answer { allow: "POST", ..refusal }
+            }
+            Ok(order) => order.carry_out(&snapshot).await,
+            Err(refusal) => refusal,
+        };
+    }
     if !matches!(header.method, Method::GET | Method::HEAD) {
         return Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is only read (GET, HEAD)");
     }
-    let snapshot = admin.current.load();
     match guard::path(header) {
         "/healthz" => Answer::text(StatusCode::OK, "ok\n"),
         "/readyz" => ready((admin.readiness)()),
-        "/metrics" if snapshot.plan.prometheus => Answer {
-            status: StatusCode::OK,
-            content_type: metrics::CONTENT_TYPE,
-            body: snapshot.counters.registry().expose(&Present(&snapshot)).into_bytes(),
-        },
+        "/metrics" if snapshot.plan.prometheus => {
+            // Backends that discovery no longer finds leave nothing behind.
+            snapshot.counters.registry().prune();
+            Answer::new(StatusCode::OK, metrics::CONTENT_TYPE, snapshot.counters.registry().expose(&Present(&snapshot)))
+        }
+        "/api/v1/config" => Answer::json(StatusCode::OK, &dump::dump(&snapshot.plan)),
         "/api/v1/status" => Answer::json(StatusCode::OK, &status(&snapshot)),
         _ => Answer::problem(StatusCode::NOT_FOUND, "there is no such endpoint"),
     }

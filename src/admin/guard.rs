@@ -2,14 +2,25 @@
 
 use std::net::IpAddr;
 
-use http::StatusCode;
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::{Method, StatusCode};
 use pingora_http::RequestHeader;
 
 use super::Answer;
 
 /// The endpoints that never need a token.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+
+/// Who may write.
+#[derive(Clone)]
+pub enum Write {
+    /// Whoever can reach the listener: only its own user can.
+    Anybody,
+    /// Whoever bears this token.
+    Bearer(String),
+    /// Nobody: it is reached by TCP, and no token is configured.
+    Nobody,
+}
 
 /// What a request must bring.
 #[derive(Clone)]
@@ -18,6 +29,8 @@ pub struct Guard {
     pub hosts: Vec<String>,
     /// The token that reading needs; none on loopback and on a unix socket.
     pub read_token: Option<String>,
+    /// The token that writing needs; none on a unix socket, whose permissions say who may.
+    pub write: Write,
     /// Whether the `Host` field is checked: not on a unix socket, which no browser reaches.
     pub check_host: bool,
 }
@@ -31,12 +44,30 @@ impl Guard {
         if OPEN.contains(&path(header)) {
             return Ok(());
         }
+        if !matches!(header.method, Method::GET | Method::HEAD) {
+            return self.admit_writing(header);
+        }
         match &self.read_token {
             Some(token) if !bears(header, token) => Err(Answer::problem(
                 StatusCode::UNAUTHORIZED,
                 "beyond loopback every request needs the token of admin.token_file (Authorization: Bearer TOKEN)",
             )),
             _ => Ok(()),
+        }
+    }
+
+    fn admit_writing(&self, header: &RequestHeader) -> Result<(), Answer> {
+        match &self.write {
+            Write::Anybody => Ok(()),
+            Write::Bearer(token) if bears(header, token) => Ok(()),
+            Write::Bearer(_) => Err(Answer::problem(
+                StatusCode::UNAUTHORIZED,
+                "writing needs the token of admin.token_file (Authorization: Bearer TOKEN)",
+            )),
+            Write::Nobody => Err(Answer::problem(
+                StatusCode::FORBIDDEN,
+                "nobody may write here: set admin.token_file, or use the admin socket in the runtime directory",
+            )),
         }
     }
 
@@ -70,6 +101,12 @@ impl Guard {
 pub(super) fn path(header: &RequestHeader) -> &str {
     let target = std::str::from_utf8(header.raw_path()).unwrap_or_default();
     target.split_once('?').map_or(target, |(path, _)| path)
+}
+
+/// The query of a request, without its question mark.
+pub(super) fn query(header: &RequestHeader) -> &str {
+    let target = std::str::from_utf8(header.raw_path()).unwrap_or_default();
+    target.split_once('?').map_or("", |(_, query)| query)
 }
 
 fn without_port(authority: &str) -> &str {
@@ -108,7 +145,12 @@ mod tests {
     }
 
     fn guard(read_token: Option<&str>) -> Guard {
-        Guard { hosts: vec!["proxy.internal".into()], read_token: read_token.map(Into::into), check_host: true }
+        Guard {
+            hosts: vec!["proxy.internal".into()],
+            read_token: read_token.map(Into::into),
+            write: read_token.map_or(Write::Nobody, |token| Write::Bearer(token.into())),
+            check_host: true,
+        }
     }
 
     #[test]
@@ -128,6 +170,16 @@ mod tests {
         assert_eq!(guard(None).admit(&header).err().unwrap().status.as_u16(), 403);
         let header = request(&[("host", "127.0.0.1"), ("origin", "http://127.0.0.1:9901")]);
         assert!(guard(None).admit(&header).is_ok());
+    }
+
+    #[test]
+    fn writing_by_tcp_needs_the_token_and_nobody_has_one_where_there_is_none() {
+        let mut header = request(&[("host", "127.0.0.1")]);
+        header.set_method(Method::POST);
+        assert_eq!(guard(None).admit(&header).err().unwrap().status.as_u16(), 403);
+        assert_eq!(guard(Some("s3cret")).admit(&header).err().unwrap().status.as_u16(), 401);
+        header.insert_header("authorization", "Bearer s3cret").unwrap();
+        assert!(guard(Some("s3cret")).admit(&header).is_ok());
     }
 
     #[test]

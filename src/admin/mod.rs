@@ -1,9 +1,10 @@
 //! The admin listener: what operators and their tools ask of a running proxy.
 //!
-//! Reading needs no token on loopback and on the unix socket; beyond loopback all but the health endpoints does. `Host` is
-//! checked, so that a page in an operator's browser cannot reach it under a name of its own (DNS rebinding).
+//! Reading needs no token on loopback and on the unix socket; beyond loopback all but the health endpoints does. Writing
+//! needs one wherever it comes by TCP. `Host` is checked, so that a page in an operator's browser cannot reach it under a name of its own (DNS rebinding).
 
 mod api;
+mod drain;
 mod guard;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 
-pub use self::guard::Guard;
+pub use self::guard::{Guard, Write};
 use crate::exchange::snapshot::Current;
 
 /// Whether requests are served, in words.
@@ -42,16 +43,22 @@ pub struct Admin {
 struct Answer {
     status: StatusCode,
     content_type: &'static str,
+    /// The methods that a 405 names.
+    allow: &'static str,
     body: Vec<u8>,
 }
 
 impl Answer {
+    fn new(status: StatusCode, content_type: &'static str, body: impl Into<String>) -> Self {
+        Self { status, content_type, allow: "GET, HEAD", body: body.into().into_bytes() }
+    }
+
     fn json(status: StatusCode, value: &serde_json::Value) -> Self {
-        Self { status, content_type: "application/json", body: format!("{value}\n").into_bytes() }
+        Self::new(status, "application/json", format!("{value}\n"))
     }
 
     fn text(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, content_type: "text/plain; charset=utf-8", body: text.into().into_bytes() }
+        Self::new(status, "text/plain; charset=utf-8", text)
     }
 
     /// A refusal, as `application/problem+json` (RFC 9457).
@@ -74,7 +81,7 @@ impl HttpServerApp for Admin {
             return None;
         }
         let answer = match self.guard.admit(session.req_header()) {
-            Ok(()) => api::answer(self, session.req_header()),
+            Ok(()) => api::answer(self, session.req_header()).await,
             Err(refusal) => refusal,
         };
         write(&mut session, answer).await.ok()?;
@@ -93,7 +100,7 @@ async fn write(session: &mut ServerSession, answer: Answer) -> Result<()> {
         header.insert_header("www-authenticate", "Bearer realm=\"roundel admin\"")?;
     }
     if answer.status == StatusCode::METHOD_NOT_ALLOWED {
-        header.insert_header("allow", "GET, HEAD")?;
+        header.insert_header("allow", answer.allow)?;
     }
     header.set_content_length(answer.body.len())?;
     let head_only = session.req_header().method == http::Method::HEAD;

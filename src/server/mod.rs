@@ -24,7 +24,7 @@ use self::daemon::{Parent, Side};
 use self::lifecycle::{Life, Lifecycle, Phase};
 use self::listen::{Access, Bound, Inherited, Predecessor, SocketFile};
 use self::process::{Identity, PidFile, Start};
-use crate::admin::{Admin, Guard, Readiness};
+use crate::admin::{Admin, Guard, Readiness, Write};
 use crate::base::clock::Clock;
 use crate::config::plan::{self, ListenAddress, Plan};
 use crate::edge::connection::{Audience, Edge};
@@ -319,6 +319,11 @@ fn admin_services(plan: &Plan, current: &Current, life: &Life, sockets: Vec<Boun
             guard: Guard {
                 hosts: plan.admin.hosts.clone(),
                 read_token: token.clone().filter(|_| is_beyond_loopback(&address)),
+                write: match (&address, &token) {
+                    (ListenAddress::Unix(_), _) => Write::Anybody,
+                    (ListenAddress::Inet(_), Some(token)) => Write::Bearer(token.clone()),
+                    (ListenAddress::Inet(_), None) => Write::Nobody,
+                },
                 check_host: matches!(address, ListenAddress::Inet(_)),
             },
         };

@@ -7,6 +7,7 @@ mod access_log;
 mod answers;
 mod command_line;
 mod deadlines;
+mod drain;
 mod examples;
 mod explain;
 mod failover;

@@ -37,7 +37,7 @@ fn waits_before_it_is_out(policy: &Policy) -> Option<Vec<Duration>> {
     health.apply(policy, Event::Tick, now);
     let mut waits = Vec::new();
     while health.usable() {
-        waits.push(health.next_probe_after(policy)?);
+        waits.push(health.next_probe_after(policy, now)?);
         health.apply(policy, Event::ProbeFailed("lost"), now);
     }
     Some(waits)

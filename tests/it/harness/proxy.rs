@@ -469,7 +469,7 @@ fn command() -> Command {
 }
 
 /// An address that was free a moment ago; a start that finds it taken is tried again.
-fn free_address() -> Address {
+pub(crate) fn free_address() -> Address {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     listener.local_addr().expect("a bound socket has an address").into()
 }
