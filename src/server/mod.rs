@@ -7,7 +7,7 @@ pub mod listen;
 pub mod process;
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use self::listen::{Access, Bound, Inherited, Predecessor, SocketFile};
 use self::process::{Identity, PidFile, Start};
 use crate::admin::{Admin, Guard, Readiness};
 use crate::base::clock::Clock;
-use crate::config::plan::{self, ListenAddress, Plan};
+use crate::config::plan::{self, ListenAddress, LogPath, Plan};
 use crate::edge::connection::{Audience, Edge};
 use crate::edge::limits::{Connections, Gate};
 use crate::exchange::snapshot::{Current, Lasting, Snapshot, Target};
@@ -71,11 +71,38 @@ pub fn run(plan: Plan, options: Options) -> io::Result<ExitCode> {
     if !daemon {
         return start(plan, options, &Parent::default());
     }
+    warn_of_lost_lines(&plan);
     let patience = plan.server.daemon_ready_timeout_seconds.map_or(PATIENCE, Duration::from_secs);
     match daemon::daemonize(patience, plan.server.working_directory.as_deref())? {
         Side::Parent(status) => Ok(status),
-        Side::Daemon(parent) => start(plan, options, &parent)
+        Side::Daemon(parent) => daemon::detach()
+            .and_then(|()| start(plan, options, &parent))
             .or_else(|error| if parent.failed(&error.to_string()) { Ok(ExitCode::FAILURE) } else { Err(error) }),
+    }
+}
+
+/// What the process opens again, or answers at, once it is another user: logs, after a rotation, and the admin socket.
+fn files_in_use(plan: &Plan) -> impl Iterator<Item = &Path> {
+    let access_log = plan.access_log.as_ref().and_then(|log| match &log.path {
+        LogPath::File(path) => Some(path.as_path()),
+        LogPath::Stdout | LogPath::Stderr => None,
+    });
+    plan.server.error_log.as_deref().into_iter().chain(access_log).chain([plan.admin.socket.as_path()])
+}
+
+/// A daemon has neither stdout nor stderr.
+fn warn_of_lost_lines(plan: &Plan) {
+    let mut stderr = io::stderr();
+    // Who has closed stderr does not want to know.
+    if plan.server.error_log.is_none() && plan.log.level != log::LevelFilter::Off {
+        let _ =
+            writeln!(stderr, "roundel: warning: a daemon has no stderr, its log is lost (write `server.error_log`)");
+    }
+    if plan.access_log.as_ref().is_some_and(|log| matches!(log.path, LogPath::Stdout | LogPath::Stderr)) {
+        let _ = writeln!(
+            stderr,
+            "roundel: warning: a daemon has no stdout, its access log is lost (write a file in `access_log.path`, or `none`)"
+        );
     }
 }
 
@@ -89,9 +116,10 @@ fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> 
     let sockets = Sockets::claim(&plan, options.upgrade)?;
     let mut pid_file = PidFile::write(&plan.server.pid_file, options.start())?;
     identity.own(&plan.server.pid_file)?;
-    if options.daemon || plan.server.daemon {
-        daemon::detach()?;
+    for file in files_in_use(&plan) {
+        identity.own_file(file)?;
     }
+    let token = plan.admin.token_file.as_deref().map(read_token).transpose()?;
     identity.assume()?;
 
     let plan = Arc::new(plan);
@@ -104,7 +132,7 @@ fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> 
     };
     let snapshot = Snapshot::build(plan.clone(), 1, &mut lasting).map_err(io::Error::other)?;
     let life = Life::default();
-    serve(&plan, Current::new(snapshot), &life, sockets, log, parent)?;
+    serve(&plan, Current::new(snapshot), &life, sockets, token, log, parent)?;
     if life.has_served() {
         pid_file.forget_predecessor();
     }
@@ -183,6 +211,7 @@ fn serve(
     current: Current,
     life: &Life,
     mut sockets: Sockets,
+    token: Option<String>,
     log: ProcessLog,
     parent: &Parent,
 ) -> io::Result<()> {
@@ -216,7 +245,7 @@ fn serve(
     };
     server.add_service(supervisor);
     server.add_service(accept);
-    for admin in admin_services(plan, &current, life, sockets.admin)? {
+    for admin in admin_services(plan, &current, life, sockets.admin, token) {
         server.add_service(admin);
     }
     if !plan.server.daemon_wait_for_ready {
@@ -308,9 +337,14 @@ fn admin_listener(address: ListenAddress) -> plan::Listener {
 }
 
 /// The services of the admin listener: one for its address, one for its socket, because different rules say who may ask.
-fn admin_services(plan: &Plan, current: &Current, life: &Life, sockets: Vec<Bound>) -> io::Result<Vec<Accept<Admin>>> {
+fn admin_services(
+    plan: &Plan,
+    current: &Current,
+    life: &Life,
+    sockets: Vec<Bound>,
+    token: Option<String>,
+) -> Vec<Accept<Admin>> {
     let all = Arc::new(Connections::default());
-    let token = plan.admin.token_file.as_deref().map(read_token).transpose()?;
     let service = |bound: Bound| {
         let address = bound.address.clone();
         let admin = Admin {
@@ -351,7 +385,7 @@ fn admin_services(plan: &Plan, current: &Current, life: &Life, sockets: Vec<Boun
             closed: Box::new(|| ()),
         }
     };
-    Ok(sockets.into_iter().map(service).collect())
+    sockets.into_iter().map(service).collect()
 }
 
 fn is_beyond_loopback(address: &ListenAddress) -> bool {
