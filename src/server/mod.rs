@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
+use pingora_core::tls::load_native_certs;
 use tokio::sync::{Semaphore, watch};
 
 use self::accept::{Accept, Door, Opening};
@@ -38,6 +39,7 @@ use crate::telemetry::metrics::Registry;
 use crate::telemetry::metrics::series::Probe;
 use crate::upstream::discovery::dns::Resolver;
 use crate::upstream::health::{ProbeListener, Prober};
+use crate::upstream::peer::default_roots;
 use crate::upstream::supervisor::{Charge, Supervisor};
 
 /// How many clients may be told at once that there is no room.
@@ -108,6 +110,7 @@ fn warn_of_lost_lines(plan: &Plan) {
 
 /// Starts in order of what is likeliest to fail: files, sockets, the user, and only then threads.
 fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> {
+    check_roots(plan.server.ca_file.as_deref())?;
     let identity = Identity::of(&plan.server)?;
     let log = telemetry::log::init(plan.log.level, plan.server.error_log.as_deref()).map_err(io::Error::other)?;
     process::prepare_runtime_directory(&plan.server.runtime_directory)?;
@@ -407,6 +410,20 @@ fn readiness(life: &Life) -> Box<dyn Fn() -> Readiness + Send + Sync> {
         Phase::Starting => Readiness::NotReady("backends are being probed for the first time"),
         Phase::Serving => Readiness::Ready,
         Phase::Leaving | Phase::Draining => Readiness::NotReady("the process is draining"),
+    })
+}
+
+/// Pingora panics where it cannot read the roots that backends are verified with. A system that has none is no fault of the
+/// start: backends that need some are told apart when they are connected to.
+fn check_roots(ca_file: Option<&Path>) -> io::Result<()> {
+    if let Some(path) = ca_file {
+        default_roots(Some(path)).map_err(|error| io::Error::other(format!("server.ca_file: {error}")))?;
+    }
+    // Those of the system are read even where others are written.
+    load_native_certs().map(drop).map_err(|error| {
+        io::Error::other(format!(
+            "the system's root certificates cannot be read: {error} (correct or unset SSL_CERT_FILE and SSL_CERT_DIR)"
+        ))
     })
 }
 
