@@ -76,7 +76,8 @@ pub fn daemonize(patience: Duration, working_directory: Option<&Path>) -> std::i
     }
 }
 
-/// Lets go of the terminal. Done last, so that errors of the start could still be seen.
+/// Lets go of the terminal. Done before anything takes a copy of stdout or stderr, such as a log: whoever reads the other
+/// end of a pipe would wait for its end as long as the daemon lives. Errors of the start are told to the parent.
 ///
 /// # Errors
 /// `/dev/null` cannot be opened.

@@ -7,7 +7,7 @@ pub mod listen;
 pub mod process;
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
+use pingora_core::tls::load_native_certs;
 use tokio::sync::{Semaphore, watch};
 
 use self::accept::{Accept, Door, Opening};
@@ -26,7 +27,7 @@ use self::listen::{Access, Bound, Inherited, Predecessor, SocketFile};
 use self::process::{Identity, PidFile, Start};
 use crate::admin::{Admin, Guard, Readiness, Write};
 use crate::base::clock::Clock;
-use crate::config::plan::{self, ListenAddress, Plan};
+use crate::config::plan::{self, ListenAddress, LogPath, Plan};
 use crate::edge::connection::{Audience, Edge};
 use crate::edge::limits::{Connections, Gate};
 use crate::exchange::snapshot::{Current, Lasting, Snapshot, Target};
@@ -38,6 +39,7 @@ use crate::telemetry::metrics::Registry;
 use crate::telemetry::metrics::series::Probe;
 use crate::upstream::discovery::dns::Resolver;
 use crate::upstream::health::{ProbeListener, Prober};
+use crate::upstream::peer::default_roots;
 use crate::upstream::supervisor::{Charge, Supervisor};
 
 /// How many clients may be told at once that there is no room.
@@ -71,16 +73,44 @@ pub fn run(plan: Plan, options: Options) -> io::Result<ExitCode> {
     if !daemon {
         return start(plan, options, &Parent::default());
     }
+    warn_of_lost_lines(&plan);
     let patience = plan.server.daemon_ready_timeout_seconds.map_or(PATIENCE, Duration::from_secs);
     match daemon::daemonize(patience, plan.server.working_directory.as_deref())? {
         Side::Parent(status) => Ok(status),
-        Side::Daemon(parent) => start(plan, options, &parent)
+        Side::Daemon(parent) => daemon::detach()
+            .and_then(|()| start(plan, options, &parent))
             .or_else(|error| if parent.failed(&error.to_string()) { Ok(ExitCode::FAILURE) } else { Err(error) }),
+    }
+}
+
+/// What the process opens again, or answers at, once it is another user: logs, after a rotation, and the admin socket.
+fn files_in_use(plan: &Plan) -> impl Iterator<Item = &Path> {
+    let access_log = plan.access_log.as_ref().and_then(|log| match &log.path {
+        LogPath::File(path) => Some(path.as_path()),
+        LogPath::Stdout | LogPath::Stderr => None,
+    });
+    plan.server.error_log.as_deref().into_iter().chain(access_log).chain([plan.admin.socket.as_path()])
+}
+
+/// A daemon has neither stdout nor stderr.
+fn warn_of_lost_lines(plan: &Plan) {
+    let mut stderr = io::stderr();
+    // Who has closed stderr does not want to know.
+    if plan.server.error_log.is_none() && plan.log.level != log::LevelFilter::Off {
+        let _ =
+            writeln!(stderr, "roundel: warning: a daemon has no stderr, its log is lost (write `server.error_log`)");
+    }
+    if plan.access_log.as_ref().is_some_and(|log| matches!(log.path, LogPath::Stdout | LogPath::Stderr)) {
+        let _ = writeln!(
+            stderr,
+            "roundel: warning: a daemon has no stdout, its access log is lost (write a file in `access_log.path`, or `none`)"
+        );
     }
 }
 
 /// Starts in order of what is likeliest to fail: files, sockets, the user, and only then threads.
 fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> {
+    check_roots(plan.server.ca_file.as_deref())?;
     let identity = Identity::of(&plan.server)?;
     let log = telemetry::log::init(plan.log.level, plan.server.error_log.as_deref()).map_err(io::Error::other)?;
     process::prepare_runtime_directory(&plan.server.runtime_directory)?;
@@ -89,9 +119,10 @@ fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> 
     let sockets = Sockets::claim(&plan, options.upgrade)?;
     let mut pid_file = PidFile::write(&plan.server.pid_file, options.start())?;
     identity.own(&plan.server.pid_file)?;
-    if options.daemon || plan.server.daemon {
-        daemon::detach()?;
+    for file in files_in_use(&plan) {
+        identity.own_file(file)?;
     }
+    let token = plan.admin.token_file.as_deref().map(read_token).transpose()?;
     identity.assume()?;
 
     let plan = Arc::new(plan);
@@ -104,7 +135,7 @@ fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> 
     };
     let snapshot = Snapshot::build(plan.clone(), 1, &mut lasting).map_err(io::Error::other)?;
     let life = Life::default();
-    serve(&plan, Current::new(snapshot), &life, sockets, log, parent)?;
+    serve(&plan, Current::new(snapshot), &life, sockets, token, log, parent)?;
     if life.has_served() {
         pid_file.forget_predecessor();
     }
@@ -183,6 +214,7 @@ fn serve(
     current: Current,
     life: &Life,
     mut sockets: Sockets,
+    token: Option<String>,
     log: ProcessLog,
     parent: &Parent,
 ) -> io::Result<()> {
@@ -216,7 +248,7 @@ fn serve(
     };
     server.add_service(supervisor);
     server.add_service(accept);
-    for admin in admin_services(plan, &current, life, sockets.admin)? {
+    for admin in admin_services(plan, &current, life, sockets.admin, token) {
         server.add_service(admin);
     }
     if !plan.server.daemon_wait_for_ready {
@@ -308,9 +340,14 @@ fn admin_listener(address: ListenAddress) -> plan::Listener {
 }
 
 /// The services of the admin listener: one for its address, one for its socket, because different rules say who may ask.
-fn admin_services(plan: &Plan, current: &Current, life: &Life, sockets: Vec<Bound>) -> io::Result<Vec<Accept<Admin>>> {
+fn admin_services(
+    plan: &Plan,
+    current: &Current,
+    life: &Life,
+    sockets: Vec<Bound>,
+    token: Option<String>,
+) -> Vec<Accept<Admin>> {
     let all = Arc::new(Connections::default());
-    let token = plan.admin.token_file.as_deref().map(read_token).transpose()?;
     let service = |bound: Bound| {
         let address = bound.address.clone();
         let admin = Admin {
@@ -356,7 +393,7 @@ fn admin_services(plan: &Plan, current: &Current, life: &Life, sockets: Vec<Boun
             closed: Box::new(|| ()),
         }
     };
-    Ok(sockets.into_iter().map(service).collect())
+    sockets.into_iter().map(service).collect()
 }
 
 fn is_beyond_loopback(address: &ListenAddress) -> bool {
@@ -378,6 +415,20 @@ fn readiness(life: &Life) -> Box<dyn Fn() -> Readiness + Send + Sync> {
         Phase::Starting => Readiness::NotReady("backends are being probed for the first time"),
         Phase::Serving => Readiness::Ready,
         Phase::Leaving | Phase::Draining => Readiness::NotReady("the process is draining"),
+    })
+}
+
+/// Pingora panics where it cannot read the roots that backends are verified with. A system that has none is no fault of the
+/// start: backends that need some are told apart when they are connected to.
+fn check_roots(ca_file: Option<&Path>) -> io::Result<()> {
+    if let Some(path) = ca_file {
+        default_roots(Some(path)).map_err(|error| io::Error::other(format!("server.ca_file: {error}")))?;
+    }
+    // Those of the system are read even where others are written.
+    load_native_certs().map(drop).map_err(|error| {
+        io::Error::other(format!(
+            "the system's root certificates cannot be read: {error} (correct or unset SSL_CERT_FILE and SSL_CERT_DIR)"
+        ))
     })
 }
 

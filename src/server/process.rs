@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Group, Uid, User, chown, initgroups, setgid, setgroups, setuid};
@@ -132,6 +132,17 @@ impl Identity {
             return Ok(());
         }
         chown(path, self.user.as_ref().map(|user| user.uid), self.gid).map_err(io::Error::from)
+    }
+
+    /// Gives a regular file or a socket to the user, where there is one; a device or a link (`/dev/null`) stays whose it is.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn own_file(&self, path: &Path) -> io::Result<()> {
+        match fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_file() || meta.file_type().is_socket() => self.own(path),
+            _ => Ok(()),
+        }
     }
 
     /// Becomes the user, for good: supplementary groups, group, user, in this order.

@@ -132,3 +132,48 @@ async fn an_unknown_command_is_refused() {
     let output = roundel(&["frobnicate"]).await;
     assert!(!output.status.success() && !output.stderr.is_empty(), "{output:?}");
 }
+
+#[tokio::test]
+async fn a_closed_or_full_stdout_ends_no_command_in_a_panic() {
+    let program = env!("CARGO_BIN_EXE_roundel");
+    for command in ["schema", "man", "completions bash", "--help"] {
+        for script in
+            [format!("{program} {command} | head -c 1"), format!("{program} {command} > /dev/full 2> /dev/full")]
+        {
+            let output = tokio::process::Command::new("sh").args(["-c", &script]).output().await.expect("sh runs");
+            assert!(!text(&output.stderr).contains("panicked"), "{script}: {output:?}");
+            assert_ne!(output.status.code(), Some(101), "{script}: a panic that could not be told");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_lets_go_of_its_streams_and_ends_by_its_pid_file() {
+    let a = Origin::start("a").await;
+    let yaml = "server: { threads: 1, daemon: true, daemon_wait_for_ready: true, pid_file: \"{dir}/roundel.pid\" }\n\
+                upstreams: { web: { backends: [{a}] } }";
+    let setup = Setup::new(&[&a]);
+    let run = setup.dir().join("run");
+    let config = setup.write(yaml);
+    let start = async || {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_roundel"));
+        command.arg("-c").arg(&config).env("RUNTIME_DIRECTORY", &run);
+        // Returns at the end of the streams: never, if the daemon kept them.
+        tokio::time::timeout(crate::harness::PATIENCE, command.output())
+            .await
+            .expect("the command ends")
+            .expect("it runs")
+    };
+
+    let started = start().await;
+    assert!(started.status.success(), "{started:?}");
+    assert!(text(&started.stderr).contains("server.error_log"), "{started:?}");
+    let again = start().await;
+    assert!(!again.status.success() && text(&again.stderr).contains("cannot listen"), "{again:?}");
+
+    let pid = std::fs::read_to_string(setup.dir().join("roundel.pid")).expect("the second start left the file alone");
+    let pid = nix::unistd::Pid::from_raw(pid.trim().parse().expect("it is a process id"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("the daemon runs");
+    crate::harness::until("the daemon has ended", async || nix::sys::signal::kill(pid, None).is_err()).await;
+    assert!(!setup.dir().join("roundel.pid").exists());
+}

@@ -79,3 +79,18 @@ async fn a_backend_that_does_not_speak_tls_is_a_tls_error() {
 
     assert_eq!(status_and_reason(&proxy).await, (502, "tls_protocol_error".to_owned()));
 }
+
+#[tokio::test]
+async fn roots_that_cannot_be_read_are_told_and_those_that_are_not_there_are_not_missed() {
+    let a = Origin::start("a").await;
+    let plain = "upstreams: { web: { backends: [{a}] } }";
+
+    let none = Setup::new(&[&a]).environment("SSL_CERT_FILE", "/dev/null").start(plain).await;
+    assert_eq!(get(none.address(), "/").await.status, 200);
+
+    let nowhere = Setup::new(&[&a]).environment("SSL_CERT_FILE", "/nowhere").environment("SSL_CERT_DIR", "/nowhere");
+    let mut proxy = nowhere.launch(plain);
+    assert!(!proxy.wait_exit().await.success());
+    let stderr = proxy.settled_stderr().await;
+    assert!(stderr.contains("SSL_CERT_FILE") && stderr.lines().count() == 1, "{stderr}");
+}
