@@ -171,7 +171,7 @@ impl ProxyHttp for Flow {
         end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<()> {
-        if end_of_stream && session.response_written().is_none() {
+        if end_of_stream && status_sent(session).is_none() {
             expect_answer(ctx.exchange());
         }
         Ok(())
@@ -253,7 +253,7 @@ impl ProxyHttp for Flow {
         if exchange.is_answered() {
             return error;
         }
-        let answer_begun = session.response_written().is_some();
+        let answer_begun = status_sent(session).is_some();
         let failure = failure::of_request(&error, exchange, answer_begun);
         let standing = Standing {
             idempotent: retry::is_idempotent(&session.req_header().method),
@@ -274,7 +274,7 @@ impl ProxyHttp for Flow {
         if exchange.is_answered() {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
-        let answer_begun = session.response_written().is_some();
+        let answer_begun = status_sent(session).is_some();
         let reason = exchange.reason.unwrap_or_else(|| failure::of_request(error, exchange, answer_begun).reason());
         exchange.reason = Some(reason);
         if !answer_begun && reason != Reason::ClientGone {
@@ -295,7 +295,7 @@ impl ProxyHttp for Flow {
             target: header.raw_path(),
             version: header.version,
             fields: &header.headers,
-            status: session.response_written().map(|answer| answer.status.as_u16()),
+            status: status_sent(session),
             bytes_out: session.body_bytes_sent() as u64,
         };
         record::write(exchange, end);
@@ -309,6 +309,12 @@ impl ProxyHttp for Flow {
     fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
+}
+
+/// The status that the client was sent. A 1xx before it is no answer: another try, or an answer of our own, may still follow.
+fn status_sent(session: &Session) -> Option<u16> {
+    let status = session.response_written()?.status;
+    (!status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS).then_some(status.as_u16())
 }
 
 /// What the client asks for.

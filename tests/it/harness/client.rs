@@ -144,6 +144,15 @@ impl Connection {
         }
     }
 
+    /// Reads until these bytes have come, and drops them with all before them.
+    ///
+    /// # Panics
+    /// If they do not come.
+    pub(crate) async fn until_read(&mut self, bytes: &[u8]) {
+        let read = self.stream.until(bytes).await;
+        read.unwrap_or_else(|fault| panic!("{:?} did not come: {fault:?}", String::from_utf8_lossy(bytes)));
+    }
+
     /// Waits until the proxy ends the connection, whatever it sends before.
     pub(crate) async fn rest(&mut self) -> Result<Vec<u8>, Fault> {
         self.stream.drain().await

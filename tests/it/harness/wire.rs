@@ -282,6 +282,19 @@ impl Stream {
         Ok(body)
     }
 
+    /// Reads until these bytes have come, and drops them with all before them.
+    pub(crate) async fn until(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        loop {
+            if let Some(at) = find(&self.buffer, bytes) {
+                self.buffer.drain(..at + bytes.len());
+                return Ok(());
+            }
+            if self.fill().await? == 0 {
+                return Err(Fault::Cut(std::mem::take(&mut self.buffer)));
+            }
+        }
+    }
+
     /// Moves exactly `length` bytes to the end of `into`.
     async fn take(&mut self, length: u64, into: &mut Vec<u8>) -> Result<(), Fault> {
         let mut missing = usize::try_from(length).map_err(|_| Fault::Malformed(format!("{length} bytes")))?;
