@@ -13,7 +13,7 @@ const OPEN: [&str; 2] = ["/healthz", "/readyz"];
 
 /// Who may write.
 #[derive(Clone)]
-pub enum Write {
+pub enum Writers {
     /// Whoever can reach the listener: only its own user can.
     Anybody,
     /// Whoever bears this token.
@@ -30,7 +30,7 @@ pub struct Guard {
     /// The token that reading needs; none on loopback and on a unix socket.
     pub read_token: Option<String>,
     /// The token that writing needs; none on a unix socket, whose permissions say who may.
-    pub write: Write,
+    pub write: Writers,
     /// Whether the `Host` field is checked: not on a unix socket, which no browser reaches.
     pub check_host: bool,
 }
@@ -58,13 +58,13 @@ impl Guard {
 
     fn admit_writing(&self, header: &RequestHeader) -> Result<(), Answer> {
         match &self.write {
-            Write::Anybody => Ok(()),
-            Write::Bearer(token) if bears(header, token) => Ok(()),
-            Write::Bearer(_) => Err(Answer::problem(
+            Writers::Anybody => Ok(()),
+            Writers::Bearer(token) if bears(header, token) => Ok(()),
+            Writers::Bearer(_) => Err(Answer::problem(
                 StatusCode::UNAUTHORIZED,
                 "writing needs the token of admin.token_file (Authorization: Bearer TOKEN)",
             )),
-            Write::Nobody => Err(Answer::problem(
+            Writers::Nobody => Err(Answer::problem(
                 StatusCode::FORBIDDEN,
                 "nobody may write here: set admin.token_file, or use the admin socket in the runtime directory",
             )),
@@ -148,7 +148,7 @@ mod tests {
         Guard {
             hosts: vec!["proxy.internal".into()],
             read_token: read_token.map(Into::into),
-            write: read_token.map_or(Write::Nobody, |token| Write::Bearer(token.into())),
+            write: read_token.map_or(Writers::Nobody, |token| Writers::Bearer(token.into())),
             check_host: true,
         }
     }

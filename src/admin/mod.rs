@@ -17,7 +17,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 
-pub use self::guard::{Guard, Write};
+pub use self::guard::{Guard, Writers};
 use crate::exchange::snapshot::Current;
 
 /// Whether requests are served, in words.

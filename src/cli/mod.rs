@@ -30,7 +30,7 @@ The shortest configuration:
       backends: [127.0.0.1:8081, 127.0.0.1:8082]
 
 Signals:
-  SIGTERM  finish what is under way, then end (a second one ends at once)
+  SIGTERM  finish what is under way, then end (a second one, a second later or more, ends at once)
   SIGINT   end at once
   SIGQUIT  hand the listening sockets to a process started with --upgrade, then end as for SIGTERM
   SIGUSR1  open log files again, after a rotation

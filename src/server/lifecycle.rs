@@ -21,6 +21,9 @@ use crate::edge::limits::Connections;
 use crate::exchange::snapshot::Current;
 use crate::telemetry::log::ProcessLog;
 
+/// A second SIGTERM within this time is the first one again.
+const ECHO: Duration = Duration::from_secs(1);
+
 /// Where the process is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
@@ -282,9 +285,12 @@ impl Lifecycle {
     /// Finishes what is under way. A second SIGTERM, or SIGINT, ends the wait.
     async fn drain(&self, signals: &mut Signals, delay: Duration) {
         self.life.advance(Phase::Leaving);
+        let begun = Instant::now();
         let impatient = async {
             loop {
                 match signals.next().await {
+                    // One stop often comes twice: to the process, and to its group.
+                    Wish::Drain if begun.elapsed() < ECHO => {}
                     Wish::Stop | Wish::Drain => return,
                     wish => self.in_passing(wish),
                 }

@@ -25,7 +25,7 @@ use self::daemon::{Parent, Side};
 use self::lifecycle::{Life, Lifecycle, Phase};
 use self::listen::{Access, Bound, Inherited, Predecessor, SocketFile};
 use self::process::{Identity, PidFile, Start};
-use crate::admin::{Admin, Guard, Readiness, Write};
+use crate::admin::{Admin, Guard, Readiness, Writers};
 use crate::base::clock::Clock;
 use crate::config::plan::{self, ListenAddress, LogPath, Plan};
 use crate::edge::connection::{Audience, Edge};
@@ -357,9 +357,9 @@ fn admin_services(
                 hosts: plan.admin.hosts.clone(),
                 read_token: token.clone().filter(|_| is_beyond_loopback(&address)),
                 write: match (&address, &token) {
-                    (ListenAddress::Unix(_), _) => Write::Anybody,
-                    (ListenAddress::Inet(_), Some(token)) => Write::Bearer(token.clone()),
-                    (ListenAddress::Inet(_), None) => Write::Nobody,
+                    (ListenAddress::Unix(_), _) => Writers::Anybody,
+                    (ListenAddress::Inet(_), Some(token)) => Writers::Bearer(token.clone()),
+                    (ListenAddress::Inet(_), None) => Writers::Nobody,
                 },
                 check_host: matches!(address, ListenAddress::Inet(_)),
             },
