@@ -170,6 +170,7 @@ impl Current {
     #[must_use]
     pub fn new(snapshot: Snapshot) -> Self {
         let clock = snapshot.clock;
+        snapshot.counters.registry().process().generation(snapshot.generation);
         Self { snapshot: Arc::new(ArcSwap::from_pointee(snapshot)), clock }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod daemon;
+pub mod files;
 pub mod lifecycle;
 pub mod listen;
 pub mod process;
@@ -22,6 +23,7 @@ use tokio::sync::{Semaphore, watch};
 
 use self::accept::{Accept, Door, Opening};
 use self::daemon::{Parent, Side};
+use self::files::FileWatch;
 use self::lifecycle::{Life, Lifecycle, Phase};
 use self::listen::{Access, Bound, Inherited, Predecessor, SocketFile};
 use self::process::{Identity, PidFile, Start};
@@ -247,6 +249,7 @@ fn serve(
         }),
     };
     server.add_service(supervisor);
+    server.add_service(background_service("files", FileWatch { current: current.clone() }));
     server.add_service(accept);
     for admin in admin_services(plan, &current, life, sockets.admin, token) {
         server.add_service(admin);

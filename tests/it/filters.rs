@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use crate::harness::{Connection, Origin, Proxy, Reply, Script, Setup, Step, get, request};
+use crate::harness::{Connection, Origin, Proxy, Reply, Script, Setup, Step, get, request, until};
 
 const USERS: &str = "\
 anna:$2b$04$BvLLcT5o.752xGxwCBFyMudhNKzT6ZQe6ctv0ZO7qfhNuBVRmeR2q
@@ -60,6 +60,23 @@ async fn passwords_are_checked_for_each_kind_of_hash() {
     let bare = get(proxy.address(), "/").await;
     assert_eq!(bare.field("www-authenticate"), Some("Basic realm=\"staff\", charset=\"UTF-8\""));
     assert_eq!(a.requests(), 3);
+}
+
+#[tokio::test]
+async fn a_changed_file_of_users_is_read_again_and_a_bad_one_is_not() {
+    let (_a, proxy) = with("    filters: [{ auth: { basic: { users: users } } }]\n    to: web").await;
+    let users = proxy.dir().join("users");
+    let anna = async || request(proxy.address(), "GET", "/", &basic("anna:secret"), b"").await.status;
+    assert_eq!(anna().await, 200);
+    let before = std::fs::read_to_string(&users).unwrap();
+
+    std::fs::write(&users, "this is no file of users\n").unwrap();
+    until("the bad file is told", async || proxy.stderr().contains("users not read again")).await;
+    assert_eq!(anna().await, 200, "the old users stay");
+
+    let others: Vec<_> = before.lines().filter(|line| !line.starts_with("anna:")).collect();
+    std::fs::write(&users, others.join("\n")).unwrap();
+    until("anna is gone", async || anna().await == 401).await;
 }
 
 #[tokio::test]

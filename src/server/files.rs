@@ -1,0 +1,49 @@
+//! Files that are read again when they change: so far, the users of HTTP basic authentication.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::services::background::BackgroundService;
+
+use crate::exchange::snapshot::{Current, RouteLive};
+use crate::filter::auth::basic::Reload;
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Looks at the files that routes name.
+pub struct FileWatch {
+    /// What is being served.
+    pub current: Current,
+}
+
+#[async_trait]
+impl BackgroundService for FileWatch {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        loop {
+            tokio::select! {
+                _ = shutdown.changed() => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            let snapshot = self.current.load();
+            for route in snapshot.live.iter().filter(|route| route.filters.auth().is_some()) {
+                let route = route.clone();
+                // A file system that hangs holds up this service and nobody else. The task does not panic.
+                let _ = tokio::task::spawn_blocking(move || look(&route)).await;
+            }
+        }
+    }
+}
+
+fn look(route: &Arc<RouteLive>) {
+    let Some(auth) = route.filters.auth() else { return };
+    match auth.reload_if_changed() {
+        Ok(Reload::Unchanged) => {}
+        Ok(Reload::Changed { users }) => log::info!("users read again: route={} users={users}", route.plan.name),
+        Err(error) => {
+            log::error!("users not read again, the old ones stay: route={} error=\"{error}\"", route.plan.name)
+        }
+    }
+}
