@@ -238,6 +238,11 @@ fn reason(error: &io::Error) -> String {
         }
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".into(),
         io::ErrorKind::NotFound => "the directory does not exist".into(),
+        io::ErrorKind::InvalidInput => {
+            "the path is too long for a socket (at most 107 bytes; set RUNTIME_DIRECTORY to a \
+                                        shorter one where it lies there)"
+                .into()
+        }
         _ => error.to_string(),
     }
 }

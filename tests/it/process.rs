@@ -254,3 +254,23 @@ async fn sigterm_during_the_start_ends_it_at_once() {
     assert!(proxy.wait_exit().await.success());
     assert!(!proxy.settled_stderr().await.contains("serving:"));
 }
+
+#[tokio::test]
+async fn every_level_of_the_log_writes_its_own_lines_and_those_above() {
+    let a = Origin::start("a").await;
+    for (level, sees_info, sees_debug) in
+        [("warn", false, false), ("info", true, false), ("debug", true, true), ("trace", true, true)]
+    {
+        let mut proxy = Proxy::start(&[&a], &format!("log: {{ level: {level} }}\n{PLAIN}")).await;
+        get(proxy.address(), "/").await;
+        proxy.signal(Signal::SIGTERM);
+        proxy.wait_exit().await;
+
+        let stderr = proxy.settled_stderr().await;
+        assert_eq!(
+            (stderr.contains(" INFO "), stderr.contains(" DEBUG ")),
+            (sees_info, sees_debug),
+            "{level}: {stderr}"
+        );
+    }
+}

@@ -4,8 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::runtime::Runtime;
-use super::{Checker, pages};
+use super::{Checker, listener, pages};
 use crate::base::address::parse_host_name;
+use crate::config::file::File;
 use crate::config::file::collection::OrNone;
 use crate::config::file::leaf::FilePath;
 use crate::config::file::logs::Admin;
@@ -15,20 +16,35 @@ use crate::config::plan::{self, ListenAddress};
 /// Where the admin API listens unless something else is written.
 const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 
-pub(super) fn plan(field: &Field<OrNone<Admin>>, runtime: &Runtime, checker: &mut Checker<'_, '_>) -> plan::Admin {
+pub(super) fn plan(file: &File, runtime: &Runtime, checker: &mut Checker<'_, '_>) -> plan::Admin {
     let socket = runtime.path("admin", "sock");
-    let written = match field.value() {
+    let written = match file.admin.value() {
         Some(OrNone::None) => return plan::Admin { address: None, socket, token_file: None, hosts: Vec::new() },
         Some(OrNone::Some(written)) => written.clone(),
         None => Admin::default(),
     };
     let address = written.address.value().map(|address| address.address.clone());
+    let address = address.unwrap_or(ListenAddress::Inet(DEFAULT));
+    check_apart(&address, file, checker);
     check_reach(&written, checker);
     plan::Admin {
-        address: Some(address.unwrap_or(ListenAddress::Inet(DEFAULT))),
+        address: Some(address),
         socket,
         token_file: token_file(&written.token_file, checker),
         hosts: hosts(&written, checker),
+    }
+}
+
+/// A listener cannot have the admin listener's address.
+fn check_apart(admin: &ListenAddress, file: &File, checker: &mut Checker<'_, '_>) {
+    let listeners = file.listeners.given().map(|list| list.value.items.as_slice()).unwrap_or_default();
+    for listener in listeners {
+        if let Some(Spanned { value, at }) = listener.value.address.given()
+            && listener::overlap(&value.address, admin)
+        {
+            let help = "give the listener another port, or the admin listener (`admin: { address: 127.0.0.1:9902 }`)";
+            checker.error(*at, format!("the admin listener is on {admin}"), help);
+        }
     }
 }
 

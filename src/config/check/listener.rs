@@ -50,7 +50,7 @@ fn one(item: &Spanned<Listener>, seen: &mut Seen, checker: &mut Checker<'_, '_>)
         checker.clash(*at, message, (first, "the first is here"), "give each its own address");
     } else if let Some((other, first)) = overlapping(&address.address, &seen.addresses) {
         let message = format!("{} overlaps with {other}", address.written);
-        checker.clash(*at, message, (first, "the other is here"), "give each its own port");
+        checker.clash(*at, message, (*first, "the other is here"), "give each its own port");
     }
     let (name, name_at) = match item.value.name.given() {
         Some(name) => (name.value.0.as_str(), name.at),
@@ -68,20 +68,23 @@ fn one(item: &Spanned<Listener>, seen: &mut Seen, checker: &mut Checker<'_, '_>)
     Some(listener(&item.value, name, address.address.clone(), checker))
 }
 
-/// A listener on all addresses of a port takes the port from every other.
-fn overlapping(address: &ListenAddress, seen: &HashMap<ListenAddress, At>) -> Option<(SocketAddr, At)> {
-    let ListenAddress::Inet(new) = address else { return None };
-    seen.iter().find_map(|(known, at)| match known {
-        ListenAddress::Inet(known)
-            if known.port() == new.port()
-                && known.is_ipv4() == new.is_ipv4()
-                && known != new
-                && (known.ip().is_unspecified() || new.ip().is_unspecified()) =>
-        {
-            Some((*known, *at))
+/// An address so far, other than this one, that cannot be had beside it.
+fn overlapping<'a>(
+    address: &ListenAddress,
+    seen: &'a HashMap<ListenAddress, At>,
+) -> Option<(&'a ListenAddress, &'a At)> {
+    seen.iter().find(|(known, _)| *known != address && overlap(known, address))
+}
+
+/// Whether two addresses cannot be had at once: a listener on all addresses of a port takes it from every other.
+pub(super) fn overlap(one: &ListenAddress, other: &ListenAddress) -> bool {
+    match (one, other) {
+        (ListenAddress::Inet(one), ListenAddress::Inet(other)) => {
+            let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+            one == other || (any && one.port() == other.port() && one.is_ipv4() == other.is_ipv4())
         }
-        _ => None,
-    })
+        _ => one == other,
+    }
 }
 
 fn listener(file: &Listener, name: &str, address: ListenAddress, checker: &mut Checker<'_, '_>) -> plan::Listener {

@@ -47,7 +47,7 @@ pub(super) fn plan(
         listeners: listener::plan(file, &mut checker),
         upstreams,
         routes,
-        admin: admin::plan(&file.admin, &runtime, &mut checker),
+        admin: admin::plan(file, &runtime, &mut checker),
         access_log: logs::access_log(&file.access_log, &mut checker),
         log: logs::log(&written_or_default(&file.log)),
         prometheus: logs::prometheus(&file.metrics),

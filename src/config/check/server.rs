@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use super::Checker;
 use super::runtime::Runtime;
+use crate::config::file::address::LONGEST_SOCKET;
 use crate::config::file::leaf::{FilePath, Integer};
 use crate::config::file::server::Server;
-use crate::config::file::term::Field;
+use crate::config::file::term::{Field, Spanned};
 use crate::config::plan;
 
 pub(super) fn plan(server: &Server, runtime: &Runtime, checker: &mut Checker<'_, '_>) -> plan::Server {
     check_offload(server, checker);
+    check_socket(&server.upgrade_sock, checker);
     plan::Server {
         daemon: server.daemon(),
         error_log: path(&server.error_log),
@@ -37,6 +39,14 @@ pub(super) fn plan(server: &Server, runtime: &Runtime, checker: &mut Checker<'_,
         daemon_ready_timeout_seconds: server.daemon_ready_timeout_seconds.value().map(|seconds| seconds.0),
         runtime_directory: runtime.directory.clone(),
         instance: runtime.instance.clone(),
+    }
+}
+
+fn check_socket(field: &Field<FilePath>, checker: &mut Checker<'_, '_>) {
+    if let Some(Spanned { value: FilePath(path), at }) = field.given()
+        && path.as_os_str().len() > LONGEST_SOCKET
+    {
+        checker.error(*at, "the path is too long for a socket", format!("write at most {LONGEST_SOCKET} bytes"));
     }
 }
 

@@ -64,7 +64,7 @@ fn inet(text: &str) -> Result<SocketAddr, Misread> {
 }
 
 /// The longest path of a unix socket that the system takes (`sun_path`, with its closing NUL).
-const LONGEST_SOCKET: usize = 107;
+pub(in crate::config) const LONGEST_SOCKET: usize = 107;
 
 fn unix_path(path: &str) -> Result<PathBuf, Misread> {
     match path {

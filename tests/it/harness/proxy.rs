@@ -420,12 +420,12 @@ impl Successor {
         self.wait_exit().await
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has ended, and all that it wrote is here.
     pub(crate) async fn wait_exit(&mut self) -> ExitStatus {
         let mut status = None;
         until("the new process has ended", async || {
             status = self.process.0.try_wait().expect("the child is ours to wait for");
-            status.is_some()
+            status.is_some() && Arc::strong_count(&self.stderr) == 1
         })
         .await;
         status.expect("it was waited for")
