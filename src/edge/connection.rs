@@ -60,7 +60,6 @@ pub struct Entrance {
 /// A request whose head stands at the front of the inbox.
 #[derive(Debug, Clone, Copy)]
 struct Ready {
-    len: usize,
     framing: Framing,
     received: Moment,
 }
@@ -102,8 +101,13 @@ impl<A: HttpServerApp> Edge<A> {
             if !stream.inbox().is_empty() {
                 match parser.parse(stream.inbox()) {
                     Outcome::Complete(head) => {
-                        let received = self.current.clock().now();
-                        return Awaited::Ready(Ready { len: head.len, framing: head.body, received });
+                        let ready = Ready { framing: head.body, received: self.current.clock().now() };
+                        let len = head.len;
+                        // What came of the body with the head is known to be sound before anyone else hears of the request.
+                        return match stream.begin(len, ready.framing) {
+                            Ok(()) => Awaited::Ready(ready),
+                            Err(refusal) => Awaited::Refused(refusal),
+                        };
                     }
                     Outcome::Refused(refusal) => return Awaited::Refused(refusal),
                     Outcome::Partial => {
@@ -146,12 +150,11 @@ impl<A: HttpServerApp> Edge<A> {
     /// Hands a request to Pingora, and takes the connection back where it may carry another.
     async fn hand_over(
         &self,
-        mut stream: Box<ClientStream>,
+        stream: Box<ClientStream>,
         entrance: &Entrance,
         ready: Ready,
         number: u32,
     ) -> Option<Box<ClientStream>> {
-        stream.begin(ready.len, ready.framing);
         let last = number >= entrance.listener.limits.keepalive_requests || *self.draining.borrow();
         let arrival = Arrival {
             snapshot: self.current.load(),

@@ -26,6 +26,7 @@ use crate::base::clock::{Clock, Moment};
 use crate::config::plan;
 use crate::edge::framing::{BodyCheck, Framing};
 use crate::edge::limits::Ticket;
+use crate::edge::refusal::Refusal;
 use crate::edge::transport::Transport;
 use crate::exchange::watch::Watch;
 use crate::telemetry::reason::Reason;
@@ -108,14 +109,19 @@ impl ClientStream {
         }
     }
 
-    /// Begins a request whose head is the first `head` bytes of the inbox and whose body is framed so. The body bytes that
-    /// came with the head are checked when they are read.
-    pub fn begin(&mut self, head: usize, framing: Framing) {
+    /// Begins a request whose head is the first `head` bytes of the inbox and whose body is framed so.
+    ///
+    /// # Errors
+    /// What came of the body with the head breaks the framing.
+    pub fn begin(&mut self, head: usize, framing: Framing) -> std::result::Result<(), Refusal> {
         self.watch.reset();
         self.cleared = head;
         self.body = BodyCheck::new(framing);
         self.reading_since = None;
         self.writing_since = None;
+        self.advance_body()?;
+        self.watch.note_body(self.body.decoded());
+        Ok(())
     }
 
     /// Gives back what an idle connection does not need.
@@ -155,16 +161,20 @@ impl ClientStream {
 
     /// Passes what stands in the inbox through the check of the body's framing and bound.
     fn check_body(&mut self) -> Result<()> {
-        let progress = self.body.advance(&self.inbox[self.cleared..]).map_err(|refusal| {
+        self.advance_body().map_err(|refusal| {
             self.watch.end(refusal.reason);
             Error::new(ErrorKind::InvalidData, refusal.detail)
         })?;
-        self.cleared += progress.taken;
         if self.watch.body_within_limit(self.body.decoded()) {
             return Ok(());
         }
         self.watch.end(Reason::BodyTooLarge);
         Err(Error::new(ErrorKind::InvalidData, "the body is larger than its bound"))
+    }
+
+    fn advance_body(&mut self) -> std::result::Result<(), Refusal> {
+        self.cleared += self.body.advance(&self.inbox[self.cleared..])?.taken;
+        Ok(())
     }
 
     /// Pending until the soonest of the exchange's deadlines, that of a write under way, and `own` has passed; then the error

@@ -105,8 +105,10 @@ fn decided(decision: Decision) -> Admission {
 
 fn bound_body(exchange: &Exchange) -> Option<Reason> {
     let limit = exchange.body_limit()?;
-    exchange.arrival.watch.limit_body(limit);
-    exchange.arrival.body.filter(|length| *length > limit).map(|_| Reason::BodyTooLarge)
+    let watch = &exchange.arrival.watch;
+    watch.limit_body(limit);
+    let known = exchange.arrival.body.unwrap_or_else(|| watch.body_received());
+    (known > limit).then_some(Reason::BodyTooLarge)
 }
 
 /// Whether the request has come through this very process before: it is going round in circles (RFC 9110, 7.6.3).

@@ -116,6 +116,11 @@ impl Watch {
         self.body_limit.store(bytes, Relaxed);
     }
 
+    /// Notes that the client has sent `bytes` of body in all, before a bound is known.
+    pub fn note_body(&self, bytes: u64) {
+        self.body_received.store(bytes, Relaxed);
+    }
+
     /// Notes that the client has sent `bytes` of body in all; whether that is within the bound.
     #[must_use]
     pub fn body_within_limit(&self, bytes: u64) -> bool {

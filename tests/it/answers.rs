@@ -60,7 +60,7 @@ async fn a_request_over_its_whole_time_is_504_request_timeout() {
     a.plays(Script::hang());
     let yaml = "
 upstreams:
-  web: { backends: [{a}] }
+  web: { backends: [{a}], health_check: none }
 routes:
   - { name: all, timeouts: { request: 500ms }, to: web }
 ";

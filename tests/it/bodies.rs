@@ -76,7 +76,7 @@ async fn what_could_smuggle_a_request_reaches_no_backend() {
 }
 
 #[tokio::test]
-async fn a_chunked_body_that_breaks_the_framing_is_never_completed_at_the_backend() {
+async fn a_chunked_body_that_breaks_the_framing_is_refused_and_never_completed_at_the_backend() {
     let (a, proxy) = one().await;
     for chunks in [
         "3 \r\nabc\r\n0\r\n\r\n",
@@ -88,9 +88,17 @@ async fn a_chunked_body_that_breaks_the_framing_is_never_completed_at_the_backen
         client.send(format!("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}")).await;
         assert_eq!(client.answer().await.status, 400, "{chunks:?}");
     }
-    // The backend answers what it has read to the end: it has answered none of them.
     until("all are counted", async || proxy.metric("roundel_requests_total", &[("code", "400")]).await == 4.0).await;
-    assert_eq!(a.in_flight(), 0);
+    // What came with its head was refused before anyone asked the backend.
+    assert_eq!(a.requests(), 0);
+
+    let mut client = Connection::open(proxy.address()).await;
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
+    until("the backend reads the beginning", async || a.open_connections() == 1).await;
+    client.send("0x3\r\nabc\r\n0\r\n\r\n").await;
+    assert_eq!(client.answer().await.status, 400);
+    // The backend answers what it has read to the end, and has not.
+    until("the backend was let go", async || a.open_connections() == 0).await;
 }
 
 #[tokio::test]
