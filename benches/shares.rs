@@ -79,7 +79,7 @@ fn shares(balance: Balance, weights: &[u32], dead: Option<usize>) -> Vec<f64> {
     let members = pool.backends();
     let alive = members.backends.iter().enumerate().filter(|(index, _)| Some(*index) != dead);
     let count = |address: &str| f64::from(counts.get(address).copied().unwrap_or_default()) / CHOICES as f64;
-    alive.map(|(_, backend)| count(&backend.address().to_string())).collect()
+    alive.map(|(_, backend)| count(backend.address())).collect()
 }
 
 fn member(index: usize, weight: u32) -> Member {

@@ -20,7 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use self::control::Control;
-use super::backend::{Admission, Backend, BackendId, Member, ProbeReport};
+use super::backend::{Admission, Backend, BackendId, ProbeReport};
 use super::balance::{Choice, Luck};
 use super::change::Listener;
 use super::lease::{Ask, Lease, NoBackend};
