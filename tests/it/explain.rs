@@ -1,15 +1,20 @@
 //! `roundel explain` says what the proxy does, and the proxy does what `roundel explain` says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 
+use futures::future::join_all;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use roundel::config::plan::Plan;
 use roundel::config::{self, Support};
 use roundel::exchange::explain::{Explainer, Question};
 use serde_json::{Value, json};
 
-use crate::harness::{Origin, Proxy, Setup, request, roundel, until};
+use crate::harness::{Connection, Origin, Proxy, Setup, roundel, until};
+
+/// How many random requests are compared, and over how many connections they come.
+const REQUESTS: usize = 1_000;
+const CONNECTIONS: usize = 8;
 
 /// A table with every kind of host, path and filter.
 const YAML: &str = r#"
@@ -283,24 +288,35 @@ fn random_ask(random: &mut fastrand::Rng) -> Ask {
     Ask { method, host: host.to_owned(), path: path.to_owned(), query, fields, peer: Ipv4Addr::LOCALHOST }
 }
 
-/// Sends what was asked about, with the number `id` by which its line in the log is found.
-async fn send(proxy: &Proxy, ask: &Ask, id: usize) {
+/// Sends what was asked about, with the number `id` by which its line in the log is found. The connection is used again
+/// where the proxy keeps it.
+async fn send(connection: &mut Option<Connection>, proxy: &Proxy, ask: &Ask, id: usize) {
     let target = ask.query.as_ref().map_or(ask.path.clone(), |query| format!("{}?{query}", ask.path));
-    let mut fields = format!("Host: {}\r\nUser-Agent: {id}\r\nConnection: close\r\n", ask.host);
+    let mut fields = format!("Host: {}\r\nUser-Agent: {id}\r\n", ask.host);
     let mut body = 0;
     for (name, value) in &ask.fields {
         match *name {
             "content-length" => body = value.parse().expect("the length is a number"),
-            "connection" => fields = fields.replace("Connection: close", "Connection: close, upgrade"),
             _ => fields.push_str(&format!("{name}: {value}\r\n")),
         }
     }
-    request(proxy.address(), ask.method, &target, &fields, &vec![b'x'; body]).await;
+    let mut open = match connection.take() {
+        Some(open) => open,
+        None => Connection::open(proxy.address()).await,
+    };
+    let answer = open.ask(ask.method, &target, &fields, &vec![b'x'; body]).await;
+    let answer = answer.unwrap_or_else(|fault| panic!("{ask:?}: {fault:?}"));
+    *connection = Some(open).filter(|_| !answer.closes());
+}
+
+/// How many requests are compared: [`REQUESTS`], unless the environment says otherwise.
+fn how_many() -> usize {
+    std::env::var("EXPLAIN_REQUESTS").map_or(REQUESTS, |text| text.parse().expect("EXPLAIN_REQUESTS is a number"))
 }
 
 #[tokio::test]
 async fn explain_and_the_running_proxy_agree_on_random_requests() {
-    const REQUESTS: usize = 400;
+    let requests = how_many();
     let web = Origin::start("web").await;
     let yaml = format!("upstreams: {{ web: {{ backends: [{{web}}] }} }}\nroutes:\n{}", crowded_table());
     let proxy = Proxy::start(&[&web], &yaml).await;
@@ -308,19 +324,24 @@ async fn explain_and_the_running_proxy_agree_on_random_requests() {
     let explainer = Explainer::new(&loaded.plan);
     let seed = 20_260_722;
     let mut random = fastrand::Rng::with_seed(seed);
-    let asks: Vec<Ask> = (0..REQUESTS).map(|_| random_ask(&mut random)).collect();
+    let asks: Vec<Ask> = (0..requests).map(|_| random_ask(&mut random)).collect();
 
-    for (id, ask) in asks.iter().enumerate() {
-        send(&proxy, ask, id).await;
-    }
+    let share = requests.div_ceil(CONNECTIONS).max(1);
+    let senders = asks.chunks(share).enumerate().map(async |(place, asks)| {
+        let mut connection = None;
+        for (at, ask) in asks.iter().enumerate() {
+            send(&mut connection, &proxy, ask, place * share + at).await;
+        }
+    });
+    join_all(senders).await;
 
-    until("every request has its line", async || proxy.log().len() >= REQUESTS).await;
+    until("every request has its line", async || proxy.log().len() >= requests).await;
     let lines = proxy.log();
+    let lines: HashMap<&str, &Value> =
+        lines.iter().filter_map(|line| Some((line["user_agent"].as_str()?, line))).collect();
     let mut won = BTreeSet::new();
     for (id, ask) in asks.iter().enumerate() {
-        let id = id.to_string();
-        let line = lines.iter().find(|line| line["user_agent"] == id.as_str());
-        let line = line.unwrap_or_else(|| panic!("no line for {ask:?}"));
+        let line = lines.get(id.to_string().as_str()).unwrap_or_else(|| panic!("no line for {ask:?}"));
         let told = explain(&explainer, ask);
         let route = line.get("route").unwrap_or(&Value::Null);
         assert_eq!(route, &told["route"], "{ask:?}\nexplain: {told:#}\nproxy: {line:#}");
