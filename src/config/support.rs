@@ -78,12 +78,6 @@ const RULES: &[Rule] = &[
     rule("upstreams.*.discovery.kubernetes", &[], "write `dns` or `file`"),
     rule("upstreams.*.protocol", &["h1"], "write `h1`"),
     rule("upstreams.*.send_proxy_protocol", OFF, ""),
-    rule(
-        "upstreams.*.keepalive.max_idle",
-        &[],
-        "write `server.upstream_keepalive_pool_size`: one pool serves all upstreams",
-    ),
-    rule("upstreams.*.keepalive.max_requests", OFF, ""),
     rule("upstreams.*.retry.budget", &[], ""),
     rule("upstreams.*.retry.min_per_second", &[], ""),
     rule("upstreams.*.retry.statuses", &[], ""),
