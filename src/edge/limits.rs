@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 pub struct Connections {
     open: AtomicUsize,
     tunnels: AtomicUsize,
+    /// Something has ended, or become a tunnel.
     ended: Notify,
 }
 
@@ -23,6 +24,11 @@ impl Connections {
     /// Resolves when none is open.
     pub async fn none_left(&self) {
         self.until(|all| all.open() == 0).await;
+    }
+
+    /// Resolves when all that are open are tunnels.
+    pub async fn only_tunnels_left(&self) {
+        self.until(|all| all.open() == all.tunnels.load(Relaxed)).await;
     }
 
     /// Resolves when none is a tunnel.
@@ -88,6 +94,7 @@ impl Ticket {
         if !self.tunnel {
             self.tunnel = true;
             self.gate.all.tunnels.fetch_add(1, Relaxed);
+            self.gate.all.ended.notify_waiters();
         }
     }
 }
@@ -99,10 +106,8 @@ impl Drop for Ticket {
         if self.tunnel {
             all.tunnels.fetch_sub(1, Relaxed);
         }
-        let left = all.open.fetch_sub(1, Relaxed) - 1;
-        if left == 0 || self.tunnel {
-            all.ended.notify_waiters();
-        }
+        all.open.fetch_sub(1, Relaxed);
+        all.ended.notify_waiters();
     }
 }
 

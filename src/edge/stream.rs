@@ -303,6 +303,7 @@ impl ClientStream {
                 self.writing_since = None;
                 // A tunnel is idle only while nothing moves in either direction.
                 self.reading_since = None;
+                self.watch.answer_moved(self.clock.now());
                 Poll::Ready(Ok(count))
             }
             Poll::Ready(Err(error)) => {
@@ -311,6 +312,7 @@ impl ClientStream {
             }
             Poll::Pending => {
                 self.writing_since.get_or_insert_with(|| self.clock.now());
+                self.watch.answer_held_up();
                 self.poll_deadline(cx, None).map(Err)
             }
         }

@@ -19,16 +19,18 @@ pub enum Deadline {
     Try,
     /// The whole request (`routes.timeouts.request`).
     Request,
+    /// The next part of an answer that has begun (`upstreams.timeouts.idle`).
+    AnswerIdle,
 }
 
 impl Deadline {
-    const ALL: [Self; 3] = [Self::FirstByte, Self::Try, Self::Request];
+    const ALL: [Self; 4] = [Self::FirstByte, Self::Try, Self::Request, Self::AnswerIdle];
 
     /// The reason of a request that this deadline ended.
     #[must_use]
     pub const fn reason(self) -> Reason {
         match self {
-            Self::FirstByte | Self::Try => Reason::HttpResponseTimeout,
+            Self::FirstByte | Self::Try | Self::AnswerIdle => Reason::HttpResponseTimeout,
             Self::Request => Reason::RequestTimeout,
         }
     }
@@ -38,7 +40,9 @@ impl Deadline {
 #[derive(Debug)]
 pub struct Watch {
     /// Nanoseconds of the moment by [`Deadline`]; zero: not set.
-    deadlines: [AtomicU64; 3],
+    deadlines: [AtomicU64; 4],
+    /// Nanoseconds that may lie between two parts of the answer; zero: Pingora's own timeout is enough.
+    answer_idle: AtomicU64,
     /// The most body bytes (decoded) that the client may send.
     body_limit: AtomicU64,
     /// Body bytes (decoded) that the client has sent.
@@ -56,6 +60,7 @@ impl Default for Watch {
     fn default() -> Self {
         Self {
             deadlines: Default::default(),
+            answer_idle: AtomicU64::new(0),
             body_limit: AtomicU64::new(u64::MAX),
             body_received: AtomicU64::new(0),
             ended: AtomicU8::new(0),
@@ -72,6 +77,7 @@ impl Watch {
         for deadline in &self.deadlines {
             deadline.store(0, Relaxed);
         }
+        self.answer_idle.store(0, Relaxed);
         self.body_limit.store(u64::MAX, Relaxed);
         self.body_received.store(0, Relaxed);
         self.ended.store(0, Relaxed);
@@ -154,9 +160,30 @@ impl Watch {
         Reason::all().nth(code.into())
     }
 
+    /// An answer has begun, between whose parts no more than `idle` may lie.
+    pub fn bound_answer(&self, idle: Duration, now: Moment) {
+        self.answer_idle.store(u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.answer_moved(now);
+    }
+
+    /// A part of the answer has come, or has gone to the client.
+    pub fn answer_moved(&self, now: Moment) {
+        let idle = self.answer_idle.load(Relaxed);
+        if idle != 0 {
+            self.set(Deadline::AnswerIdle, now + Duration::from_nanos(idle));
+        }
+    }
+
+    /// The client does not take what has come: the backend is not to blame for what does not come meanwhile.
+    pub fn answer_held_up(&self) {
+        self.clear(Deadline::AnswerIdle);
+    }
+
     /// Forgets what ended a try, before the next one.
     pub fn begin_try(&self) {
         self.ended.store(0, Relaxed);
+        self.answer_idle.store(0, Relaxed);
+        self.clear(Deadline::AnswerIdle);
         self.clear(Deadline::FirstByte);
         self.clear(Deadline::Try);
     }
@@ -164,6 +191,7 @@ impl Watch {
     /// The connection has become a tunnel: bytes pass as they are, both ways. The request has its answer with that, so that no
     /// deadline of it stands any longer; the tunnel has its own.
     pub fn open_tunnel(&self) {
+        self.answer_idle.store(0, Relaxed);
         for deadline in Deadline::ALL {
             self.clear(deadline);
         }
@@ -172,6 +200,8 @@ impl Watch {
 
     /// The last of the answer is about to be given to the connection.
     pub fn end_answer(&self) {
+        self.answer_idle.store(0, Relaxed);
+        self.clear(Deadline::AnswerIdle);
         self.answer_ended.store(true, Relaxed);
     }
 
@@ -210,6 +240,21 @@ mod tests {
         watch.clear(Deadline::FirstByte);
         assert_eq!(watch.next(), Some((Moment::from_nanos(50), Deadline::Request)));
         assert_eq!(Deadline::Request.reason(), Reason::RequestTimeout);
+    }
+
+    #[test]
+    fn an_answer_must_move_unless_the_client_holds_it_up() {
+        let watch = Watch::default();
+        watch.answer_moved(Moment::from_nanos(5));
+        assert_eq!(watch.next(), None, "no bound is set");
+        watch.bound_answer(Duration::from_nanos(10), Moment::from_nanos(5));
+        watch.answer_moved(Moment::from_nanos(7));
+        assert_eq!(watch.next(), Some((Moment::from_nanos(17), Deadline::AnswerIdle)));
+        watch.answer_held_up();
+        assert_eq!(watch.next(), None);
+        watch.answer_moved(Moment::from_nanos(20));
+        watch.end_answer();
+        assert_eq!(watch.next(), None);
     }
 
     #[test]

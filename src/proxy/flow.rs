@@ -231,8 +231,11 @@ impl ProxyHttp for Flow {
         end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
+        let exchange = ctx.exchange();
         if end_of_stream {
-            ctx.exchange().arrival.watch.end_answer();
+            exchange.arrival.watch.end_answer();
+        } else {
+            exchange.arrival.watch.answer_moved(exchange.now());
         }
         if ctx.encoder.is_some() {
             *body = encode(&mut ctx.encoder, body.take(), end_of_stream).map_err(failed_encoding)?;
@@ -408,7 +411,14 @@ fn expect_answer(exchange: &mut Exchange) {
 
 /// The answer has begun.
 fn answered(exchange: &mut Exchange, status: u16) {
-    exchange.arrival.watch.clear(Deadline::FirstByte);
+    let watch = &exchange.arrival.watch;
+    watch.clear(Deadline::FirstByte);
+    if let Some(target) = &exchange.target
+        && target.plan.timeouts.idle < target.plan.timeouts.first_byte
+    {
+        // Pingora has one timeout for all reads, the longer of the two.
+        watch.bound_answer(target.plan.timeouts.idle, exchange.now());
+    }
     let latency = exchange.now().since(exchange.sent.unwrap_or(exchange.try_began));
     exchange.first_byte = Some(latency);
     let counters = &exchange.arrival.snapshot.counters;

@@ -314,14 +314,13 @@ impl Lifecycle {
     /// Waits until nothing is left, requests no longer than the grace period and tunnels no longer than their own bound.
     async fn finished(&self) -> usize {
         let plan = self.current.load().plan.clone();
-        let began = Instant::now();
-        let grace = began + plan.server.grace_period;
-        if tokio::time::timeout_at(grace, self.connections.none_left()).await.is_ok() {
-            return 0;
+        let requests = tokio::time::timeout(plan.server.grace_period, self.connections.only_tunnels_left());
+        let tunnels = tokio::time::timeout(plan.drain.tunnels, self.connections.no_tunnels());
+        tokio::select! {
+            () = self.connections.none_left() => {}
+            // Each kind has ended, or has had its time.
+            _ = async { tokio::join!(requests, tunnels) } => {}
         }
-        let tunnels = began + plan.drain.tunnels;
-        // Requests have had their time: only tunnels are waited for from here on.
-        let _ = tokio::time::timeout_at(tunnels, self.connections.no_tunnels()).await;
         self.connections.open()
     }
 }

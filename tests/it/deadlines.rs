@@ -1,6 +1,6 @@
 //! Whoever keeps us waiting is let go at a deadline, and whoever sends too much is told so.
 
-use crate::harness::{Connection, Origin, Proxy, until};
+use crate::harness::{Connection, Origin, Proxy, Script, until};
 
 const SHORT: &str = r#"
 listeners:
@@ -150,4 +150,18 @@ async fn a_chunked_body_that_grows_too_large_is_answered_413() {
 
     assert_eq!(connection.answer().await.status, 413);
     assert_eq!(proxy.log_for("/big").await["reason"], "body");
+}
+
+#[tokio::test]
+async fn an_answer_that_stops_coming_is_cut_off_at_the_idle_deadline() {
+    let a = Origin::start("a").await;
+    a.plays(Script::raw_open("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"));
+    let yaml = "upstreams: { web: { backends: [{a}], health_check: none, timeouts: { idle: 300ms } } }";
+    let proxy = Proxy::start(&[&a], yaml).await;
+    let mut connection = Connection::open(proxy.address()).await;
+
+    connection.send("GET /stalls HTTP/1.1\r\nHost: x\r\n\r\n").await;
+
+    assert!(connection.try_answer("GET").await.is_err(), "the client sees that the answer broke off");
+    assert_eq!(proxy.log_for("/stalls").await["reason"], "http_response_timeout");
 }
