@@ -87,10 +87,10 @@ fn finish(exchange: &mut Exchange, request: &RequestView<'_>, path: &NormalPath<
             host: rewrite.host().cloned(),
         };
     }
-    let Some(target) = route.target().cloned() else { return Reason::DestinationUnavailable.into() };
+    let Some((target, cookie)) = route.target(request.fields) else { return Reason::DestinationUnavailable.into() };
     exchange.hash = key::hash(&target.plan.balance, request);
-    exchange.sticky = target.plan.sticky.as_ref().and_then(|sticky| key::cookie(request.fields, &sticky.cookie));
-    exchange.target = Some(target);
+    exchange.sticky = cookie;
+    exchange.target = Some(target.clone());
     Admission::Forward
 }
 

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::base::clock::Clock;
+use crate::base::request::Fields;
 use crate::config::plan::{self, Plan};
 use crate::exchange::counters::Counters;
+use crate::exchange::key;
 use crate::filter::{self, Chain};
 use crate::route::RouteTable;
 use crate::route::split::Splitter;
@@ -104,10 +106,15 @@ impl RouteLive {
         Ok(Self { plan: plan.clone(), index, filters, targets, splitter })
     }
 
-    /// The upstream for the next request.
+    /// The upstream for the next request, and the value of its sticky cookie there. A client that is bound to a backend of
+    /// one upstream stays with that upstream, whatever the weights of the split.
     #[must_use]
-    pub fn target(&self) -> Option<&Arc<Target>> {
-        self.targets.get(self.splitter.choose()?)
+    pub fn target(&self, fields: &dyn Fields) -> Option<(&Arc<Target>, Option<String>)> {
+        let bound = self.targets.iter().find_map(|target| {
+            let cookie = target.cookie(fields)?;
+            target.pool.backends().stuck_to(&cookie).is_some().then_some((target, Some(cookie)))
+        });
+        bound.or_else(|| Some((self.targets.get(self.splitter.choose()?)?, None)))
     }
 
     /// The place of `target` among its upstreams.
@@ -149,6 +156,11 @@ impl Snapshot {
 }
 
 impl Target {
+    /// The value of a request's sticky cookie, where this upstream has one.
+    fn cookie(&self, fields: &dyn Fields) -> Option<String> {
+        key::cookie(fields, &self.plan.sticky.as_ref()?.cookie)
+    }
+
     fn build((index, plan): (usize, &Arc<plan::Upstream>), lasting: &mut Lasting) -> Result<Self, BuildError> {
         let peers = PeerTemplate::build(plan)
             .map(Arc::new)

@@ -83,3 +83,26 @@ async fn a_forged_cookie_binds_nobody_and_harms_nobody() {
         assert!(answer.status == 200 && answer.field("set-cookie").is_some(), "{forged:?}");
     }
 }
+
+#[tokio::test]
+async fn a_client_that_is_bound_stays_with_its_upstream_whatever_the_split() {
+    let [a, b] = [Origin::start("a").await, Origin::start("b").await];
+    let yaml = r"
+upstreams:
+  old: { backends: [{a}], health_check: none, sticky: { cookie: SIDE } }
+  new: { backends: [{b}], health_check: none, sticky: { cookie: SIDE } }
+routes:
+  - name: all
+    to: [{ upstream: old, weight: 1 }, { upstream: new, weight: 1 }]
+";
+    let proxy = Proxy::start(&[&a, &b], yaml).await;
+    for _ in 0..2 {
+        let first = get(proxy.address(), "/").await;
+        let cookie = first.field("set-cookie").and_then(|set| set.split(';').next()).unwrap().to_owned();
+        for _ in 0..6 {
+            let next = request(proxy.address(), "GET", "/", &format!("Cookie: {cookie}\r\n"), b"").await;
+            assert_eq!((next.origin(), next.field("set-cookie")), (first.origin(), None));
+        }
+    }
+    assert_eq!((a.requests(), b.requests()), (7, 7));
+}
