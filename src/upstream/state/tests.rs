@@ -1,3 +1,5 @@
+//! What the state machine promises, told as stories of one backend, and its invariants over any history.
+
 use std::time::Duration;
 
 use proptest::prelude::*;
