@@ -22,6 +22,7 @@ use crate::edge::refusal::Refusal;
 use crate::edge::stream::ClientStream;
 use crate::exchange::refused::Refused;
 use crate::exchange::snapshot::Current;
+use crate::exchange::watch::Carried;
 use crate::exchange::{Arrival, KeepAlive};
 use crate::telemetry::reason::Reason;
 
@@ -148,15 +149,41 @@ impl<A: HttpServerApp> Edge<A> {
     }
 
     /// Hands a request to Pingora, and takes the connection back where it may carry another.
+    ///
+    /// A request may come back to be begun again, where a backend died after its answer's head and before anything was sent
+    /// to the client: Pingora cannot take a head back, and so the whole request is handed over once more.
     async fn hand_over(
         &self,
-        stream: Box<ClientStream>,
+        mut stream: Box<ClientStream>,
         entrance: &Entrance,
         ready: Ready,
         number: u32,
     ) -> Option<Box<ClientStream>> {
+        let mut carried = None;
+        loop {
+            let (watch, remains) = (stream.watch().clone(), stream.remains().clone());
+            let arrival = self.arrival(&stream, entrance, ready, number, carried.take());
+            let mut session = ServerSession::new_http1(stream);
+            session.set_connection_user_context(Some(Box::new(arrival)));
+            if let Some(back) = self.app.process_new_http(session, &self.draining).await {
+                return back.consume().0.into_any().downcast::<ClientStream>().ok();
+            }
+            carried = Some(watch.take_carried()?);
+            let remains = remains.lock().take()?;
+            stream = Box::new(ClientStream::revive(remains, entrance.listener.timeouts, self.current.clock()));
+        }
+    }
+
+    fn arrival(
+        &self,
+        stream: &ClientStream,
+        entrance: &Entrance,
+        ready: Ready,
+        number: u32,
+        carried: Option<Carried>,
+    ) -> Arrival {
         let last = number >= entrance.listener.limits.keepalive_requests || *self.draining.borrow();
-        let arrival = Arrival {
+        Arrival {
             snapshot: self.current.load(),
             listener: entrance.listener.clone(),
             peer: entrance.peer,
@@ -165,11 +192,8 @@ impl<A: HttpServerApp> Edge<A> {
             keep_alive: if last { KeepAlive::Last } else { KeepAlive::Allowed },
             body: ready.framing.length(),
             watch: stream.watch().clone(),
-        };
-        let mut session = ServerSession::new_http1(stream);
-        session.set_connection_user_context(Some(Box::new(arrival)));
-        let (stream, _) = self.app.process_new_http(session, &self.draining).await?.consume();
-        stream.into_any().downcast::<ClientStream>().ok()
+            carried,
+        }
     }
 
     /// Answers what never became a request, writes its line, and closes.

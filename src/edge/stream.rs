@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
+use parking_lot::Mutex;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
@@ -33,6 +34,8 @@ use crate::telemetry::reason::Reason;
 
 /// Answers up to this size leave in one write with their head.
 const OUTBOX: usize = 16 * 1024;
+/// How long the head of an answer waits for the first of its body: a backend that dies between the two shows it at once.
+const HOLD: Duration = Duration::from_millis(20);
 /// The most that one read takes from the socket.
 const READ: usize = 16 * 1024;
 /// How long, and for how many bytes, a closed connection still listens, so that the client can read the answer it got
@@ -61,6 +64,23 @@ pub struct ClientStream {
     watch: Arc<Watch>,
     digest: Arc<SocketDigest>,
     ticket: Option<Ticket>,
+    /// The head of the present request, for it to be begun again.
+    head: Vec<u8>,
+    /// How long the answer's head waits for its body.
+    held: Option<Pin<Box<Sleep>>>,
+    /// Where the connection is left when its request is begun again.
+    remains: Arc<Mutex<Option<Remains>>>,
+}
+
+/// What is left of a connection whose request is begun again.
+#[derive(Debug)]
+pub struct Remains {
+    transport: Transport,
+    ticket: Ticket,
+    /// The head of the request.
+    head: Vec<u8>,
+    /// What has been read after it.
+    inbox: BytesMut,
 }
 
 impl ClientStream {
@@ -82,7 +102,27 @@ impl ClientStream {
             watch: Arc::new(Watch::default()),
             digest,
             ticket: Some(ticket),
+            head: Vec::new(),
+            held: None,
+            remains: Arc::default(),
         }
+    }
+
+    /// Where the connection is left when its request is begun again.
+    #[must_use]
+    pub const fn remains(&self) -> &Arc<Mutex<Option<Remains>>> {
+        &self.remains
+    }
+
+    /// The stream of a connection whose request is begun again: its head stands in the inbox as if it had just come.
+    #[must_use]
+    pub fn revive(remains: Remains, timeouts: plan::ListenerTimeouts, clock: Clock) -> Self {
+        let mut stream = Self::new(remains.transport, timeouts, clock, remains.ticket);
+        stream.inbox.extend_from_slice(&remains.head);
+        stream.inbox.extend_from_slice(&remains.inbox);
+        stream.cleared = remains.head.len();
+        stream.head = remains.head;
+        stream
     }
 
     /// What the connection and the exchange tell each other.
@@ -116,6 +156,11 @@ impl ClientStream {
     pub fn begin(&mut self, head: usize, framing: Framing) -> std::result::Result<(), Refusal> {
         self.watch.reset();
         self.cleared = head;
+        self.head.clear();
+        self.held = None;
+        if framing.length() == Some(0) {
+            self.head.extend_from_slice(&self.inbox[..head]);
+        }
         self.body = BodyCheck::new(framing);
         self.reading_since = None;
         self.writing_since = None;
@@ -133,6 +178,8 @@ impl ClientStream {
             self.outbox = BytesMut::new();
         }
         self.timer = None;
+        self.held = None;
+        self.head = Vec::new();
     }
 
     /// Sends an answer of our own and closes the connection for writing. Gives up after `write_idle`.
@@ -284,6 +331,20 @@ impl ClientStream {
         }
     }
 
+    /// Whether the answer's head still waits for its body: not for long, because a client may wait for the head alone.
+    fn is_held(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.watch.is_holding() || self.outbox.is_empty() {
+            return false;
+        }
+        let held = self.held.get_or_insert_with(|| Box::pin(tokio::time::sleep(HOLD)));
+        if held.as_mut().poll(cx).is_pending() {
+            return true;
+        }
+        self.held = None;
+        self.watch.release();
+        false
+    }
+
     /// Sends the outbox.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         while !self.outbox.is_empty() {
@@ -301,6 +362,7 @@ impl ClientStream {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(ErrorKind::WriteZero.into())),
             Poll::Ready(Ok(count)) => {
                 self.writing_since = None;
+                self.watch.went_out();
                 // A tunnel is idle only while nothing moves in either direction.
                 self.reading_since = None;
                 self.watch.answer_moved(self.clock.now());
@@ -323,10 +385,11 @@ impl AsyncRead for ClientStream {
     /// Who reads has nothing to write for now, so that the outbox is sent first: Pingora flushes no body of a known length
     /// before its end, and a backend may take its time with it.
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        let sent = match self.poll_send(cx) {
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            sent => sent.is_ready(),
-        };
+        let sent = !self.is_held(cx)
+            && match self.poll_send(cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                sent => sent.is_ready(),
+            };
         if !self.watch.is_tunnel() {
             if sent && !self.body.ended() && self.watch.let_go() {
                 return Poll::Ready(Err(Error::new(
@@ -359,6 +422,10 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.is_held(cx) {
+            // Pingora reads next, and with that the head goes out once it has waited long enough.
+            return Poll::Ready(Ok(()));
+        }
         ready!(self.poll_send(cx))?;
         self.transport()?.poll_flush(cx)
     }
@@ -374,6 +441,11 @@ impl Drop for ClientStream {
     /// may still be sending: closing a socket with unread bytes resets the connection, and the client would lose the answer.
     fn drop(&mut self) {
         let (Some(transport), Some(ticket)) = (self.transport.take(), self.ticket.take()) else { return };
+        if self.watch.begins_again() {
+            let (head, inbox) = (std::mem::take(&mut self.head), std::mem::take(&mut self.inbox));
+            *self.remains.lock() = Some(Remains { transport, ticket, head, inbox });
+            return;
+        }
         let done = self.body.ended() && self.inbox.is_empty() && self.outbox.is_empty();
         if done || self.writing_since.is_some() || self.watch.is_tunnel() {
             return;

@@ -33,7 +33,7 @@ use crate::exchange::reply::Style;
 use crate::exchange::request_id::RequestId;
 use crate::exchange::rescue::Failure;
 use crate::exchange::snapshot::{RouteLive, Snapshot, Target};
-use crate::exchange::watch::{Deadline, Watch};
+use crate::exchange::watch::{Carried, Deadline, Watch};
 use crate::telemetry::metrics::series::Attempt;
 use crate::telemetry::reason::Reason;
 use crate::upstream::backend::BackendId;
@@ -68,6 +68,8 @@ pub struct Arrival {
     pub body: Option<u64>,
     /// What it tells its connection, and what its connection tells it.
     pub watch: Arc<Watch>,
+    /// What it takes along, where it is begun again.
+    pub carried: Option<Carried>,
 }
 
 /// What a rewrite made of a request's path and host; none: they stay as they came.
@@ -127,10 +129,13 @@ pub struct Exchange {
 impl Exchange {
     /// A request that has just arrived.
     #[must_use]
-    pub fn new(arrival: Arrival, fields: &dyn Fields) -> Self {
+    pub fn new(mut arrival: Arrival, fields: &dyn Fields) -> Self {
+        let carried = arrival.carried.take();
         let peer = arrival.peer.map(|peer| peer.ip());
         let client = client::find(peer, &arrival.listener.trusted_proxies, fields);
-        let id = RequestId::of(fields, client.via_trusted);
+        let id = carried.as_ref().map(|carried| carried.id.clone());
+        let id = id.unwrap_or_else(|| RequestId::of(fields, client.via_trusted));
+        let (attempts, retries) = carried.as_ref().map_or((0, 0), |carried| (carried.attempts, carried.retries));
         let try_began = arrival.received;
         Self {
             arrival,
@@ -142,9 +147,9 @@ impl Exchange {
             hash: None,
             sticky: None,
             lease: None,
-            tried: Vec::new(),
-            attempts: 0,
-            retries: 0,
+            tried: carried.map(|carried| carried.tried).unwrap_or_default(),
+            attempts,
+            retries,
             try_began,
             sent: None,
             connect: None,
@@ -154,6 +159,16 @@ impl Exchange {
             failure: None,
             reason: None,
         }
+    }
+
+    /// Begins the request again from its head: Pingora has taken an answer for begun of which nothing was sent.
+    pub fn begin_again(&mut self) {
+        self.arrival.watch.begin_again(Carried {
+            id: self.id.clone(),
+            tried: std::mem::take(&mut self.tried),
+            attempts: self.attempts,
+            retries: self.retries,
+        });
     }
 
     /// What the time is.

@@ -7,8 +7,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::base::clock::Moment;
+use crate::exchange::request_id::RequestId;
 use crate::telemetry::reason::Reason;
+use crate::upstream::backend::BackendId;
 
 /// A deadline that the exchange may set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +58,25 @@ pub struct Watch {
     answer_ended: AtomicBool,
     /// The connection stopped reading the request, because its answer was complete.
     let_go: AtomicBool,
+    /// Something of the answer was sent.
+    on_wire: AtomicBool,
+    /// The answer's head waits for the first of its body.
+    holding: AtomicBool,
+    /// What the request takes along when it is begun again.
+    carried: Mutex<Option<Carried>>,
+}
+
+/// What a request that is begun again, from its head, takes along.
+#[derive(Debug, Clone)]
+pub struct Carried {
+    /// Its id.
+    pub id: RequestId,
+    /// The backends it was tried at.
+    pub tried: Vec<BackendId>,
+    /// How often it was sent, or a connect was made for it.
+    pub attempts: u32,
+    /// How often it was sent again.
+    pub retries: u32,
 }
 
 impl Default for Watch {
@@ -67,6 +90,9 @@ impl Default for Watch {
             tunnel: AtomicBool::new(false),
             answer_ended: AtomicBool::new(false),
             let_go: AtomicBool::new(false),
+            on_wire: AtomicBool::new(false),
+            holding: AtomicBool::new(false),
+            carried: Mutex::new(None),
         }
     }
 }
@@ -84,6 +110,52 @@ impl Watch {
         self.tunnel.store(false, Relaxed);
         self.answer_ended.store(false, Relaxed);
         self.let_go.store(false, Relaxed);
+        self.on_wire.store(false, Relaxed);
+        self.holding.store(false, Relaxed);
+    }
+
+    /// Something of the answer was sent: it cannot be taken back.
+    pub fn went_out(&self) {
+        self.on_wire.store(true, Relaxed);
+    }
+
+    /// Whether something of the answer was sent.
+    #[must_use]
+    pub fn is_on_wire(&self) -> bool {
+        self.on_wire.load(Relaxed)
+    }
+
+    /// The answer's head may wait a moment for the first of its body: until then the request can be sent elsewhere.
+    pub fn hold(&self) {
+        self.holding.store(true, Relaxed);
+    }
+
+    /// The answer goes out as it comes.
+    pub fn release(&self) {
+        self.holding.store(false, Relaxed);
+    }
+
+    /// Whether the answer's head waits.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        self.holding.load(Relaxed)
+    }
+
+    /// The request is begun again, and takes this along.
+    pub fn begin_again(&self, carried: Carried) {
+        *self.carried.lock() = Some(carried);
+    }
+
+    /// Whether the request is begun again.
+    #[must_use]
+    pub fn begins_again(&self) -> bool {
+        self.carried.lock().is_some()
+    }
+
+    /// What the request takes along, where it is begun again.
+    #[must_use]
+    pub fn take_carried(&self) -> Option<Carried> {
+        self.carried.lock().take()
     }
 
     /// Sets a deadline; it stands until it is cleared.

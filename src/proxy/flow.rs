@@ -210,6 +210,12 @@ impl ProxyHttp for Flow {
         if *self.draining.borrow() {
             session.set_keepalive(None);
         }
+        if retry::is_idempotent(&session.req_header().method)
+            && exchange.arrival.body == Some(0)
+            && forward::has_length(header)
+        {
+            exchange.arrival.watch.hold();
+        }
         let coding = forward::compress(header, session.req_header(), exchange)?;
         if session.req_header().version == http::Version::HTTP_10 && forward::unchunk(header) {
             session.set_keepalive(None);
@@ -232,6 +238,7 @@ impl ProxyHttp for Flow {
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
         let exchange = ctx.exchange();
+        exchange.arrival.watch.release();
         if end_of_stream {
             exchange.arrival.watch.end_answer();
         } else {
@@ -256,15 +263,22 @@ impl ProxyHttp for Flow {
         if exchange.is_answered() {
             return error;
         }
-        let answer_begun = status_sent(session).is_some();
+        let head_given = status_sent(session).is_some();
+        let answer_begun = head_given && exchange.arrival.watch.is_on_wire();
         let failure = failure::of_request(&error, exchange, answer_begun);
+        let kept = !session.as_ref().retry_buffer_truncated() && exchange.body_is_kept();
         let standing = Standing {
             idempotent: retry::is_idempotent(&session.req_header().method),
-            replayable: !session.as_ref().retry_buffer_truncated() && exchange.body_is_kept(),
+            replayable: if head_given { exchange.arrival.body == Some(0) } else { kept },
             answer_begun,
             ..standing(exchange)
         };
-        decide(error, failure, exchange, standing)
+        let mut error = decide(error, failure, exchange, standing);
+        if head_given && error.retry() {
+            exchange.begin_again();
+            error.set_retry(false);
+        }
+        error
     }
 
     /// The request has failed, and the client is told as much as can still be told.
@@ -274,7 +288,7 @@ impl ProxyHttp for Flow {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
         let exchange = ctx.exchange();
-        if exchange.is_answered() {
+        if exchange.is_answered() || exchange.arrival.watch.begins_again() {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
         let answer_begun = status_sent(session).is_some();
@@ -291,6 +305,9 @@ impl ProxyHttp for Flow {
     /// The request is over.
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Context) {
         let Some(exchange) = ctx.exchange.as_mut() else { return };
+        if exchange.arrival.watch.begins_again() {
+            return;
+        }
         let header = session.req_header();
         let end = record::End {
             method: header.method.as_str().as_bytes(),

@@ -228,6 +228,12 @@ pub(super) fn response(header: &mut ResponseHeader, upgraded: bool) -> Result<()
     Ok(())
 }
 
+/// Whether an answer says how long its body is, and that it has one.
+pub(super) fn has_length(header: &ResponseHeader) -> bool {
+    header.headers.get(http::header::CONTENT_LENGTH).is_some_and(|length| length != "0")
+        && !matches!(header.status.as_u16(), 204 | 304)
+}
+
 /// Whether the request asks for a WebSocket (RFC 6455, 4.1).
 pub(super) fn websocket(header: &RequestHeader) -> bool {
     header.headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))

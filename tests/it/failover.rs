@@ -1,6 +1,6 @@
 //! A backend that dies costs no request that may be repeated, and no request that must not be is repeated.
 
-use crate::harness::{Load, Origin, Proxy, Reply, Script, request};
+use crate::harness::{Connection, Load, Origin, Proxy, Reply, Script, request};
 
 /// Nothing but the request itself finds out that a backend is dead.
 const UNNOTICED: &str = "
@@ -146,4 +146,28 @@ async fn an_error_that_a_backend_answers_is_an_answer() {
 
     assert_eq!((answer.status, answer.text()), (500, "sorry".to_owned()));
     assert_eq!(a.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_backend_that_dies_between_head_and_body_costs_no_idempotent_request() {
+    let [a, b] = [Origin::start("a").await, Origin::start("b").await];
+    let head_alone = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n";
+    let yaml = "upstreams: { web: { backends: [{a}, {b}], health_check: none, outlier: none } }";
+    let proxy = Proxy::start(&[&a, &b], yaml).await;
+    a.plays(Script::raw(head_alone));
+    let mut connection = Connection::open(proxy.address()).await;
+
+    for _ in 0..4 {
+        let answer = connection.get("/again").await;
+        assert_eq!((answer.status, answer.origin()), (200, "b"));
+    }
+    assert!(a.requests() > 0);
+    proxy.log_line("the second try", |line| line["path"] == "/again" && line["attempts"] == 2).await;
+    let lines = proxy.log().iter().filter(|line| line["path"] == "/again" && line["status"] == 200).count();
+    assert_eq!(lines, 4, "one line for each request");
+
+    b.plays(Script::raw(head_alone));
+    let once = connection.ask("POST", "/once", "", b"x").await;
+    assert!(once.is_err(), "a POST is never sent again");
+    assert_eq!(a.requests_for("/once") + b.requests_for("/once"), 1);
 }
