@@ -166,7 +166,8 @@ impl<A: HttpServerApp> Edge<A> {
             let mut session = ServerSession::new_http1(stream);
             session.set_connection_user_context(Some(Box::new(arrival)));
             if let Some(back) = self.app.process_new_http(session, &self.draining).await {
-                return back.consume().0.into_any().downcast::<ClientStream>().ok();
+                let mut stream = back.consume().0.into_any().downcast::<ClientStream>().ok()?;
+                return stream.settle().await.ok().map(|()| stream);
             }
             carried = Some(watch.take_carried()?);
             let remains = remains.lock().take()?;

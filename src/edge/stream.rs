@@ -169,6 +169,18 @@ impl ClientStream {
         Ok(())
     }
 
+    /// Sends what is left of an answer, where something is.
+    ///
+    /// # Errors
+    /// What the socket says, or that the client does not take it in time.
+    pub async fn settle(&mut self) -> Result<()> {
+        if self.outbox.is_empty() {
+            return Ok(());
+        }
+        let transport = self.transport.as_mut().ok_or(ErrorKind::NotConnected)?;
+        tokio::time::timeout(self.timeouts.write_idle, transport.write_all_buf(&mut self.outbox)).await?
+    }
+
     /// Gives back what an idle connection does not need.
     pub fn rest(&mut self) {
         if self.inbox.is_empty() {

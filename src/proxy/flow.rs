@@ -210,7 +210,9 @@ impl ProxyHttp for Flow {
         if *self.draining.borrow() {
             session.set_keepalive(None);
         }
-        if retry::is_idempotent(&session.req_header().method)
+        let method = &session.req_header().method;
+        if retry::is_idempotent(method)
+            && *method != http::Method::HEAD
             && exchange.arrival.body == Some(0)
             && forward::has_length(header)
         {
