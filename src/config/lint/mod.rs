@@ -1,6 +1,6 @@
 //! What is accepted, and yet cannot be meant: settings that are each fine alone and void each other.
 //!
-//! Each doubt is a fact about the plan (a route that never wins, a deadline that never comes), proved by pure functions. What is faulty in itself is left to [`check`](super::check).
+//! Each doubt is a fact about the plan (a route that never wins, a deadline that never comes), proved by pure functions. What is faulty in itself is left to `check`.
 
 mod circles;
 pub mod routes;
