@@ -336,7 +336,7 @@ mod tests {
         let bench = Bench::start().await;
         let (port, _, most) = hanging().await;
         let mut check = fixture::health_check(plan::Probe::Http(fixture::http_probe()));
-        check.timeout = Duration::from_millis(1500);
+        check.timeout = Duration::from_millis(4000);
         check.port = Some(port);
         let addresses: Vec<_> = (1..=400).map(|port| format!("127.0.0.1:{port}")).collect();
         let charge = bench.charge(plan(&addresses, check));
