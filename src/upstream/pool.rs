@@ -7,6 +7,7 @@
 //! Probing, discovery and connecting are others' work; the rules of health are the state machine's (`state`).
 
 mod control;
+mod floor;
 mod succession;
 
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use self::control::Control;
+pub use self::floor::Shortage;
 use super::backend::{Admission, Backend, BackendId, ProbeReport};
 use super::balance::{Choice, Luck};
 use super::breaker::{Breaker, LimitsStatus, most_at_once};
