@@ -59,6 +59,7 @@ impl Observe for Present<'_> {
                 scrape.backend(name, backend.address(), backend.usable(), backend.in_flight().into());
             }
             scrape.failing_open(name, target.pool.failing_open());
+            scrape.breakers(name, target.pool.limits().pending as u64, target.pool.retry_budget().left);
         }
         if let Some(log) = &self.0.access_log {
             scrape.access_log_dropped(log.dropped());
@@ -95,5 +96,7 @@ fn upstream_status(target: &Target) -> Value {
         "balance": target.plan.balance.to_string(),
         "backends": target.pool.status(),
         "unresolved": unresolved,
+        "limits": target.pool.limits(),
+        "retry_budget": target.pool.retry_budget(),
     })
 }

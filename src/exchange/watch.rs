@@ -14,6 +14,10 @@ use crate::exchange::request_id::RequestId;
 use crate::telemetry::reason::Reason;
 use crate::upstream::backend::BackendId;
 
+/// How long a client that has closed its side is still answered. It may only have said all it has to say (TCP lets it); most
+/// have left, and no backend shall work for them much longer.
+pub const HALF_CLOSED: Duration = Duration::from_millis(500);
+
 /// A deadline that the exchange may set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deadline {
