@@ -13,6 +13,7 @@ mod drain;
 mod examples;
 mod explain;
 mod failover;
+mod fault_matrix;
 mod filters;
 mod headers;
 mod health;

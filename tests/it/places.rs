@@ -172,7 +172,7 @@ upstreams:
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backend_never_sees_more_connections_than_it_takes() {
+async fn a_backend_never_has_more_to_do_than_it_takes() {
     let a = Origin::start("a").await;
     let yaml = "
 upstreams:
@@ -186,7 +186,9 @@ upstreams:
     let tally = Load::of(3_000, 24).run(proxy.address()).await;
 
     tally.expect_all_ok();
-    assert!(a.connections() <= 3, "{} connections", a.connections());
+    assert!(a.most_in_flight() <= 3, "{} at once", a.most_in_flight());
+    // Pingora gives an idle connection up where it finds it still being watched: that is closed, and another is made.
+    assert!(a.connections() <= 6, "{} connections", a.connections());
 }
 
 #[tokio::test]
