@@ -1,5 +1,7 @@
 //! A request that failed is tried again where that is safe, elsewhere, after a moment, within a budget, and by one proxy only.
 
+use std::time::Instant;
+
 use crate::harness::{Load, Origin, Proxy, Reply, Script, Setup, request};
 
 /// Two backends that nothing but requests finds out about, with this `retry` section.
@@ -95,6 +97,22 @@ async fn ten_seconds_of_the_floor_may_be_saved_up() {
     let retries = a.requests() + b.requests() - 60;
     assert!((20..60).contains(&retries), "{retries} retries");
     assert!(proxy.metric("roundel_retry_budget", &[("upstream", "web")]).await < 20.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_an_outage_of_everything_backends_get_little_more_than_clients_send() {
+    let origins = [Origin::start("a").await, Origin::start("b").await, Origin::start("c").await];
+    let yaml = "upstreams: { web: { backends: [{a}, {b}, {c}], health_check: none, outlier: none } }";
+    let proxy = Proxy::start(&origins.each_ref(), yaml).await;
+    origins.iter().for_each(|origin| origin.plays(Script::reset()));
+    let begun = Instant::now();
+
+    let tally = Load::of(2_000, 8).run(proxy.address()).await;
+
+    assert_eq!(tally.with_status(502), 2_000);
+    let tries: usize = origins.iter().map(Origin::requests).sum();
+    let bound = 1.2 * 2_000.0 + 30.0 + 3.0 * begun.elapsed().as_secs_f64();
+    assert!(tries > 2_300 && tries as f64 <= bound, "{tries} tries for 2,000 requests, at most {bound}");
 }
 
 #[tokio::test]
