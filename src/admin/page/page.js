@@ -184,12 +184,12 @@ function judge(status, readiness) {
   }
   const dead = status.upstreams.filter((one) => one.backends.every((backend) => OUT.has(backend.state)));
   const lacking = all - usable;
-  let headline = all ? `All is well: every one of ${plural(all, "backend")} is in use.` : "There are no upstreams: the proxy answers by itself.";
-  if (all === 1 && !lacking) headline = "All is well: the backend is in use.";
+  let headline = all ? `All is well: all ${all} backends can be used.` : "There are no upstreams: the proxy answers by itself.";
+  if (all === 1 && !lacking) headline = "All is well: the one backend can be used.";
   if (dead.length) {
     headline = `${dead.map((one) => one.name).join(", ")} ${dead.length === 1 ? "has" : "have"} no usable backend: clients get 503.`;
   } else if (lacking) {
-    headline = `${usable} of ${plural(all, "backend")} in use, ${lacking} out; every upstream still serves.`;
+    headline = `${usable} of ${plural(all, "backend")} can be used, ${lacking} cannot; every upstream still serves.`;
   }
   if (!readiness.ready && level === "good") level = "warn";
   seen.trouble = level === "bad";
@@ -220,7 +220,8 @@ function tiles(status, history) {
   const minute = sum(last(requests, MINUTE));
   const failed = sum(last(history.server_errors, MINUTE));
   text($("t-errors"), minute ? percent(failed / minute) : "–");
-  $("t-errors").classList.toggle("bad", failed > 0);
+  const grave = failed > 0 && failed / minute >= 0.01;
+  $("t-errors").classList.toggle("bad", grave);
   text($("t-p50"), millis(latest(history.p50_ms)));
   text($("t-p99"), millis(latest(history.p99_ms)));
   const flight = sum(status.upstreams.flatMap((one) => one.backends.map((backend) => backend.in_flight)));
@@ -230,7 +231,7 @@ function tiles(status, history) {
   text($("t-open"), amount(sum(status.listeners.map((one) => one.connections))));
   spark($("s-rate"), last(requests, MINUTE));
   spark($("s-errors"), last(history.server_errors, MINUTE));
-  $("s-errors").classList.toggle("alarm", failed > 0);
+  $("s-errors").classList.toggle("alarm", grave);
   spark($("s-p99"), last(history.p99_ms, MINUTE));
   spark($("s-flight"), last(flights, MINUTE));
 }
@@ -276,7 +277,7 @@ function frame(place, most, word) {
     parts.push(s("line", { class: "grid", x1: PAD.left, x2: width - PAD.right, y1: y(value), y2: y(value) }));
     parts.push(s("text", { x: PAD.left - 8, y: y(value) + 4, "text-anchor": "end" }, word(value)));
   }
-  for (const minutes of [5, 4, 3, 2, 1, 0]) {
+  for (const minutes of width < 420 ? [5, 3, 1, 0] : [5, 4, 3, 2, 1, 0]) {
     const at = PAD.left + (1 - minutes / 5) * (width - PAD.left - PAD.right);
     const anchor = minutes === 5 ? "start" : minutes === 0 ? "end" : "middle";
     parts.push(s("text", { x: at, y: height - 5, "text-anchor": anchor }, minutes ? `−${minutes} min` : "now"));
@@ -411,7 +412,7 @@ function newCard(name) {
 
 function fillCard(card, upstream, history, wanted) {
   const usable = upstream.backends.filter((one) => !OUT.has(one.state)).length;
-  text(card.about, `${upstream.balance.replaceAll("_", " ")} · ${usable} of ${plural(upstream.backends.length, "backend")} in use`);
+  text(card.about, `${upstream.balance.replaceAll("_", " ")} · ${usable} of ${plural(upstream.backends.length, "backend")} usable`);
   const columns = history.upstreams[upstream.name];
   const requests = columns ? columns.requests : [];
   const recent = last(requests, 5);
@@ -442,7 +443,7 @@ function newRow(card, upstream, address) {
   const cell = (kind, label) => h("td", { ...(kind ? { class: kind } : {}), ...(label ? { "data-label": label } : {}) });
   const row = {
     state: h("td"), address: h("span", { class: "mono" }, address), tags: h("span"), why: h("div", { class: "why" }),
-    fill: h("i"), rate: cell("number", "per second"), flight: cell("number", "under way"), failed: cell("number", "failed"), p50: cell("number", "p50"), p99: cell("number", "p99"),
+    since: h("div", { class: "since" }), fill: h("i"), rate: cell("number", "per second"), flight: cell("number", "under way"), failed: cell("number", "failed"), p50: cell("number", "p50"), p99: cell("number", "p99"),
     button: h("button", { type: "button", class: "quiet small" }),
   };
   row.button.addEventListener("click", () => order(upstream, address, row.button.dataset.order));
@@ -456,7 +457,7 @@ function newRow(card, upstream, address) {
 function fillRow(row, backend, rate, most) {
   if (row.state.dataset.state !== backend.state) {
     row.state.dataset.state = backend.state;
-    row.state.replaceChildren(h("span", { class: `state s-${backend.state}` }, icon(backend.state), WORDS[backend.state] || backend.state));
+    row.state.replaceChildren(h("span", { class: `state s-${backend.state}` }, icon(backend.state), WORDS[backend.state] || backend.state), row.since);
     row.node.className = FAULTY.has(backend.state) ? "out" : "";
   }
   const tags = [];
@@ -468,7 +469,8 @@ function fillRow(row, backend, rate, most) {
     row.tags.replaceChildren(...tags.map((tag) => h("span", { class: "tag" }, tag)));
   }
   const since = ago(backend.since);
-  text(row.why, `${backend.reason || WORDS[backend.state]}${since === "just now" ? ", just now" : `, for ${since}`}`);
+  text(row.why, backend.reason || WORDS[backend.state]);
+  text(row.since, since === "just now" ? since : `for ${since}`);
   const share = most > 0 && rate ? rate / most : 0;
   row.fill.style.width = `${(share * 100).toFixed(1)}%`;
   row.share.setAttribute("aria-label", `${percent(share)} of the upstream's requests`);

@@ -13,7 +13,7 @@ use super::Registry;
 use super::histogram::{BOUNDS, Reading};
 
 /// How many seconds are kept.
-pub const SECONDS: usize = 300;
+const SECONDS: usize = 300;
 
 /// The last [`SECONDS`] of requests.
 #[derive(Debug, Default)]
