@@ -1,6 +1,6 @@
 //! The edge: where bytes of a client become a request, or an answer that says why not.
 //!
-//! `connection` is the loop: accept → requests → park → close. `stream` is the connection as Pingora sees it, `limits` counts
+//! `connection` is the loop: accept → requests → park → close. `door` is the listener it came in by, `stream` is the connection as Pingora sees it, `limits` counts
 //! connections, `transport` is the sockets they come by.
 //!
 //! The parsers are pure functions over bytes: no input, no output, no clock, and no allocation for a request that is
@@ -11,6 +11,7 @@
 #[cfg(test)]
 mod agreement;
 pub mod connection;
+pub mod door;
 pub mod fields;
 pub mod framing;
 mod grammar;
