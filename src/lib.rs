@@ -13,4 +13,5 @@ pub mod proxy;
 pub mod route;
 pub mod server;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;

@@ -1,7 +1,9 @@
 //! Small values without a subject: time, units, addresses. Imports nothing of this crate.
 
 pub mod address;
+pub mod certificate;
 pub mod clock;
+pub mod crypto;
 pub mod host;
 pub mod path;
 pub mod request;

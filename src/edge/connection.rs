@@ -25,6 +25,7 @@ use crate::exchange::snapshot::Current;
 use crate::exchange::watch::Carried;
 use crate::exchange::{Arrival, KeepAlive};
 use crate::telemetry::reason::Reason;
+use crate::tls::Facts;
 
 /// What all connections share.
 pub struct Edge<A> {
@@ -56,6 +57,16 @@ pub struct Entrance {
     pub listener: Arc<plan::Listener>,
     /// The other end; none on a unix socket.
     pub peer: Option<SocketAddr>,
+    /// What the TLS handshake has settled; none on a plain connection.
+    pub tls: Option<Arc<Facts>>,
+}
+
+impl Entrance {
+    /// The scheme by which the client reached us.
+    #[must_use]
+    pub const fn scheme(&self) -> Scheme {
+        if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
+    }
 }
 
 /// A request whose head stands at the front of the inbox.
@@ -188,7 +199,8 @@ impl<A: HttpServerApp> Edge<A> {
             snapshot: self.current.load(),
             listener: entrance.listener.clone(),
             peer: entrance.peer,
-            scheme: Scheme::Http,
+            scheme: entrance.scheme(),
+            tls: entrance.tls.clone(),
             received: ready.received,
             keep_alive: if last { KeepAlive::Last } else { KeepAlive::Allowed },
             body: ready.framing.length(),
@@ -198,7 +210,13 @@ impl<A: HttpServerApp> Edge<A> {
     }
 
     /// Answers what never became a request, writes its line, and closes.
-    async fn refuse(&self, mut stream: Box<ClientStream>, entrance: &Entrance, received: Moment, reason: Reason) {
+    pub(super) async fn refuse(
+        &self,
+        mut stream: Box<ClientStream>,
+        entrance: &Entrance,
+        received: Moment,
+        reason: Reason,
+    ) {
         let snapshot = self.current.load();
         stream.watch().reset();
         let refused = Refused::new(&snapshot, &entrance.listener, stream.inbox(), reason);
@@ -206,7 +224,7 @@ impl<A: HttpServerApp> Edge<A> {
             stream.send_and_close(&answer).await;
         }
         if self.audience == Audience::Clients {
-            refused.record(entrance.peer, received, stream.inbox());
+            refused.record(entrance.peer, entrance.tls.as_deref(), received, stream.inbox());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The edge: where bytes of a client become a request, or an answer that says why not.
 //!
-//! `connection` is the loop: accept → requests → park → close. `stream` is the connection as Pingora sees it, `limits` counts
+//! `reception` is what comes before the first request (TLS), `connection` the loop: requests → park → close. `stream` is the connection as Pingora sees it, `limits` counts
 //! connections, `transport` is the sockets they come by.
 //!
 //! The parsers are pure functions over bytes: no input, no output, no clock, and no allocation for a request that is
@@ -17,6 +17,7 @@ mod grammar;
 pub mod head;
 mod known;
 pub mod limits;
+pub mod reception;
 pub mod refusal;
 pub mod stream;
 pub mod target;

@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 
 use super::listen::{Bound, Listening};
 use crate::config::plan;
-use crate::edge::connection::{Edge, Entrance};
-use crate::edge::limits::{Gate, Ticket};
-use crate::edge::stream::{self, ClientStream};
+use crate::edge::connection::Edge;
+use crate::edge::limits::Gate;
+use crate::edge::stream;
 use crate::edge::transport::Transport;
 use crate::exchange::refused::Refused;
 use crate::telemetry::metrics::series::{self, Refusal};
@@ -164,37 +164,29 @@ async fn accept<A: HttpServerApp + Send + Sync + 'static>(
 
 /// Serves a connection, or turns it away where there is no room.
 fn enter<A: HttpServerApp + Send + Sync + 'static>(door: &Doorway, edge: &Arc<Edge<A>>, transport: Transport) {
-    let entrance = Entrance { peer: transport.peer(), listener: door.listener.clone() };
     let Some(ticket) = door.gate.enter() else {
         if let Some(counts) = &door.counts {
             counts.refused(Refusal::MaxConnections);
         }
-        return turn_away(edge, transport, &entrance);
+        return turn_away(edge, transport, &door.listener);
     };
     let open = door.counts.as_ref().map(|counts| counts.opened());
-    let edge = edge.clone();
+    let (edge, listener) = (edge.clone(), door.listener.clone());
     drop(tokio::spawn(async move {
-        serve(&edge, transport, entrance, ticket).await;
+        edge.receive(transport, listener, ticket).await;
         drop(open);
     }));
 }
 
-async fn serve<A: HttpServerApp + Send + Sync + 'static>(
-    edge: &Edge<A>,
-    transport: Transport,
-    entrance: Entrance,
-    ticket: Ticket,
-) {
-    let stream = ClientStream::new(transport, entrance.listener.timeouts, edge.current.clock(), ticket);
-    edge.serve(Box::new(stream), entrance).await;
-}
-
 /// Tells a client that there is no room, and closes. Only so many clients are told at once: beyond that the connection is
-/// closed without a word.
-fn turn_away<A: HttpServerApp>(edge: &Edge<A>, transport: Transport, entrance: &Entrance) {
+/// closed without a word, and so is one that expects TLS: the handshake would cost more than the request.
+fn turn_away<A: HttpServerApp>(edge: &Edge<A>, transport: Transport, listener: &plan::Listener) {
     let snapshot = edge.current.load();
     snapshot.counters.answered(Reason::ConnectionLimitReached);
-    let answer = Refused::new(&snapshot, &entrance.listener, b"", Reason::ConnectionLimitReached).answer();
+    if listener.tls.is_some() {
+        return;
+    }
+    let answer = Refused::new(&snapshot, listener, b"", Reason::ConnectionLimitReached).answer();
     if let (Some(answer), Ok(place)) = (answer, edge.farewells.clone().try_acquire_owned()) {
         drop(tokio::spawn(async move {
             stream::farewell(transport, &answer).await;

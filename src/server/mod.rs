@@ -29,6 +29,7 @@ use self::listen::{Access, Bound, Inherited, Predecessor, SocketFile};
 use self::process::{Identity, PidFile, Start};
 use crate::admin::{Admin, Guard, Readiness, Writers};
 use crate::base::clock::Clock;
+use crate::base::crypto;
 use crate::config::plan::{self, ListenAddress, LogPath, Plan};
 use crate::edge::connection::{Audience, Edge};
 use crate::edge::limits::{Connections, Gate};
@@ -112,6 +113,7 @@ fn warn_of_lost_lines(plan: &Plan) {
 
 /// Starts in order of what is likeliest to fail: files, sockets, the user, and only then threads.
 fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> {
+    crypto::install();
     check_roots(plan.server.ca_file.as_deref())?;
     let identity = Identity::of(&plan.server)?;
     let log = telemetry::log::init(plan.log.level, plan.server.error_log.as_deref()).map_err(io::Error::other)?;
@@ -134,6 +136,7 @@ fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> 
         registry: Arc::new(Registry::new(plan.server.threads)),
         access_log,
         pools: HashMap::new(),
+        terminators: HashMap::new(),
     };
     let snapshot = Snapshot::build(plan.clone(), 1, &mut lasting).map_err(io::Error::other)?;
     let life = Life::default();
@@ -323,9 +326,11 @@ fn admin_listener(address: ListenAddress) -> plan::Listener {
     plan::Listener {
         name: "admin".into(),
         address,
+        tls: None,
         trusted_proxies: Arc::new([]),
         max_connections: ADMIN_CONNECTIONS,
         timeouts: plan::ListenerTimeouts {
+            tls_handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
             body_idle: Duration::from_secs(10),
             write_idle: Duration::from_secs(10),
