@@ -10,11 +10,11 @@ use std::sync::Arc;
 use pingora_core::apps::HttpServerApp;
 use tokio::time::timeout;
 
-use super::connection::{Edge, Entrance};
+use super::connection::Edge;
+use super::door::Entrance;
 use super::limits::Ticket;
 use super::stream::ClientStream;
 use super::transport::Transport;
-use crate::config::plan;
 use crate::telemetry::reason::Reason;
 use crate::tls::{Facts, Terminator};
 
@@ -28,37 +28,34 @@ enum Received {
 
 impl<A: HttpServerApp> Edge<A> {
     /// Receives a connection that has just been accepted, and serves it until either side closes it.
-    pub async fn receive(&self, transport: Transport, listener: Arc<plan::Listener>, ticket: Ticket) {
+    pub async fn receive(&self, transport: Transport, mut entrance: Entrance, ticket: Ticket) {
         // On the heap for as long as it takes, so that a connection that is served does not carry room for it along.
-        let received = Box::pin(self.welcome(transport, &listener)).await;
-        let clock = self.current.clock();
+        let received = Box::pin(self.welcome(transport, &entrance)).await;
+        let (timeouts, clock) = (entrance.listener.timeouts, self.current.clock());
         match received {
             Ok(Received::Client(transport, tls)) => {
-                let entrance = Entrance { peer: transport.peer(), listener, tls };
-                let stream = ClientStream::new(transport, entrance.listener.timeouts, clock, ticket);
-                self.serve(Box::new(stream), entrance).await;
+                entrance.tls = tls;
+                self.serve(Box::new(ClientStream::new(transport, timeouts, clock, ticket)), entrance).await;
             }
             Ok(Received::Plain(transport)) => {
-                let entrance = Entrance { peer: transport.peer(), listener, tls: None };
-                let mut stream = Box::new(ClientStream::new(transport, entrance.listener.timeouts, clock, ticket));
+                let mut stream = Box::new(ClientStream::new(transport, timeouts, clock, ticket));
                 let received = clock.now();
                 // What has come is read for the log; what else comes is not waited for.
                 if stream.read_more().await.is_ok() {
                     self.refuse(stream, &entrance, received, Reason::PlainHttp).await;
                 }
             }
-            Err(error) => log::debug!("no handshake: listener={} error=\"{error}\"", listener.name),
+            Err(error) => log::debug!("no handshake: listener={} error=\"{error}\"", entrance.listener.name),
         }
     }
 
-    async fn welcome(&self, transport: Transport, listener: &plan::Listener) -> io::Result<Received> {
-        if listener.tls.is_none() {
-            return Ok(Received::Client(transport, None));
+    async fn welcome(&self, transport: Transport, entrance: &Entrance) -> io::Result<Received> {
+        match entrance.terminator() {
+            None => Ok(Received::Client(transport, None)),
+            Some(terminator) => {
+                timeout(entrance.listener.timeouts.tls_handshake, shake_hands(transport, &terminator)).await?
+            }
         }
-        let terminator = self.current.load().terminators.get(&listener.name).cloned();
-        // A reload may just have taken the listener away.
-        let terminator = terminator.ok_or(io::ErrorKind::ConnectionAborted)?;
-        timeout(listener.timeouts.tls_handshake, shake_hands(transport, &terminator)).await?
     }
 }
 
