@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::drain::Order;
 use super::{Admin, Answer, Readiness, guard};
-use crate::base::clock::Moment;
+use crate::base::clock::{Moment, rfc3339};
 use crate::config::{dump, plan};
 use crate::exchange::snapshot::{Snapshot, Target};
 use crate::telemetry::metrics::{self, Observe, Scrape};
@@ -73,7 +73,7 @@ fn status(snapshot: &Snapshot) -> Value {
         "pid": std::process::id(),
         "generation": snapshot.generation,
         "config_hash": snapshot.plan.hash,
-        "started_at": jiff::Timestamp::try_from(started).map(|time| format!("{time:.3}")).unwrap_or_default(),
+        "started_at": rfc3339(started),
         "listeners": snapshot.plan.listeners.iter().map(|one| listener_status(snapshot, one)).collect::<Vec<_>>(),
         "upstreams": snapshot.targets.iter().map(|target| upstream_status(target)).collect::<Vec<_>>(),
     })

@@ -3,6 +3,9 @@
 pub mod address;
 pub mod clock;
 pub mod host;
+pub mod inline;
 pub mod path;
 pub mod request;
+pub mod ring;
+pub mod shard;
 pub mod units;

@@ -32,6 +32,7 @@ use crate::base::clock::Clock;
 use crate::config::plan::{self, ListenAddress, LogPath, Plan};
 use crate::edge::connection::{Audience, Edge};
 use crate::edge::limits::{Connections, Gate};
+use crate::exchange::recent::Recent;
 use crate::exchange::snapshot::{Current, Lasting, Snapshot, Target};
 use crate::proxy::Flow;
 use crate::telemetry;
@@ -133,6 +134,8 @@ fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> 
         pseudonym: format!("roundel-{:08x}", fastrand::u32(..)).into(),
         registry: Arc::new(Registry::new(plan.server.threads)),
         access_log,
+        recent: Arc::new(Recent::new(plan.server.threads)),
+        events: Arc::default(),
         pools: HashMap::new(),
     };
     let snapshot = Snapshot::build(plan.clone(), 1, &mut lasting).map_err(io::Error::other)?;

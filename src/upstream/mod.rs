@@ -18,6 +18,7 @@ pub mod members;
 pub mod outlier;
 pub mod peer;
 pub mod pool;
+pub mod roll;
 pub mod slow_start;
 pub mod state;
 pub mod status;

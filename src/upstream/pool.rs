@@ -25,6 +25,7 @@ use super::balance::{Choice, Luck};
 use super::change::Listener;
 use super::lease::{Ask, Lease, NoBackend};
 use super::members::Members;
+use super::roll::Roll;
 use super::state::{Entry, Event, Failure, Health, Policy, Snapshot, State};
 use super::status::BackendStatus;
 use super::time::{Time, VirtualTime};
@@ -276,7 +277,7 @@ impl Pool {
             self.tick();
         }
         let backend = self.choose(ask, now).or_else(|| self.choose_again(ask, now)).ok_or_else(|| self.nobody(ask))?;
-        Ok(Lease::new(Arc::clone(self), backend, now))
+        Ok(Lease::new(Arc::clone(self), backend, now, self.roll()))
     }
 
     fn choose(&self, ask: &Ask<'_>, now: Moment) -> Option<Arc<Backend>> {
@@ -303,6 +304,12 @@ impl Pool {
         }
         self.renew(&mut self.control.lock(), now);
         self.choose(ask, now)
+    }
+
+    /// Who can be chosen now, and who cannot.
+    #[must_use]
+    pub fn roll(&self) -> Arc<Roll> {
+        Arc::clone(&self.turnout.load().roll)
     }
 
     /// Whether there is a backend that a request which has tried these may still be sent to.
