@@ -24,6 +24,7 @@ pub fn dump(plan: &Plan) -> Json {
         "server": server(&plan.server),
         "drain": {
             "delay": time(plan.drain.delay), "idle": time(plan.drain.idle), "tunnels": time(plan.drain.tunnels),
+            "floor": format_share(plan.drain.floor),
         },
         "expose_reason": plan.expose_reason,
         "errors": pages(&plan.errors),
