@@ -5,17 +5,17 @@ use pingora_http::RequestHeader;
 use serde_json::{Value, json};
 
 use super::drain::Order;
-use super::{Admin, Answer, Readiness, guard};
+use super::{Admin, Answer, Readiness, Reply, guard, requests, stream};
 use crate::base::clock::{Moment, rfc3339};
 use crate::config::{dump, plan};
 use crate::exchange::snapshot::{Snapshot, Target};
 use crate::telemetry::metrics::{self, Observe, Scrape};
 
 /// The answer to a request that may be answered.
-pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Answer {
+pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Reply {
     let snapshot = admin.current.load();
     if let Some(order) = Order::parse(guard::path(header), guard::query(header)) {
-        return match order {
+        let answer = match order {
             _ if header.method != Method::POST => {
                 let refusal = Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is written to (POST)");
                 Answer { allow: "POST", ..refusal }
@@ -23,11 +23,13 @@ pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Answer {
             Ok(order) => order.carry_out(&snapshot).await,
             Err(refusal) => refusal,
         };
+        return answer.into();
     }
     if !matches!(header.method, Method::GET | Method::HEAD) {
-        return Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is only read (GET, HEAD)");
+        return Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is only read (GET, HEAD)").into();
     }
-    match guard::path(header) {
+    let answer = match guard::path(header) {
+        "/api/v1/events" => return stream::events(admin, header),
         "/healthz" => Answer::text(StatusCode::OK, "ok\n"),
         "/readyz" => ready((admin.readiness)()),
         "/metrics" if snapshot.plan.prometheus => {
@@ -37,8 +39,13 @@ pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Answer {
         }
         "/api/v1/config" => Answer::json(StatusCode::OK, &dump::dump(&snapshot.plan)),
         "/api/v1/status" => Answer::json(StatusCode::OK, &status(&snapshot)),
-        _ => Answer::problem(StatusCode::NOT_FOUND, "there is no such endpoint"),
-    }
+        "/api/v1/requests" => requests::last(&snapshot, guard::query(header)),
+        path => match path.strip_prefix("/api/v1/requests/") {
+            Some(id) => requests::one(&snapshot, id),
+            None => Answer::problem(StatusCode::NOT_FOUND, "there is no such endpoint"),
+        },
+    };
+    answer.into()
 }
 
 fn ready(readiness: Readiness) -> Answer {

@@ -85,8 +85,12 @@ impl<A: HttpServerApp> Edge<A> {
                     Some(back) => stream = back,
                     None => return,
                 },
-                Awaited::Refused(refusal) => return self.refuse(stream, &entrance, received, refusal.reason).await,
-                Awaited::Broken(reason) => return self.refuse(stream, &entrance, received, reason).await,
+                Awaited::Refused(refusal) => {
+                    return self.refuse(stream, &entrance, received, refusal.reason, refusal.detail).await;
+                }
+                Awaited::Broken(reason) => {
+                    return self.refuse(stream, &entrance, received, reason, reason.text()).await;
+                }
                 Awaited::Idle => return,
             }
         }
@@ -198,7 +202,14 @@ impl<A: HttpServerApp> Edge<A> {
     }
 
     /// Answers what never became a request, writes its line, and closes.
-    async fn refuse(&self, mut stream: Box<ClientStream>, entrance: &Entrance, received: Moment, reason: Reason) {
+    async fn refuse(
+        &self,
+        mut stream: Box<ClientStream>,
+        entrance: &Entrance,
+        received: Moment,
+        reason: Reason,
+        detail: &'static str,
+    ) {
         let snapshot = self.current.load();
         stream.watch().reset();
         let refused = Refused::new(&snapshot, &entrance.listener, stream.inbox(), reason);
@@ -206,7 +217,7 @@ impl<A: HttpServerApp> Edge<A> {
             stream.send_and_close(&answer).await;
         }
         if self.audience == Audience::Clients {
-            refused.record(entrance.peer, received, stream.inbox());
+            refused.record(entrance.peer, received, stream.inbox(), detail);
         }
     }
 }

@@ -67,7 +67,9 @@ pub struct Past {
     pub answered: bool,
     /// Why the proxy answered by itself, or why there was no whole answer.
     pub reason: Option<Reason>,
-    /// Bytes of body, from the client and to it.
+    /// What was wrong with a head that never became a request.
+    pub detail: Option<&'static str>,
+    /// Bytes of body that the client sent.
     pub bytes_in: u64,
     /// Bytes of body written to the client.
     pub bytes_out: u64,

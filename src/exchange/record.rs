@@ -130,6 +130,7 @@ fn remember(exchange: &mut Exchange, end: &End<'_>, outcome: &Outcome) {
         past.status = outcome.status;
         past.answered = end.status.is_some();
         past.reason = exchange.reason;
+        past.detail = None;
         past.bytes_in = exchange.arrival.watch.body_received();
         past.bytes_out = end.bytes_out;
         past.trail = trail;

@@ -56,8 +56,8 @@ impl<'a> Refused<'a> {
         (self.reason != Reason::ClientGone).then(|| self.answer.clone().into_closing_bytes(self.head_only))
     }
 
-    /// Writes its line.
-    pub fn record(&self, peer: Option<SocketAddr>, received: Moment, inbox: &[u8]) {
+    /// Writes its line. `detail` says what is wrong with it.
+    pub fn record(&self, peer: Option<SocketAddr>, received: Moment, inbox: &[u8], detail: &'static str) {
         let duration = self.snapshot.clock.now().since(received);
         self.snapshot.counters.answered(self.reason);
         self.snapshot.counters.refused(&self.listener.name, self.reason.status(), duration);
@@ -65,7 +65,7 @@ impl<'a> Refused<'a> {
         let bytes_out = if self.reason == Reason::ClientGone { 0 } else { self.answer.body.len() as u64 };
         let (id, client) = (RequestId::new(), peer.map(|peer| peer.ip().to_canonical()));
         self.snapshot.recent.keep(self.reason.status(), Some(self.reason), |past| {
-            *past = Past { received, duration, client, bytes_out, ..self.past() };
+            *past = Past { received, duration, client, bytes_out, detail: Some(detail), ..self.past() };
             past.id.set(id.as_str().as_bytes());
             past.method.set(method.unwrap_or_default());
             past.path.set(target.unwrap_or_default());
@@ -130,7 +130,11 @@ pub(super) fn request_line(inbox: &[u8]) -> (Option<&[u8]>, Option<&[u8]>) {
 /// The authority that a sound head names in its first `Host` field.
 pub(super) fn host(head: &[u8]) -> &[u8] {
     let fields = head.split(|byte| *byte == b'\n').skip(1).filter_map(|line| line.split_at_checked(5));
-    fields.filter(|(name, _)| name.eq_ignore_ascii_case(b"host:")).map(|(_, value)| value.trim_ascii()).next().unwrap_or_default()
+    fields
+        .filter(|(name, _)| name.eq_ignore_ascii_case(b"host:"))
+        .map(|(_, value)| value.trim_ascii())
+        .next()
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -132,7 +132,9 @@ pub(super) fn recall(
             (Some((part, why)), _) => Verdict::Lost { part, why },
             (None, Some(won)) if won == rank => Verdict::Won,
             (None, Some(won)) if won < rank => Verdict::Outranked(outranked(table, &table.rules[won])),
-            (None, _) => Verdict::Lost { part: HEADERS, why: "the request's header fields are not those it wants".into() },
+            (None, _) => {
+                Verdict::Lost { part: HEADERS, why: "the request's header fields are not those it wants".into() }
+            }
         },
     };
     Explanation { considered: table.rules.iter().enumerate().map(judge).collect() }

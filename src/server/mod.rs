@@ -49,6 +49,8 @@ use crate::upstream::supervisor::{Charge, Supervisor};
 const FAREWELLS: usize = 256;
 /// How long the parent of a daemon waits where the configuration does not say.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Seconds that tasks may take to be dropped at the end.
+const LAST_MOMENTS: u64 = 2;
 /// Operators and their tools at once.
 const ADMIN_CONNECTIONS: usize = 256;
 
@@ -356,20 +358,17 @@ fn admin_services(
     let all = Arc::new(Connections::default());
     let service = |bound: Bound| {
         let address = bound.address.clone();
-        let admin = Admin {
-            current: current.clone(),
-            readiness: readiness(life),
-            guard: Guard {
-                hosts: plan.admin.hosts.clone(),
-                read_token: token.clone().filter(|_| is_beyond_loopback(&address)),
-                write: match (&address, &token) {
-                    (ListenAddress::Unix(_), _) => Writers::Anybody,
-                    (ListenAddress::Inet(_), Some(token)) => Writers::Bearer(token.clone()),
-                    (ListenAddress::Inet(_), None) => Writers::Nobody,
-                },
-                check_host: matches!(address, ListenAddress::Inet(_)),
+        let guard = Guard {
+            hosts: plan.admin.hosts.clone(),
+            read_token: token.clone().filter(|_| is_beyond_loopback(&address)),
+            write: match (&address, &token) {
+                (ListenAddress::Unix(_), _) => Writers::Anybody,
+                (ListenAddress::Inet(_), Some(token)) => Writers::Bearer(token.clone()),
+                (ListenAddress::Inet(_), None) => Writers::Nobody,
             },
+            check_host: matches!(address, ListenAddress::Inet(_)),
         };
+        let admin = Admin::new(current.clone(), readiness(life), guard);
         let edge = Edge {
             app: Arc::new(admin),
             audience: Audience::Operators,
@@ -449,7 +448,9 @@ fn server_conf(server: &plan::Server) -> ServerConf {
         ca_file: server.ca_file.as_deref().map(text),
         pid_file: text(&server.pid_file),
         upgrade_sock: text(&server.upgrade_sock),
-        grace_period_seconds: Some(server.grace_period.as_secs()),
+        // The grace period is over when Pingora is told of the end (`lifecycle`); what is left then is dropped at once.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(LAST_MOMENTS),
         client_bind_to_ipv4: server.client_bind_to_ipv4.clone(),
         client_bind_to_ipv6: server.client_bind_to_ipv6.clone(),
         upstream_keepalive_pool_size: server.upstream_keepalive_pool_size,

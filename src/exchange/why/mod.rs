@@ -110,15 +110,17 @@ fn judged(past: &Past, snapshot: &Snapshot) -> Result<route::Explanation, Option
         client: past.client,
         fields: &NoFields,
     };
-    let path = NormalPath::new(path).map_err(|_| Some("the path has no normal form, so that no route is asked".into()))?;
+    let path =
+        NormalPath::new(path).map_err(|_| Some("the path has no normal form, so that no route is asked".into()))?;
     Ok(snapshot.routes.recall(&request, &path, past.route.as_deref()))
 }
 
 /// Path and query of a target, which may be in absolute form (RFC 9112, 3.2.2).
 fn path_and_query(target: &str) -> (&str, Option<&str>) {
-    let rest = target.split_once("://").filter(|_| !target.starts_with('/')).map_or(target, |(_, rest)| {
-        rest.find(['/', '?']).map_or("/", |at| &rest[at..])
-    });
+    let rest = target
+        .split_once("://")
+        .filter(|_| !target.starts_with('/'))
+        .map_or(target, |(_, rest)| rest.find(['/', '?']).map_or("/", |at| &rest[at..]));
     rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)))
 }
 

@@ -36,7 +36,9 @@ pub(super) fn verdict(past: &Past) -> String {
     let cause = cause(past, reason);
     match past.answered {
         false => format!("ended after {took} without an answer: {cause}"),
-        true if past.status == reason.status() => format!("answered {} by the proxy after {took}: {cause}", past.status),
+        true if past.status == reason.status() => {
+            format!("answered {} by the proxy after {took}: {cause}", past.status)
+        }
         true => format!("answered {} but not to the end, after {took}: {cause}", past.status),
     }
 }
@@ -58,7 +60,9 @@ fn cause(past: &Past, reason: Reason) -> String {
     let last = past.trail.last().and_then(|last| Some((last, failed(last.failure?))));
     match (last, tries) {
         (Some((last, how)), 1) if names_backend(reason) => format!("{} {how}", last.backend),
-        (Some((last, how)), _) if names_backend(reason) => format!("{tries} tries failed, the last one: {} {how}", last.backend),
+        (Some((last, how)), _) if names_backend(reason) => {
+            format!("{tries} tries failed, the last one: {} {how}", last.backend)
+        }
         _ => own(past, reason),
     }
 }
@@ -83,7 +87,7 @@ fn own(past: &Past, reason: Reason) -> String {
         (Reason::DestinationUnavailable, Some(roll)) if roll.members > 0 && roll.present == 0 => {
             format!("none of the {} backends was usable", roll.members)
         }
-        _ => reason.text().to_owned(),
+        _ => past.detail.unwrap_or(reason.text()).to_owned(),
     }
 }
 
