@@ -135,9 +135,9 @@ pub(super) fn ago(value: &Value) -> String {
     let Some(then) = then else { return "-".to_owned() };
     let seconds = jiff::Timestamp::now().as_second().saturating_sub(then.as_second()).max(0);
     match seconds {
-        ..120 => format!("{seconds}s"),
-        ..7200 => format!("{}m", seconds / 60),
-        ..172_800 => format!("{}h", seconds / 3600),
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86_400),
     }
 }
