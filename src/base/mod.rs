@@ -1,7 +1,11 @@
 //! Small values without a subject: time, units, addresses. Imports nothing of this crate.
 
 pub mod address;
+<<<<<<< HEAD
 pub mod certificate;
+=======
+pub mod backoff;
+>>>>>>> main
 pub mod clock;
 pub mod crypto;
 pub mod host;

@@ -12,6 +12,7 @@ pub mod lifecycle;
 pub mod listen;
 mod operators;
 pub mod process;
+pub mod pulse;
 mod sockets;
 
 use std::collections::HashMap;
@@ -34,6 +35,7 @@ use self::files::FileWatch;
 use self::lifecycle::{Life, Lifecycle};
 use self::listen::Predecessor;
 use self::process::{Identity, PidFile, Start};
+use self::pulse::Pulse;
 use self::sockets::Sockets;
 use crate::admin::Rules;
 use crate::base::clock::Clock;
@@ -184,6 +186,7 @@ fn serve(
     let supervisor = background_service("upstreams", supervisor(&current.load())?);
     let watched = supervisor.task();
     server.add_service(supervisor);
+    server.add_service(background_service("pulse", Pulse { current: current.clone() }));
     server.add_service(background_service("files", FileWatch { current: current.clone() }));
     server.add_service(Accept {
         name: "listeners",

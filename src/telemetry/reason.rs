@@ -20,6 +20,7 @@ pub enum Reason {
     ClientTimeout,
     DestinationUnavailable,
     ConnectionLimitReached,
+    PendingTimeout,
     ConnectionRefused,
     ConnectionTimeout,
     TlsProtocolError,
@@ -54,6 +55,7 @@ impl Reason {
         (Self::ClientTimeout, "client_timeout", 408, "the request took too long to arrive"),
         (Self::DestinationUnavailable, "destination_unavailable", 503, "no server is available for this request"),
         (Self::ConnectionLimitReached, "connection_limit_reached", 503, "the server is at its limit"),
+        (Self::PendingTimeout, "pending_timeout", 503, "the server is at its limit"),
         (Self::ConnectionRefused, "connection_refused", 502, "the server behind the proxy could not be reached"),
         (
             Self::ConnectionTimeout,
