@@ -1,14 +1,12 @@
 //! Small values without a subject: time, units, addresses. Imports nothing of this crate.
 
 pub mod address;
-<<<<<<< HEAD
-pub mod certificate;
-=======
 pub mod backoff;
->>>>>>> main
+pub mod certificate;
 pub mod clock;
 pub mod crypto;
 pub mod host;
 pub mod path;
+pub mod proxy_protocol;
 pub mod request;
 pub mod units;

@@ -10,14 +10,9 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
-<<<<<<< HEAD
     AccessLog, Admin, Backend, Balance, CertificateFiles, ClientAuthMode, Discovery, HashKey, HealthCheck,
-    ListenAddress, Listener, ListenerTls, LogFormat, LogPath, Plan, Probe, Server, Start, StatusSet, Target,
+    ListenAddress, Listener, ListenerTls, LogFormat, LogPath, Plan, Probe, Retry, Server, Start, StatusSet, Target,
     TemplatePart, TlsVersion, Upstream, WhenNoneHealthy,
-=======
-    AccessLog, Admin, Backend, Balance, Discovery, HashKey, HealthCheck, ListenAddress, Listener, LogFormat, LogPath,
-    Plan, Probe, Retry, Server, Start, StatusSet, Target, TemplatePart, Upstream, WhenNoneHealthy,
->>>>>>> main
 };
 use crate::base::units::{format_duration, format_share, format_size};
 
@@ -97,6 +92,9 @@ fn listener(listener: &Listener) -> Json {
         "name": &*listener.name,
         "address": listen_address(&listener.address),
         "tls": or_none(listener.tls.as_deref(), listener_tls),
+        "proxy_protocol": or_none(listener.proxy_protocol.as_deref(), |from| json!({
+            "from": from.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })),
         "trusted_proxies": listener.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "max_connections": listener.max_connections,
         "timeouts": {
@@ -111,6 +109,7 @@ fn listener(listener: &Listener) -> Json {
             "header_count": limits.header_count,
             "body": or_none(limits.body, |size| json!(format_size(size))),
             "keepalive_requests": limits.keepalive_requests,
+            "connections_per_client": or_none(limits.connections_per_client, |count| json!(count)),
         },
         "errors": pages(&listener.errors),
     })

@@ -41,7 +41,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason with its word, its status and one sentence for the client, which never names a backend.
-    const TABLE: [(Self, &'static str, u16, &'static str); 29] = [
+    const TABLE: [(Self, &'static str, u16, &'static str); 30] = [
         (Self::NoRoute, "no_route", 404, "nothing is served at this address"),
         (Self::Auth, "auth", 401, "authentication is required"),
         (Self::HttpRequestDenied, "http_request_denied", 403, "access is denied"),
