@@ -29,6 +29,7 @@ pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Reply {
         return Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is only read (GET, HEAD)").into();
     }
     let answer = match guard::path(header) {
+        "/" => Answer::page(),
         "/api/v1/events" => return stream::events(admin, header),
         "/healthz" => Answer::text(StatusCode::OK, "ok\n"),
         "/readyz" => ready((admin.readiness)()),
@@ -38,6 +39,7 @@ pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Reply {
             Answer::new(StatusCode::OK, metrics::CONTENT_TYPE, snapshot.counters.registry().expose(&Present(&snapshot)))
         }
         "/api/v1/config" => Answer::json(StatusCode::OK, &dump::dump(&snapshot.plan)),
+        "/api/v1/history" => Answer::json(StatusCode::OK, &snapshot.counters.registry().history()),
         "/api/v1/status" => Answer::json(StatusCode::OK, &status(&snapshot)),
         "/api/v1/requests" => requests::last(&snapshot, guard::query(header)),
         path => match path.strip_prefix("/api/v1/requests/") {

@@ -6,11 +6,13 @@
 mod api;
 mod drain;
 mod guard;
+mod page;
 mod requests;
 mod stream;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::StatusCode;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
@@ -20,7 +22,9 @@ use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub use self::guard::{Guard, Writers};
+pub use self::guard::Rules;
+use crate::config::plan::ListenAddress;
+use crate::exchange::Arrival;
 use crate::exchange::snapshot::Current;
 use crate::telemetry::events::Reader;
 
@@ -39,17 +43,19 @@ pub struct Admin {
     pub current: Current,
     /// Whether it is.
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
-    /// Who may ask.
-    pub guard: Guard,
+    /// Who may ask what.
+    pub rules: ArcSwap<Rules>,
     /// Places for those who read events.
-    readers: Arc<Semaphore>,
+    pub readers: Readers,
 }
 
-impl Admin {
-    /// The admin API over what is served, with places for readers of events.
-    #[must_use]
-    pub fn new(current: Current, readiness: Box<dyn Fn() -> Readiness + Send + Sync>, guard: Guard) -> Self {
-        Self { current, readiness, guard, readers: Arc::new(Semaphore::new(stream::READERS)) }
+/// Places for those who read events: so many at once, so that there is always room for questions.
+#[derive(Debug, Clone)]
+pub struct Readers(Arc<Semaphore>);
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(stream::READERS)))
     }
 }
 
@@ -73,16 +79,23 @@ struct Answer {
     content_type: &'static str,
     /// The methods that a 405 names.
     allow: &'static str,
+    /// What a page may do in the browser; none where it is no page.
+    policy: Option<String>,
     body: Vec<u8>,
 }
 
 impl Answer {
     fn new(status: StatusCode, content_type: &'static str, body: impl Into<String>) -> Self {
-        Self { status, content_type, allow: "GET, HEAD", body: body.into().into_bytes() }
+        Self { status, content_type, allow: "GET, HEAD", policy: None, body: body.into().into_bytes() }
     }
 
     fn json(status: StatusCode, value: &serde_json::Value) -> Self {
         Self::new(status, "application/json", format!("{value}\n"))
+    }
+
+    fn page() -> Self {
+        let (page, policy) = page::compose();
+        Self { policy: Some(policy), ..Self::new(StatusCode::OK, "text/html; charset=utf-8", page) }
     }
 
     fn text(status: StatusCode, text: impl Into<String>) -> Self {
@@ -108,7 +121,9 @@ impl HttpServerApp for Admin {
         if !session.read_request().await.ok()? {
             return None;
         }
-        let reply = match self.guard.admit(session.req_header()) {
+        let address = address(&mut session)?;
+        let admitted = self.rules.load().guard(&address).admit(session.req_header());
+        let reply = match admitted {
             Ok(()) => api::answer(self, session.req_header()).await,
             Err(refusal) => refusal.into(),
         };
@@ -126,11 +141,21 @@ impl HttpServerApp for Admin {
     }
 }
 
+/// Where a request came in: different rules hold on a socket and beyond loopback.
+fn address(session: &mut ServerSession) -> Option<ListenAddress> {
+    let arrival = session.take_connection_user_context()?.downcast::<Arrival>().ok()?;
+    Some(arrival.listener.address.clone())
+}
+
 async fn write(session: &mut ServerSession, answer: Answer) -> Result<()> {
-    let mut header = ResponseHeader::build(answer.status, Some(6))?;
+    let mut header = ResponseHeader::build(answer.status, Some(8))?;
     header.insert_header("content-type", answer.content_type)?;
     header.insert_header("cache-control", "no-store")?;
     header.insert_header("x-content-type-options", "nosniff")?;
+    if let Some(policy) = &answer.policy {
+        header.insert_header("content-security-policy", policy)?;
+        header.insert_header("referrer-policy", "no-referrer")?;
+    }
     if answer.status == StatusCode::UNAUTHORIZED {
         header.insert_header("www-authenticate", "Bearer realm=\"roundel admin\"")?;
     }
