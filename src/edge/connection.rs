@@ -11,7 +11,6 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::base::clock::Moment;
-use crate::base::request::Scheme;
 use crate::config::plan;
 use crate::edge::door::Entrance;
 use crate::edge::stream::ClientStream;
@@ -182,7 +181,8 @@ impl<A: HttpServerApp> Edge<A> {
             snapshot: self.current.load(),
             listener: entrance.listener.clone(),
             peer: entrance.peer,
-            scheme: Scheme::Http,
+            scheme: entrance.scheme(),
+            tls: entrance.tls.clone(),
             received: ready.received,
             keep_alive: if last { KeepAlive::Last } else { KeepAlive::Allowed },
             body: ready.framing.length(),
@@ -192,7 +192,7 @@ impl<A: HttpServerApp> Edge<A> {
     }
 
     /// Answers what never became a request, writes its line, and closes.
-    async fn refuse(
+    pub(super) async fn refuse(
         &self,
         mut stream: Box<ClientStream>,
         entrance: &Entrance,
@@ -207,7 +207,8 @@ impl<A: HttpServerApp> Edge<A> {
             stream.send_and_close(&answer).await;
         }
         if self.audience == Audience::Clients {
-            refused.record(entrance.peer, received, stream.inbox(), detail);
+            let refused = refused.because(detail);
+            refused.record(entrance.peer, entrance.tls.as_deref(), received, stream.inbox());
         }
     }
 }

@@ -102,7 +102,7 @@ fn write_line(exchange: &Exchange, end: &End<'_>, outcome: &Outcome) {
         bytes_out: end.bytes_out,
         user_agent: end.fields.get("user-agent"),
         referer: end.fields.get("referer"),
-        tls: None,
+        tls: exchange.arrival.tls.as_deref().map(|facts| facts.version),
         trace_id: None,
     });
 }

@@ -14,6 +14,7 @@ use crate::exchange::request_id::RequestId;
 use crate::exchange::snapshot::Snapshot;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::reason::Reason;
+use crate::tls::Facts;
 
 /// The longest method or target that is repeated in the log.
 const LONGEST: usize = 4096;
@@ -25,6 +26,7 @@ pub struct Refused<'a> {
     answer: Answer,
     reason: Reason,
     head_only: bool,
+    detail: Option<&'static str>,
 }
 
 /// Nothing in a broken head can be relied on, so that no field of it is read.
@@ -47,7 +49,7 @@ impl<'a> Refused<'a> {
             expose_reason: snapshot.plan.expose_reason,
         };
         let answer = Answer::new(reason, &NoFields, style);
-        Self { snapshot, listener, answer, reason, head_only: inbox.starts_with(b"HEAD ") }
+        Self { snapshot, listener, answer, reason, head_only: inbox.starts_with(b"HEAD "), detail: None }
     }
 
     /// The bytes of the answer; none where the client has left.
@@ -56,8 +58,14 @@ impl<'a> Refused<'a> {
         (self.reason != Reason::ClientGone).then(|| self.answer.clone().into_closing_bytes(self.head_only))
     }
 
-    /// Writes its line. `detail` says what is wrong with it.
-    pub fn record(&self, peer: Option<SocketAddr>, received: Moment, inbox: &[u8], detail: &'static str) {
+    /// The same, with what is wrong with it.
+    #[must_use]
+    pub fn because(self, detail: &'static str) -> Self {
+        Self { detail: Some(detail), ..self }
+    }
+
+    /// Writes its line.
+    pub fn record(&self, peer: Option<SocketAddr>, tls: Option<&Facts>, received: Moment, inbox: &[u8]) {
         let duration = self.snapshot.clock.now().since(received);
         self.snapshot.counters.answered(self.reason);
         self.snapshot.counters.refused(&self.listener.name, self.reason.status(), duration);
@@ -65,7 +73,7 @@ impl<'a> Refused<'a> {
         let bytes_out = if self.reason == Reason::ClientGone { 0 } else { self.answer.body.len() as u64 };
         let (id, client) = (RequestId::new(), peer.map(|peer| peer.ip().to_canonical()));
         self.snapshot.recent.keep(self.reason.status(), Some(self.reason), |past| {
-            *past = Past { received, duration, client, bytes_out, detail: Some(detail), ..self.past() };
+            *past = Past { received, duration, client, bytes_out, detail: self.detail, ..self.past() };
             past.id.set(id.as_str().as_bytes());
             past.method.set(method.unwrap_or_default());
             past.path.set(target.unwrap_or_default());
@@ -80,7 +88,7 @@ impl<'a> Refused<'a> {
             client,
             listener: &self.listener.name,
             method,
-            scheme: Scheme::Http,
+            scheme: if tls.is_some() { Scheme::Https } else { Scheme::Http },
             host: None,
             path: target,
             query: None,
@@ -99,7 +107,7 @@ impl<'a> Refused<'a> {
             bytes_out,
             user_agent: None,
             referer: None,
-            tls: None,
+            tls: tls.map(|facts| facts.version),
             trace_id: None,
         });
     }

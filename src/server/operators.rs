@@ -97,7 +97,9 @@ pub(super) fn listener(address: ListenAddress) -> Arc<plan::Listener> {
         address,
         trusted_proxies: Arc::new([]),
         max_connections: MOST_CONNECTIONS,
+        tls: None,
         timeouts: plan::ListenerTimeouts {
+            tls_handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
             body_idle: Duration::from_secs(10),
             write_idle: Duration::from_secs(10),
