@@ -46,7 +46,7 @@ pub struct Admin {
     /// Who may ask what.
     pub rules: ArcSwap<Rules>,
     /// Places for those who read events.
-    readers: Arc<Semaphore>,
+    pub readers: Readers,
 }
 
 impl Admin {

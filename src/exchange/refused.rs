@@ -26,6 +26,7 @@ pub struct Refused<'a> {
     answer: Answer,
     reason: Reason,
     head_only: bool,
+    detail: Option<&'static str>,
 }
 
 /// Nothing in a broken head can be relied on, so that no field of it is read.
@@ -48,7 +49,7 @@ impl<'a> Refused<'a> {
             expose_reason: snapshot.plan.expose_reason,
         };
         let answer = Answer::new(reason, &NoFields, style);
-        Self { snapshot, listener, answer, reason, head_only: inbox.starts_with(b"HEAD ") }
+        Self { snapshot, listener, answer, reason, head_only: inbox.starts_with(b"HEAD "), detail: None }
     }
 
     /// The bytes of the answer; none where the client has left.
@@ -73,7 +74,7 @@ impl<'a> Refused<'a> {
         let bytes_out = if self.reason == Reason::ClientGone { 0 } else { self.answer.body.len() as u64 };
         let (id, client) = (RequestId::new(), peer.map(|peer| peer.ip().to_canonical()));
         self.snapshot.recent.keep(self.reason.status(), Some(self.reason), |past| {
-            *past = Past { received, duration, client, bytes_out, detail: Some(detail), ..self.past() };
+            *past = Past { received, duration, client, bytes_out, detail: self.detail, ..self.past() };
             past.id.set(id.as_str().as_bytes());
             past.method.set(method.unwrap_or_default());
             past.path.set(target.unwrap_or_default());

@@ -12,7 +12,7 @@ use super::accept::{Accept, AfterClose, Opening};
 use super::doors::Doors;
 use super::lifecycle::{Life, Phase};
 use super::listen::Bound;
-use crate::admin::{Admin, Readiness, Rules};
+use crate::admin::{Admin, Readers, Readiness, Rules};
 use crate::config::plan::{self, ListenAddress};
 use crate::edge::connection::{Audience, Edge};
 use crate::edge::limits::Connections;
@@ -92,6 +92,7 @@ pub(super) fn listener(address: ListenAddress) -> Arc<plan::Listener> {
         trusted_proxies: Arc::new([]),
         max_connections: MOST_CONNECTIONS,
         tls: None,
+        proxy_protocol: None,
         timeouts: plan::ListenerTimeouts {
             tls_handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
@@ -105,6 +106,7 @@ pub(super) fn listener(address: ListenAddress) -> Arc<plan::Listener> {
             header_count: 64,
             body: Some(0),
             keepalive_requests: 1000,
+            connections_per_client: None,
         },
         errors: plan::ErrorPages::new(),
     })

@@ -24,6 +24,7 @@ mod limits;
 mod page;
 mod places;
 mod process;
+mod proxy_protocol;
 mod responses;
 mod retries;
 mod round_robin;
