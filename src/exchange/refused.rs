@@ -58,15 +58,14 @@ impl<'a> Refused<'a> {
         (self.reason != Reason::ClientGone).then(|| self.answer.clone().into_closing_bytes(self.head_only))
     }
 
-    /// Writes its line. `detail` says what is wrong with it.
-    pub fn record(
-        &self,
-        peer: Option<SocketAddr>,
-        tls: Option<&Facts>,
-        received: Moment,
-        inbox: &[u8],
-        detail: &'static str,
-    ) {
+    /// The same, with what is wrong with it.
+    #[must_use]
+    pub fn because(self, detail: &'static str) -> Self {
+        Self { detail: Some(detail), ..self }
+    }
+
+    /// Writes its line.
+    pub fn record(&self, peer: Option<SocketAddr>, tls: Option<&Facts>, received: Moment, inbox: &[u8]) {
         let duration = self.snapshot.clock.now().since(received);
         self.snapshot.counters.answered(self.reason);
         self.snapshot.counters.refused(&self.listener.name, self.reason.status(), duration);
