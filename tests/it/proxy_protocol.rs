@@ -176,6 +176,7 @@ upstreams:
         behind.address()
     );
     let front = setup().start(&yaml).await;
+    front.until_state("behind", behind.address(), "healthy").await;
     (front, behind)
 }
 

@@ -29,6 +29,7 @@ pub(crate) fn upstream() -> plan::Upstream {
             start: Start::Probe,
             port: None,
             tls: None,
+            send_proxy_protocol: None,
         })),
         outlier: Some(Outlier {
             consecutive_errors: 5,
