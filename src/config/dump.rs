@@ -14,6 +14,7 @@ use super::plan::{
     ListenAddress, Listener, ListenerTls, LogFormat, LogPath, Plan, Probe, Retry, Server, Start, StatusSet, Target,
     TemplatePart, TlsVersion, Upstream, WhenNoneHealthy,
 };
+use crate::base::proxy_protocol::Version;
 use crate::base::units::{format_duration, format_share, format_size};
 
 /// The plan as JSON.
@@ -157,6 +158,10 @@ fn upstream(upstream: &Upstream) -> Json {
             "verify": tls.verify,
             "cert": tls.identity.as_ref().map(|identity| &identity.0),
             "key": tls.identity.as_ref().map(|identity| &identity.1),
+        })),
+        "send_proxy_protocol": or_none(upstream.send_proxy_protocol, |version| json!(match version {
+            Version::V1 => "v1",
+            Version::V2 => "v2",
         })),
         "timeouts": {
             "connect": time(timeouts.connect),

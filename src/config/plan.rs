@@ -13,6 +13,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 
+use crate::base::proxy_protocol::Version;
+
 /// The whole configuration as it will run.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -270,6 +272,8 @@ pub struct Upstream {
     pub when_none_healthy: WhenNoneHealthy,
     /// TLS toward its backends, for those written `https://`, and for all where the section is written.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// The version of the PROXY protocol that connections begin with; none: they do not.
+    pub send_proxy_protocol: Option<Version>,
     /// Deadlines.
     pub timeouts: UpstreamTimeouts,
     /// What is tried again.
