@@ -97,6 +97,7 @@ fn listener(listener: &Listener) -> Json {
             "body_idle": time(timeouts.body_idle),
             "write_idle": time(timeouts.write_idle),
             "keepalive": time(timeouts.keepalive),
+            "tunnel_idle": time(timeouts.tunnel_idle),
         },
         "limits": {
             "header_bytes": format_size(limits.header_bytes as u64),

@@ -4,10 +4,11 @@
 //! text ── read ──▶ Tree ── file ──▶ File (as written) ── check ──▶ Plan (as it will run)
 //! ```
 //!
-//! What a good plan says that cannot be meant is told by `lint`.
+//! What a good plan says that cannot be meant is told by `lint`, what changes from one plan to another by `diff`.
 //! Every step tells all its faults as [`Diagnostics`], each with its place and its remedy.
 
 pub mod diagnostic;
+pub mod diff;
 pub mod dump;
 pub mod file;
 pub mod plan;
@@ -22,6 +23,7 @@ pub mod lint;
 use std::path::{Path, PathBuf};
 
 pub use diagnostic::{Diagnostic, Diagnostics, Paint, Severity};
+pub use diff::Diff;
 pub use read::Environment;
 pub use support::Support;
 
