@@ -5,6 +5,7 @@ use pingora_http::RequestHeader;
 use serde_json::{Value, json};
 
 use super::drain::Order;
+use super::reload::{self, Wish};
 use super::{Admin, Answer, Readiness, guard};
 use crate::base::clock::Moment;
 use crate::config::{dump, plan};
@@ -22,6 +23,17 @@ pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Answer {
             }
             Ok(order) => order.carry_out(&snapshot).await,
             Err(refusal) => refusal,
+        };
+    }
+    if guard::path(header) == "/api/v1/reload" {
+        return match (Wish::parse(guard::query(header)), admin.reload.get()) {
+            _ if header.method != Method::POST => {
+                let refusal = Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is written to (POST)");
+                Answer { allow: "POST", ..refusal }
+            }
+            (Ok(wish), Some(reload)) => reload::answer(&**reload, wish).await,
+            (Ok(_), None) => Answer::problem(StatusCode::SERVICE_UNAVAILABLE, "the process is starting"),
+            (Err(refusal), _) => refusal,
         };
     }
     if !matches!(header.method, Method::GET | Method::HEAD) {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
     AccessLog, Admin, Backend, Balance, Discovery, HashKey, HealthCheck, ListenAddress, Listener, LogFormat, LogPath,
-    Plan, Probe, Server, Start, StatusSet, Target, TemplatePart, Upstream, WhenNoneHealthy,
+    Plan, Probe, Reload, Server, Start, StatusSet, Target, TemplatePart, Upstream, WhenNoneHealthy,
 };
 use crate::base::units::{format_duration, format_share, format_size};
 
@@ -25,6 +25,10 @@ pub fn dump(plan: &Plan) -> Json {
         "drain": {
             "delay": time(plan.drain.delay), "idle": time(plan.drain.idle), "tunnels": time(plan.drain.tunnels),
             "floor": format_share(plan.drain.floor),
+        },
+        "reload": match plan.reload {
+            Reload::Signal => "signal",
+            Reload::Watch => "watch",
         },
         "expose_reason": plan.expose_reason,
         "errors": pages(&plan.errors),

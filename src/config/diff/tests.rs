@@ -1,3 +1,5 @@
+//! What a diff tells, and what it judges a loss.
+
 use super::*;
 use crate::config::{Support, load_text_with};
 
