@@ -6,7 +6,10 @@
 mod api;
 mod drain;
 mod guard;
+mod page;
 mod reload;
+mod requests;
+mod stream;
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,12 +21,14 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::guard::Rules;
 pub use self::reload::{Done, Refusal, Reload, Wish};
 use crate::config::plan::ListenAddress;
 use crate::exchange::Arrival;
 use crate::exchange::snapshot::Current;
+use crate::telemetry::events::Reader;
 
 /// Whether requests are served, in words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +49,36 @@ pub struct Admin {
     pub rules: ArcSwap<Rules>,
     /// Who reloads; empty until all that it may change is there.
     pub reload: OnceLock<Box<dyn Reload>>,
+    /// Places for those who read events.
+    readers: Arc<Semaphore>,
+}
+
+impl Admin {
+    /// The admin API over what is served, with places for readers of events.
+    #[must_use]
+    pub fn new(current: Current, readiness: Box<dyn Fn() -> Readiness + Send + Sync>, rules: Rules) -> Self {
+        Self {
+            current,
+            readiness,
+            rules: ArcSwap::from_pointee(rules),
+            reload: OnceLock::new(),
+            readers: Arc::new(Semaphore::new(stream::READERS)),
+        }
+    }
+}
+
+/// What a request gets.
+enum Reply {
+    /// An answer that is there.
+    Whole(Answer),
+    /// Events as they happen, and the reader's place.
+    Events(Reader, OwnedSemaphorePermit),
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self::Whole(answer)
+    }
 }
 
 /// What is answered.
@@ -52,16 +87,23 @@ struct Answer {
     content_type: &'static str,
     /// The methods that a 405 names.
     allow: &'static str,
+    /// What a page may do in the browser; none where it is no page.
+    policy: Option<String>,
     body: Vec<u8>,
 }
 
 impl Answer {
     fn new(status: StatusCode, content_type: &'static str, body: impl Into<String>) -> Self {
-        Self { status, content_type, allow: "GET, HEAD", body: body.into().into_bytes() }
+        Self { status, content_type, allow: "GET, HEAD", policy: None, body: body.into().into_bytes() }
     }
 
     fn json(status: StatusCode, value: &serde_json::Value) -> Self {
         Self::new(status, "application/json", format!("{value}\n"))
+    }
+
+    fn page() -> Self {
+        let (page, policy) = page::compose();
+        Self { policy: Some(policy), ..Self::new(StatusCode::OK, "text/html; charset=utf-8", page) }
     }
 
     fn text(status: StatusCode, text: impl Into<String>) -> Self {
@@ -97,11 +139,18 @@ impl HttpServerApp for Admin {
         }
         let address = address(&mut session)?;
         let admitted = self.rules.load().guard(&address).admit(session.req_header());
-        let answer = match admitted {
+        let reply = match admitted {
             Ok(()) => api::answer(self, session.req_header()).await,
-            Err(refusal) => refusal,
+            Err(refusal) => refusal.into(),
         };
-        write(&mut session, answer).await.ok()?;
+        match reply {
+            Reply::Whole(answer) => write(&mut session, answer).await.ok()?,
+            Reply::Events(reader, place) => {
+                // It ends when the reader leaves; that is no fault.
+                let _ = stream::send(&mut session, reader).await;
+                drop(place);
+            }
+        }
         let settings = HttpPersistentSettings::for_session(&session);
         let stream = session.finish().await.ok().flatten()?;
         Some(ReusedHttpStream::from_reusable_stream(stream, settings))
@@ -115,10 +164,14 @@ fn address(session: &mut ServerSession) -> Option<ListenAddress> {
 }
 
 async fn write(session: &mut ServerSession, answer: Answer) -> Result<()> {
-    let mut header = ResponseHeader::build(answer.status, Some(6))?;
+    let mut header = ResponseHeader::build(answer.status, Some(8))?;
     header.insert_header("content-type", answer.content_type)?;
     header.insert_header("cache-control", "no-store")?;
     header.insert_header("x-content-type-options", "nosniff")?;
+    if let Some(policy) = &answer.policy {
+        header.insert_header("content-security-policy", policy)?;
+        header.insert_header("referrer-policy", "no-referrer")?;
+    }
     if answer.status == StatusCode::UNAUTHORIZED {
         header.insert_header("www-authenticate", "Bearer realm=\"roundel admin\"")?;
     }

@@ -17,9 +17,8 @@ use super::accept::{AfterClose, accept_all};
 use super::listen::{Access, Bound, Listening, Named, SocketFile};
 use crate::config::plan::{self, ListenAddress};
 use crate::edge::connection::{Audience, Edge};
-use crate::edge::door::Door;
+use crate::edge::door::{Door, Live};
 use crate::edge::limits::Connections;
-use crate::telemetry::metrics::series;
 
 /// All doors of one kind of app.
 pub struct Doors<A> {
@@ -84,8 +83,7 @@ impl<A> Doors<A> {
         connections: Arc<Connections>,
         listeners: Vec<(Arc<plan::Listener>, Bound)>,
     ) -> Arc<Self> {
-        let post =
-            |(plan, bound): (Arc<plan::Listener>, _)| Post::shut(counts(&edge, &plan), plan, bound, &connections);
+        let post = |(plan, bound): (Arc<plan::Listener>, _)| Post::shut(live(&edge, &plan), plan, bound, &connections);
         let posts = listeners.into_iter().map(post).collect();
         Arc::new(Self { edge: Arc::new(edge), connections, posts: Mutex::new(posts), work: Mutex::default() })
     }
@@ -158,7 +156,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Doors<A> {
             let in_the_way = |post: &&Post| !wanted(post) && post.address.overlaps(&plan.address);
             let neighbours: Vec<_> = posts.iter().filter(in_the_way).filter_map(Post::listening).collect();
             let bound = Bound::beside(&plan.address, self.access(), &neighbours)?;
-            let mut post = Post::shut(None, Arc::clone(plan), bound, &self.connections);
+            let mut post = Post::shut(Live::default(), Arc::clone(plan), bound, &self.connections);
             post.listen()?;
             opening.push(post);
         }
@@ -166,7 +164,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Doors<A> {
     }
 
     /// Follows a new plan: what was prepared opens, listeners that stay follow their own, and those that are gone close.
-    /// What is counted is found in the present snapshot.
+    /// What belongs to each is found in the present snapshot.
     pub(super) fn commit(&self, opening: Opening, listeners: &[Arc<plan::Listener>]) {
         let mut posts = self.posts.lock();
         let planned = |post: &Post| listeners.iter().find(|plan| plan.address == post.address);
@@ -174,7 +172,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Doors<A> {
         let work = self.work.lock();
         posts.retain_mut(|post| {
             match planned(post) {
-                Some(plan) => post.door.follow(Arc::clone(plan), counts(&self.edge, plan)),
+                Some(plan) => post.door.follow(Arc::clone(plan), live(&self.edge, plan)),
                 None => {
                     log::info!("listener closed: listener={} address={}", post.door.plan().name, post.address);
                     post.close();
@@ -215,17 +213,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Doors<A> {
 }
 
 impl Post {
-    fn shut(
-        counts: Option<Arc<series::Listener>>,
-        plan: Arc<plan::Listener>,
-        mut bound: Bound,
-        all: &Arc<Connections>,
-    ) -> Self {
+    fn shut(live: Live, plan: Arc<plan::Listener>, mut bound: Bound, all: &Arc<Connections>) -> Self {
         let shared = if bound.is_inherited() { Shared::Yes } else { Shared::No };
         Self {
             address: plan.address.clone(),
             file: bound.take_file().map(|file| (file, shared)),
-            door: Door::new(plan, counts, Arc::clone(all)),
+            door: Door::new(plan, live, Arc::clone(all)),
             socket: Socket::Bound(bound),
             attended: false,
             close: watch::Sender::new(false),
@@ -275,11 +268,15 @@ impl Post {
     }
 }
 
-/// What is counted of a listener; nothing of the admin listener, whose name another may bear.
-fn counts<A>(edge: &Edge<A>, listener: &plan::Listener) -> Option<Arc<series::Listener>> {
+/// What the present snapshot has for a listener; nothing for the admin listener, whose name another may bear.
+fn live<A>(edge: &Edge<A>, listener: &plan::Listener) -> Live {
+    let snapshot = edge.current.load();
     match edge.audience {
-        Audience::Clients => edge.current.load().counters.listener(&listener.name).cloned(),
-        Audience::Operators => None,
+        Audience::Clients => Live {
+            counts: snapshot.counters.listener(&listener.name).cloned(),
+            terminator: snapshot.terminators.get(&listener.name).cloned(),
+        },
+        Audience::Operators => Live::default(),
     }
 }
 

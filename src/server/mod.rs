@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod listen;
 mod operators;
 pub mod process;
+pub mod pulse;
 pub mod reload;
 mod sockets;
 pub mod watch;
@@ -37,14 +38,17 @@ use self::files::FileWatch;
 use self::lifecycle::{Life, Lifecycle};
 use self::listen::Predecessor;
 use self::process::{Identity, PidFile, Start};
+use self::pulse::Pulse;
 use self::reload::{Parts, Reloader};
 use self::sockets::Sockets;
 use self::watch::{ConfigurationWatch, Files};
 use crate::admin::Rules;
 use crate::base::clock::Clock;
+use crate::base::crypto;
 use crate::config::plan::{LogPath, Plan};
 use crate::edge::connection::{Audience, Edge};
 use crate::edge::limits::Connections;
+use crate::exchange::recent::Recent;
 use crate::exchange::snapshot::{Current, Lasting, Snapshot, Target};
 use crate::proxy::Flow;
 use crate::telemetry;
@@ -128,6 +132,7 @@ fn warn_of_lost_lines(plan: &Plan) {
 
 /// Starts in order of what is likeliest to fail: files, sockets, the user, and only then threads.
 fn start(plan: Plan, options: &Options, parent: &Parent) -> io::Result<ExitCode> {
+    crypto::install();
     check_roots(plan.server.ca_file.as_deref())?;
     let identity = Identity::of(&plan.server)?;
     let log = telemetry::log::init(plan.log.level, plan.server.error_log.as_deref()).map_err(io::Error::other)?;
@@ -149,7 +154,10 @@ fn start(plan: Plan, options: &Options, parent: &Parent) -> io::Result<ExitCode>
         pseudonym: format!("roundel-{:08x}", fastrand::u32(..)).into(),
         registry: Arc::new(Registry::new(plan.server.threads)),
         access_log,
+        recent: Arc::new(Recent::new(plan.server.threads)),
+        events: Arc::default(),
         pools: HashMap::new(),
+        terminators: HashMap::new(),
     };
     let snapshot = Snapshot::build(plan.clone(), 1, &mut lasting).map_err(io::Error::other)?;
     let life = Life::default();
@@ -209,6 +217,7 @@ fn serve(built: Built, life: &Life, parent: &Parent) -> io::Result<()> {
     // It is set once, here.
     let _ = admin_doors.app().reload.set(Box::new(reloader.clone()));
     server.add_service(supervisor);
+    server.add_service(background_service("pulse", Pulse { current: current.clone() }));
     server.add_service(background_service("files", FileWatch { current: current.clone() }));
     if let Some(files) = files {
         let watch = ConfigurationWatch { files, current: current.clone(), reloader: reloader.clone() };
