@@ -60,6 +60,9 @@ impl Observe for Present<'_> {
             }
             scrape.failing_open(name, target.pool.failing_open());
         }
+        for route in self.0.live.iter().filter(|route| !route.filters.rate_limits().is_empty()) {
+            scrape.buckets_forgotten(&route.plan.name, route.filters.rate_limits().forgotten());
+        }
         if let Some(log) = &self.0.access_log {
             scrape.access_log_dropped(log.dropped());
         }

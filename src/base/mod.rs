@@ -2,7 +2,9 @@
 
 pub mod address;
 pub mod clock;
+pub mod gcra;
 pub mod host;
+pub mod pairs;
 pub mod path;
 pub mod request;
 pub mod units;

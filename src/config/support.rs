@@ -60,7 +60,6 @@ const RULES: &[Rule] = &[
     rule("reload", &["signal"], "write `signal`, and send SIGHUP after a change"),
     rule("tracing", OFF, ""),
     rule("routes[].upgrade", &["websocket"], "remove it: `websocket` is the default"),
-    rule("routes[].filters[].rate_limit", &[], ""),
     rule("routes[].filters[].auth.jwt", &[], "write `basic`"),
     rule("routes[].filters[].auth.forward", &[], "write `basic`"),
     rule("routes[].filters[].mirror", &[], ""),

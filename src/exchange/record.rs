@@ -53,6 +53,7 @@ pub fn write(exchange: &mut Exchange, end: End<'_>) {
         protocol: Some(end.version),
         status,
         reason: exchange.reason,
+        dry_run: exchange.dry_run,
         route: exchange.route.as_ref().map(|route| &*route.plan.name),
         upstream: exchange.target.as_ref().map(|target| &*target.plan.name),
         backend: backend.as_deref(),

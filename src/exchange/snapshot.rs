@@ -13,6 +13,8 @@ use crate::base::request::Fields;
 use crate::config::plan::{self, Plan};
 use crate::exchange::counters::Counters;
 use crate::exchange::key;
+use crate::filter::rate_limit::RateLimits;
+use crate::filter::rate_limit::tables::Tables;
 use crate::filter::{self, Chain};
 use crate::route::RouteTable;
 use crate::route::split::Splitter;
@@ -94,11 +96,18 @@ pub struct Lasting {
     pub access_log: Option<Arc<AccessLog>>,
     /// The pools by the name of their upstream.
     pub pools: HashMap<Arc<str>, Arc<Pool>>,
+    /// The buckets of rate limits.
+    pub rate_limits: Arc<Tables>,
 }
 
 impl RouteLive {
-    fn build((index, plan): (usize, &Arc<plan::Route>), targets: &[Arc<Target>]) -> Result<Self, BuildError> {
-        let filters = Chain::build(&plan.filters, &plan.action)
+    fn build(
+        (index, plan): (usize, &Arc<plan::Route>),
+        targets: &[Arc<Target>],
+        lasting: &Lasting,
+    ) -> Result<Self, BuildError> {
+        let rate_limits = RateLimits::build(&plan.name, &plan.filters.rate_limits, &lasting.rate_limits);
+        let filters = Chain::build(&plan.filters, &plan.action, rate_limits)
             .map_err(|error| BuildError::Filter { route: plan.name.clone(), error })?;
         let splits = plan.action.splits();
         let of = |split: &plan::Split| targets.iter().find(|target| target.plan.name == split.upstream.name).cloned();
@@ -133,9 +142,11 @@ impl Snapshot {
         let upstreams = plan.upstreams.iter().enumerate();
         let targets =
             upstreams.map(|upstream| Target::build(upstream, lasting).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        lasting.rate_limits.prune();
         let routes = plan.routes.iter().enumerate();
-        let live =
-            routes.map(|route| RouteLive::build(route, &targets).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        let live = routes
+            .map(|route| RouteLive::build(route, &targets, lasting).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             generation,
             clock: lasting.clock,

@@ -134,6 +134,7 @@ fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> 
         registry: Arc::new(Registry::new(plan.server.threads)),
         access_log,
         pools: HashMap::new(),
+        rate_limits: Arc::default(),
     };
     let snapshot = Snapshot::build(plan.clone(), 1, &mut lasting).map_err(io::Error::other)?;
     let life = Life::default();

@@ -20,6 +20,7 @@ mod keepalive;
 mod kit;
 mod limits;
 mod process;
+mod rate_limit;
 mod responses;
 mod round_robin;
 mod simulate;

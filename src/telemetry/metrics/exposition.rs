@@ -20,6 +20,7 @@ pub trait Observe {
 pub struct Scrape {
     backends: BTreeMap<[Arc<str>; 2], Present>,
     failing_open: BTreeMap<Arc<str>, bool>,
+    buckets_forgotten: BTreeMap<Arc<str>, u64>,
     access_log_dropped: Option<u64>,
 }
 
@@ -40,6 +41,11 @@ impl Scrape {
         self.failing_open.insert(Arc::clone(upstream), failing_open);
     }
 
+    /// How many buckets the rate limits of a route have forgotten for want of room.
+    pub fn buckets_forgotten(&mut self, route: &Arc<str>, buckets: u64) {
+        self.buckets_forgotten.insert(Arc::clone(route), buckets);
+    }
+
     /// How many lines of the access log were dropped.
     pub fn access_log_dropped(&mut self, lines: u64) {
         self.access_log_dropped = Some(lines);
@@ -53,6 +59,7 @@ pub(super) fn write(registry: &Registry, observed: &dyn Observe) -> String {
     let mut out = String::with_capacity(16 * 1024);
     requests(&mut out, registry);
     answers(&mut out, registry);
+    rate_limits(&mut out, registry, &scrape);
     upstreams(&mut out, registry);
     backends(&mut out, registry, &scrape);
     listeners(&mut out, registry);
@@ -95,6 +102,25 @@ fn answers(out: &mut String, registry: &Registry) {
     let mut family = Family::new(out, Kind::Counter, "roundel_answers_total", help);
     for (word, count) in by_word(registry.process.answers()) {
         family.sample(&[("reason", word)], count);
+    }
+}
+
+fn rate_limits(out: &mut String, registry: &Registry, scrape: &Scrape) {
+    let all = snapshot(&registry.rate_limits);
+    let help = "Requests that rate limits refused.";
+    let mut family = Family::new(out, Kind::Counter, "roundel_rate_limited_total", help);
+    for ([route], series) in &all {
+        family.sample(&[("route", route)], series.refused.value());
+    }
+    let help = "Requests that rate limits on trial would have refused.";
+    let mut family = Family::new(out, Kind::Counter, "roundel_rate_limited_dry_run_total", help);
+    for ([route], series) in &all {
+        family.sample(&[("route", route)], series.on_trial.value());
+    }
+    let help = "Keys that rate limits have forgotten before their time, because there were more than max_keys.";
+    let mut family = Family::new(out, Kind::Counter, "roundel_rate_limit_keys_forgotten_total", help);
+    for (route, forgotten) in &scrape.buckets_forgotten {
+        family.sample(&[("route", route)], forgotten);
     }
 }
 
@@ -242,6 +268,7 @@ mod tests {
             scrape.backend(&web, &Arc::from("10.0.0.1:80"), true, 3);
             scrape.backend(&web, &Arc::from("10.0.0.2:80"), false, 0);
             scrape.failing_open(&web, false);
+            scrape.buckets_forgotten(&Arc::from("site"), 5);
             scrape.access_log_dropped(7);
         }
     }
@@ -265,6 +292,8 @@ mod tests {
         backend.probed(Probe::Success);
         backend.ejected();
         registry.listener(&public).refused(Refusal::MaxConnections);
+        registry.rate_limits(&site).refused();
+        registry.rate_limits(&site).on_trial();
         registry.process().answered(Reason::NoRoute);
         registry.process().generation(1);
         registry.process().reloaded(Reload::Failure);
@@ -315,6 +344,9 @@ mod tests {
             r#"roundel_backend_up{upstream="web",backend="10.0.0.2:80"} 0"#,
             r#"roundel_backend_in_flight{upstream="web",backend="10.0.0.1:80"} 3"#,
             r#"roundel_config_reloads_total{outcome="failure"} 1"#,
+            r#"roundel_rate_limited_total{route="site"} 1"#,
+            r#"roundel_rate_limited_dry_run_total{route="site"} 1"#,
+            r#"roundel_rate_limit_keys_forgotten_total{route="site"} 5"#,
             "roundel_access_log_dropped_total 7",
         ] {
             assert!(text.lines().any(|told| told == line), "{line} is missing in\n{text}");

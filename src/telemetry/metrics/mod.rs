@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use self::cell::Shards;
 pub use self::exposition::{Observe, Scrape};
-use self::series::{Backend, Listener, Process, Requests, Upstream};
+use self::series::{Backend, Listener, Process, RateLimits, Requests, Upstream};
 
 /// The media type of the text that [`Registry::expose`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -36,6 +36,7 @@ pub struct Registry {
     upstreams: Family<1, Upstream>,
     backends: Family<2, Backend>,
     listeners: Family<1, Listener>,
+    rate_limits: Family<1, RateLimits>,
     process: Arc<Process>,
 }
 
@@ -50,6 +51,7 @@ impl Registry {
             upstreams: Family::default(),
             backends: Family::default(),
             listeners: Family::default(),
+            rate_limits: Family::default(),
             process: Arc::new(Process::new(shards)),
         }
     }
@@ -79,6 +81,12 @@ impl Registry {
         series(&self.listeners, [listener], Listener::default)
     }
 
+    /// The rate limits of one route.
+    #[must_use]
+    pub fn rate_limits(&self, route: &Arc<str>) -> Arc<RateLimits> {
+        series(&self.rate_limits, [route], || RateLimits::new(self.shards))
+    }
+
     /// The process as a whole.
     #[must_use]
     pub fn process(&self) -> Arc<Process> {
@@ -92,6 +100,7 @@ impl Registry {
         prune(&self.upstreams);
         prune(&self.backends);
         prune(&self.listeners);
+        prune(&self.rate_limits);
     }
 
     /// All metrics in the text format of Prometheus, version 0.0.4, with what `observed` tells of the present.
