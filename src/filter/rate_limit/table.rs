@@ -171,7 +171,7 @@ impl Shard {
         let sets = self.sets.len() as u64;
         // The upper bits of each half decide (Lemire: "Fast Random Integer Generation in an Interval", 2019); the top six,
         // which chose the shard, are left out.
-        let of = |bits: u64| ((bits & 0xffff_ffff) * sets >> 32) as usize;
+        let of = |bits: u64| (((bits & 0xffff_ffff) * sets) >> 32) as usize;
         (sets > 0).then(|| (of(fingerprint), of(fingerprint >> 26)))
     }
 
