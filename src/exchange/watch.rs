@@ -82,6 +82,8 @@ pub struct Carried {
     pub dry_run: Option<Reason>,
     /// What its answer says of rate limits.
     pub limit_fields: Vec<(HeaderName, HeaderValue)>,
+    /// How long the next try has to wait.
+    pub pause: Duration,
 }
 
 impl Default for Watch {
