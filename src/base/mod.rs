@@ -2,10 +2,15 @@
 
 pub mod address;
 pub mod backoff;
+pub mod certificate;
 pub mod clock;
+pub mod crypto;
 pub mod gcra;
 pub mod host;
+pub mod inline;
 pub mod pairs;
 pub mod path;
 pub mod request;
+pub mod ring;
+pub mod shard;
 pub mod units;
