@@ -85,6 +85,9 @@ impl Observe for Present<'_> {
             scrape.failing_open(name, target.pool.failing_open());
             scrape.breakers(name, target.pool.limits().pending as u64, target.pool.retry_budget().left);
         }
+        for route in self.0.live.iter().filter(|route| !route.filters.rate_limits().is_empty()) {
+            scrape.buckets_forgotten(&route.plan.name, route.filters.rate_limits().forgotten());
+        }
         for serving in self.0.terminators.values().flat_map(|terminator| terminator.serving()) {
             let not_after = serving.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             scrape.certificate(serving.path.display().to_string(), not_after.as_secs());

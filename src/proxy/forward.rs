@@ -147,9 +147,8 @@ fn variables<'a>(view: &RequestView<'a>, exchange: &'a Exchange) -> Variables<'a
 /// # Errors
 /// As for [`request`].
 pub(super) fn edit_response(header: &mut ResponseHeader, request: &RequestHeader, exchange: &Exchange) -> Result<()> {
-    let Some(route) = &exchange.route else { return Ok(()) };
     let view = view(request, exchange);
-    apply(route.filters.response_edits(&view, &variables(&view, exchange)), header)
+    apply(exchange.response_edits(&view, &variables(&view, exchange)), header)
 }
 
 /// Decides whether the body of an answer is compressed, and says so in its fields.

@@ -157,6 +157,7 @@ fn start(plan: Plan, options: &Options, parent: &Parent) -> io::Result<ExitCode>
         recent: Arc::new(Recent::new(plan.server.threads)),
         events: Arc::default(),
         pools: HashMap::new(),
+        rate_limits: Arc::default(),
         terminators: HashMap::new(),
     };
     let snapshot = Snapshot::build(plan.clone(), 1, &mut lasting).map_err(io::Error::other)?;

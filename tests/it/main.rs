@@ -25,6 +25,7 @@ mod page;
 mod places;
 mod process;
 mod proxy_protocol;
+mod rate_limit;
 mod reload;
 mod responses;
 mod retries;
