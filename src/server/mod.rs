@@ -1,10 +1,13 @@
 //! The process: everything is built here, in order, from the plan; then Pingora's `Server` runs it.
 
 pub mod accept;
+pub mod attend;
 pub mod daemon;
 pub mod files;
+pub mod handover;
 pub mod lifecycle;
 pub mod listen;
+pub mod notify;
 pub mod process;
 
 use std::collections::HashMap;
