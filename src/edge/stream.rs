@@ -25,12 +25,12 @@ use tokio::time::{Instant, Sleep};
 
 use crate::base::clock::{Clock, Moment};
 use crate::config::plan;
-use crate::edge::framing::{BodyCheck, Framing};
 use crate::edge::limits::Ticket;
-use crate::edge::refusal::Refusal;
 use crate::edge::transport::Transport;
 use crate::exchange::watch::Watch;
 use crate::telemetry::reason::Reason;
+use crate::wire::framing::{BodyCheck, Framing};
+use crate::wire::refusal::Refusal;
 
 /// Answers up to this size leave in one write with their head.
 const OUTBOX: usize = 16 * 1024;
@@ -129,6 +129,11 @@ impl ClientStream {
         stream.cleared = remains.head.len();
         stream.head = remains.head;
         stream
+    }
+
+    /// Has other deadlines from now on: its listener's have changed between two requests.
+    pub fn bound(&mut self, timeouts: plan::ListenerTimeouts) {
+        self.timeouts = timeouts;
     }
 
     /// What the connection and the exchange tell each other.
