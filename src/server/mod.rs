@@ -15,6 +15,7 @@ pub mod listen;
 pub mod notify;
 mod operators;
 pub mod process;
+pub mod pulse;
 mod sockets;
 
 use std::collections::HashMap;
@@ -37,6 +38,7 @@ use self::files::FileWatch;
 use self::lifecycle::{Life, Lifecycle};
 use self::listen::Predecessor;
 use self::process::{Identity, PidFile, Start};
+use self::pulse::Pulse;
 use self::sockets::Sockets;
 use crate::admin::Rules;
 use crate::base::clock::Clock;
@@ -198,6 +200,7 @@ fn serve(
             move || life.closed()
         }),
     });
+    server.add_service(background_service("pulse", Pulse { current: current.clone() }));
     server.add_service(operators::service(admin_doors.clone(), life));
     if !plan.server.daemon_wait_for_ready {
         parent.started();
