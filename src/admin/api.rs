@@ -5,15 +5,18 @@ use pingora_http::RequestHeader;
 use serde_json::{Value, json};
 
 use super::drain::Order;
-use super::{Admin, Answer, Readiness, guard};
+use super::{Admin, Answer, Readiness, guard, upgrade};
 use crate::base::clock::Moment;
 use crate::config::{dump, plan};
 use crate::exchange::snapshot::{Snapshot, Target};
 use crate::telemetry::metrics::{self, Observe, Scrape};
 
 /// The answer to a request that may be answered.
-pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Answer {
+pub(super) async fn answer(admin: &Admin, header: &RequestHeader, address: &plan::ListenAddress) -> Answer {
     let snapshot = admin.current.load();
+    if guard::path(header) == upgrade::PATH && header.method == Method::POST {
+        return upgrade::answer(&admin.upgrades, guard::query(header), address).await;
+    }
     if let Some(order) = Order::parse(guard::path(header), guard::query(header)) {
         return match order {
             _ if header.method != Method::POST => {
@@ -23,6 +26,10 @@ pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Answer {
             Ok(order) => order.carry_out(&snapshot).await,
             Err(refusal) => refusal,
         };
+    }
+    if guard::path(header) == upgrade::PATH {
+        let refusal = Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is written to (POST)");
+        return Answer { allow: "POST", ..refusal };
     }
     if !matches!(header.method, Method::GET | Method::HEAD) {
         return Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is only read (GET, HEAD)");

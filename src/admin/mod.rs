@@ -7,6 +7,7 @@ mod api;
 mod drain;
 mod guard;
 mod page;
+pub mod upgrade;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
+use tokio::sync::oneshot;
 
 pub use self::guard::Rules;
 use crate::config::plan::ListenAddress;
@@ -41,6 +43,8 @@ pub struct Admin {
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
     /// Who may ask what.
     pub rules: ArcSwap<Rules>,
+    /// Where an order to upgrade goes.
+    pub upgrades: upgrade::Orders,
 }
 
 /// What is answered.
@@ -52,11 +56,13 @@ struct Answer {
     /// What a page may do in the browser; none where it is no page.
     policy: Option<String>,
     body: Vec<u8>,
+    /// Dropped when the answer has been sent: somebody waits for that.
+    held: Option<oneshot::Sender<()>>,
 }
 
 impl Answer {
     fn new(status: StatusCode, content_type: &'static str, body: impl Into<String>) -> Self {
-        Self { status, content_type, allow: "GET, HEAD", policy: None, body: body.into().into_bytes() }
+        Self { status, content_type, allow: "GET, HEAD", policy: None, body: body.into().into_bytes(), held: None }
     }
 
     fn json(status: StatusCode, value: &serde_json::Value) -> Self {
@@ -94,7 +100,7 @@ impl HttpServerApp for Admin {
         let address = address(&mut session)?;
         let admitted = self.rules.load().guard(&address).admit(session.req_header());
         let answer = match admitted {
-            Ok(()) => api::answer(self, session.req_header()).await,
+            Ok(()) => api::answer(self, session.req_header(), &address).await,
             Err(refusal) => refusal,
         };
         write(&mut session, answer).await.ok()?;
@@ -131,5 +137,6 @@ async fn write(session: &mut ServerSession, answer: Answer) -> Result<()> {
     if !head_only {
         session.write_response_body(answer.body.into(), true).await?;
     }
+    drop(answer.held);
     Ok(())
 }

@@ -9,6 +9,7 @@ mod pages;
 mod run;
 mod simulate;
 mod speak;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -69,6 +70,8 @@ enum Command {
     Drain(drain::DrainArgs),
     /// Take a drained backend of a running proxy back into use
     Resume(drain::ResumeArgs),
+    /// Replace a running proxy by a new process, without a refused connection (exit 1: the old one serves on, and why)
+    Upgrade(upgrade::Args),
     /// Tell what the health settings of a configuration detect, how fast, and at what cost
     Simulate(simulate::Args),
     /// Print the JSON Schema of the configuration language
@@ -109,6 +112,7 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Healthcheck(args)) => healthcheck::run(&args),
         Some(Command::Drain(args)) => drain::drain(&args),
         Some(Command::Resume(args)) => drain::resume(&args),
+        Some(Command::Upgrade(args)) => upgrade::run(&args),
         Some(Command::Simulate(args)) => simulate::run(&args),
         Some(Command::Schema) => pages::schema(),
         Some(Command::Completions { shell }) => pages::completions(shell),

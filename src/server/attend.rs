@@ -6,13 +6,16 @@
 //! needed.
 
 use std::fs;
+use std::io;
 use std::process::ExitCode;
+use std::task::Poll;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use tokio::signal::unix::{self, SignalKind, signal};
 
 /// What is passed on.
 const PASSED_ON: [Signal; 6] =
@@ -26,26 +29,40 @@ pub fn adopt() -> nix::Result<()> {
     prctl::set_child_subreaper(true)
 }
 
-/// Stays until no child is left. No other thread of the process may be waiting for signals.
-#[must_use]
-pub fn until_all_have_ended() -> ExitCode {
-    let mut watched: SigSet = PASSED_ON.into_iter().collect();
-    watched.add(Signal::SIGCHLD);
-    if let Err(error) = watched.thread_block() {
-        log::error!("cannot wait for signals: {error}");
-    }
-    let mut last = ExitCode::SUCCESS;
-    loop {
-        // Those who ended before the signals were blocked are seen here too.
-        match collect(&mut last) {
-            Left::None => return last,
-            Left::Some => {}
+/// Stays until no child is left, and returns the status of the last that ended.
+///
+/// # Errors
+/// Signals cannot be listened for.
+pub fn until_all_have_ended() -> io::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let mut ended = signal(SignalKind::child())?;
+        let mut passed_on = PASSED_ON.map(|kind| (kind, signal(SignalKind::from_raw(kind as i32))));
+        let mut last = ExitCode::SUCCESS;
+        // Those who ended before anybody listened are seen here too.
+        while let Left::Some = collect(&mut last) {
+            tokio::select! {
+                _ = ended.recv() => {}
+                signal = any(&mut passed_on) => pass_on(signal),
+            }
         }
-        match watched.wait() {
-            Ok(Signal::SIGCHLD) | Err(_) => {}
-            Ok(signal) => pass_on(signal),
+        Ok(last)
+    })
+}
+
+/// The next signal that comes.
+async fn any(signals: &mut [(Signal, io::Result<unix::Signal>)]) -> Signal {
+    std::future::poll_fn(|cx| {
+        for (kind, signal) in signals.iter_mut() {
+            if let Ok(signal) = signal
+                && signal.poll_recv(cx).is_ready()
+            {
+                return Poll::Ready(*kind);
+            }
         }
-    }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Whether children are left.
@@ -68,7 +85,8 @@ fn collect(last: &mut ExitCode) -> Left {
     }
 }
 
-fn pass_on(signal: Signal) {
+/// Sends a signal to all children.
+pub fn pass_on(signal: Signal) {
     for child in children() {
         // It may have ended just now.
         let _ = kill(child, signal);

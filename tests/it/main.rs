@@ -26,4 +26,5 @@ mod round_robin;
 mod simulate;
 mod tls_upstream;
 mod unix;
+mod upgrade;
 mod websocket;

@@ -101,7 +101,6 @@ fn unreadable(conf: &Path, socket: &Path, faults: &Diagnostics) -> io::Error {
     ))
 }
 
-#[expect(dead_code, reason = "`get` and `follow` are for commands that only look")]
 impl Line {
     /// The way to a proxy by its admin section: the socket where it can be reached, else the address.
     ///
@@ -144,6 +143,7 @@ impl Line {
     ///
     /// # Errors
     /// As [`Line::get`].
+    #[expect(dead_code, reason = "for commands that follow events")]
     pub(super) fn follow(&self, target: &str) -> io::Result<Stream> {
         let (status, body) = self.open("GET", target, None)?;
         if status == 200 {

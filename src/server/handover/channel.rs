@@ -95,8 +95,8 @@ impl Channel {
         loop {
             self.wait(PollFlags::POLLIN, deadline)?;
             match self.take(&mut bytes) {
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                Err(Errno::ECONNRESET) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                // Told once where the other end was closed before it had read everything; what it said before comes next.
+                Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNRESET) => {}
                 Err(error) => return Err(error.into()),
                 Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok((read, descriptors)) => return Ok((serde_json::from_slice(&bytes[..read])?, descriptors)),
@@ -211,6 +211,16 @@ mod tests {
         drop(old);
         assert_eq!(new.receive(soon()).unwrap().0, Message::Cancelled);
         assert_eq!(new.receive(soon()).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn the_last_words_of_an_end_that_did_not_listen_arrive() {
+        let (old, new) = Channel::pair().unwrap();
+        old.send(&Message::Ready, &[]).unwrap();
+        new.fail("no such file").unwrap();
+        drop(new);
+        assert_eq!(old.receive(soon()).unwrap().0, Message::Failed { why: "no such file".into() });
+        assert_eq!(old.receive(soon()).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -51,9 +51,9 @@ impl Estate {
     }
 
     /// Lets what is built go on from there. What the new configuration does not name is passed over.
-    pub fn settle(&self, snapshot: &Snapshot) {
+    pub fn settle(mut self, snapshot: &Snapshot) {
         for target in &snapshot.targets {
-            if let Some(backends) = self.upstreams.get(&*target.plan.name) {
+            if let Some(backends) = self.upstreams.remove(&*target.plan.name) {
                 target.pool.restore(backends);
             }
         }

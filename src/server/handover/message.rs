@@ -58,7 +58,4 @@ pub struct Offer {
     pub generation: u64,
     /// How many sockets come.
     pub sockets: usize,
-    /// Whether somebody stays in front of the new process when the old one has ended: systemd, init, or the first process of
-    /// the line (`attend`).
-    pub attended: bool,
 }

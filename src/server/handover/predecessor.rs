@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Pid, getppid};
@@ -10,7 +11,7 @@ use super::channel::{Channel, read_memory_file};
 use super::estate::Estate;
 use super::message::{Message, Offer, PROTOCOL};
 
-/// The variable that names the descriptor of the channel.
+/// The variable that names the descriptor of the channel, and behind a colon the old process.
 pub const VARIABLE: &str = "ROUNDEL_HANDOVER";
 /// How long the old process may take to answer: it has nothing else to do for this.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,7 +21,7 @@ const LAST_BREATH: Duration = Duration::from_secs(1);
 /// The process that has started this one, and whose place this one is to take.
 #[derive(Debug)]
 pub struct Predecessor {
-    channel: Channel,
+    channel: Arc<Channel>,
     parent: Pid,
     offer: Option<Offer>,
     /// It has been killed: nobody is left to answer to.
@@ -34,6 +35,20 @@ enum Word {
     Gone,
 }
 
+/// Tells the old process, if there is one, of a failure.
+#[derive(Debug, Clone, Default)]
+pub struct Teller(Option<Arc<Channel>>);
+
+impl Teller {
+    /// This process cannot serve.
+    pub fn fail(&self, why: &str) {
+        if let Some(channel) = &self.0 {
+            // The old process may have been killed, or have called the upgrade off.
+            let _ = channel.fail(why);
+        }
+    }
+}
+
 impl Predecessor {
     /// The process that has started this one for an upgrade, if one has.
     ///
@@ -41,11 +56,13 @@ impl Predecessor {
     /// The environment says so, and it is not true.
     pub fn from_environment() -> io::Result<Option<Self>> {
         let Some(value) = std::env::var_os(VARIABLE) else { return Ok(None) };
-        let fd = value.to_str().and_then(|text| text.parse().ok());
-        let fd = fd.ok_or_else(|| io::Error::other(format!("{VARIABLE} is set, and not by an upgrade (unset it)")))?;
+        let named = value.to_str().and_then(|text| text.split_once(':'));
+        let named = named.and_then(|(fd, parent)| Some((fd.parse().ok()?, Pid::from_raw(parent.parse().ok()?))));
+        let (fd, parent) =
+            named.ok_or_else(|| io::Error::other(format!("{VARIABLE} is set, and not by an upgrade (unset it)")))?;
         let channel = Channel::inherited(fd)
             .map_err(|error| io::Error::other(format!("{VARIABLE}: {error} (unset it to start without an upgrade)")))?;
-        Ok(Some(Self { channel, parent: getppid(), offer: None, gone: false }))
+        Ok(Some(Self { channel: Arc::new(channel), parent, offer: None, gone: false }))
     }
 
     /// Takes the listening sockets, by their names. Where the old process is killed meanwhile: those that have come.
@@ -84,12 +101,6 @@ impl Predecessor {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.offer.as_ref().map_or(1, |offer| offer.generation)
-    }
-
-    /// Whether somebody stays in front of this process when the old one has ended.
-    #[must_use]
-    pub fn attended(&self) -> bool {
-        self.offer.as_ref().is_none_or(|offer| offer.attended)
     }
 
     /// Takes what the old process has learnt, once everything is bound and built; none where it has nothing to give.
@@ -131,8 +142,13 @@ impl Predecessor {
 
     /// This process cannot serve: the old one tells whoever asked for the upgrade.
     pub fn fail(&self, why: &str) {
-        // It may have been killed, or have called the upgrade off.
-        let _ = self.channel.fail(why);
+        self.teller().fail(why);
+    }
+
+    /// What tells the old process of a failure, wherever that happens.
+    #[must_use]
+    pub fn teller(&self) -> Teller {
+        Teller(Some(self.channel.clone()))
     }
 
     fn hear(&mut self) -> io::Result<Word> {

@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(10);
 pub struct Launch {
     /// The binary.
     pub binary: PathBuf,
-    /// The configuration.
+    /// The configuration, by an absolute path.
     pub conf: PathBuf,
 }
 
@@ -37,8 +37,6 @@ pub struct Gifts {
     pub sockets: Vec<(String, OwnedFd)>,
     /// The generation that it begins with.
     pub generation: u64,
-    /// Whether somebody stays in front of it when this process has ended.
-    pub attended: bool,
     /// What this process has learnt, asked for when the new one is ready for it.
     pub estate: Box<dyn Fn() -> Vec<u8> + Send>,
 }
@@ -123,6 +121,7 @@ impl Attempt {
         let mut stage = Stage::Started;
         let served = converse(&self.channel, child.id(), gifts, deadline, &mut stage);
         served.map_err(|broken| {
+            let broken = last_words(&self.channel).map_or(broken, Broken::Failed);
             self.channel.hang_up();
             let ended = end(&mut child, stage);
             broken.told(stage, ended, patience)
@@ -169,7 +168,7 @@ impl Broken {
 /// Starts the new process: with the stdio, environment, directory and control group of this one.
 fn start(launch: &Launch, theirs: RawFd) -> io::Result<Child> {
     let mut command = Command::new(&launch.binary);
-    command.arg("-c").arg(&launch.conf).env(VARIABLE, theirs.to_string());
+    command.arg("-c").arg(&launch.conf).env(VARIABLE, format!("{theirs}:{}", std::process::id()));
     // It would say that the watchdog is another process's business.
     command.env_remove("WATCHDOG_PID");
     // SAFETY: fcntl is async-signal-safe, and nothing is allocated.
@@ -195,7 +194,6 @@ fn converse(
         pid: std::process::id(),
         generation: gifts.generation,
         sockets: gifts.sockets.len(),
-        attended: gifts.attended,
     };
     channel.send(&Message::Offer(offer), &[])?;
     for batch in gifts.sockets.chunks(MOST_DESCRIPTORS) {
@@ -241,6 +239,15 @@ fn confirm(channel: &Channel, deadline: Instant, served: Served) -> Result<Serve
         Message::Thanks => Ok(served),
         Message::Failed { why } => Err(Broken::Failed(why)),
         other => Err(unexpected(&other).into()),
+    }
+}
+
+/// Why the new process could not serve, where it has said so and the conversation broke before that was heard.
+fn last_words(channel: &Channel) -> Option<String> {
+    loop {
+        if let Message::Failed { why } = channel.receive(Instant::now()).ok()?.0 {
+            return Some(why);
+        }
     }
 }
 
@@ -294,7 +301,7 @@ impl Launch {
         let called = std::env::args_os().next().map(PathBuf::from).filter(|path| path.components().count() > 1);
         let called = called.and_then(|path| std::path::absolute(path).ok()).or_else(|| found_in_path(&running));
         let same = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path == running);
-        Ok(Self { binary: called.filter(same).unwrap_or(running), conf: std::path::absolute(conf)? })
+        Ok(Self { binary: called.filter(same).unwrap_or(running), conf: conf.to_owned() })
     }
 }
 
@@ -313,13 +320,12 @@ mod tests {
 
     #[test]
     fn the_binary_is_known_by_an_absolute_path() {
-        let launch = Launch::of_this_process(Path::new("roundel.yaml")).unwrap();
+        let launch = Launch::of_this_process(Path::new("/roundel.yaml")).unwrap();
         assert!(launch.binary.is_absolute() && launch.binary.is_file());
-        assert!(launch.conf.is_absolute());
     }
 
     fn gifts() -> Gifts {
-        Gifts { sockets: Vec::new(), generation: 2, attended: true, estate: Box::new(Vec::new) }
+        Gifts { sockets: Vec::new(), generation: 2, estate: Box::new(Vec::new) }
     }
 
     /// A shell in place of the proxy: `sh -c PROGRAM`.
