@@ -1,8 +1,14 @@
 //! Small values without a subject: time, units, addresses. Imports nothing of this crate.
 
 pub mod address;
+pub mod backoff;
+pub mod certificate;
 pub mod clock;
+pub mod crypto;
 pub mod host;
+pub mod inline;
 pub mod path;
 pub mod request;
+pub mod ring;
+pub mod shard;
 pub mod units;

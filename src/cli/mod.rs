@@ -3,13 +3,17 @@
 mod check;
 mod demo;
 mod drain;
+mod events;
 mod explain;
 mod healthcheck;
 mod pages;
 mod run;
+mod screen;
 mod simulate;
 mod speak;
+mod status;
 mod upgrade;
+mod why;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -72,6 +76,12 @@ enum Command {
     Resume(drain::ResumeArgs),
     /// Replace a running proxy by a new process, without a refused connection (exit 1: the old one serves on, and why)
     Upgrade(upgrade::Args),
+    /// Tell how a running proxy and its backends fare
+    Status(status::Args),
+    /// Tell what became of a request to a running proxy, and why
+    Why(why::Args),
+    /// Follow what happens to a running proxy: backends that come and go, reloads
+    Events(events::Args),
     /// Tell what the health settings of a configuration detect, how fast, and at what cost
     Simulate(simulate::Args),
     /// Print the JSON Schema of the configuration language
@@ -113,6 +123,9 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Drain(args)) => drain::drain(&args),
         Some(Command::Resume(args)) => drain::resume(&args),
         Some(Command::Upgrade(args)) => upgrade::run(&args),
+        Some(Command::Status(args)) => status::run(&args),
+        Some(Command::Why(args)) => why::run(&args),
+        Some(Command::Events(args)) => events::run(&args),
         Some(Command::Simulate(args)) => simulate::run(&args),
         Some(Command::Schema) => pages::schema(),
         Some(Command::Completions { shell }) => pages::completions(shell),

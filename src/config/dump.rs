@@ -10,8 +10,9 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
-    AccessLog, Admin, Backend, Balance, Discovery, HashKey, HealthCheck, ListenAddress, Listener, LogFormat, LogPath,
-    Plan, Probe, Server, Start, StatusSet, Target, TemplatePart, Upstream, WhenNoneHealthy,
+    AccessLog, Admin, Backend, Balance, CertificateFiles, ClientAuthMode, Discovery, HashKey, HealthCheck,
+    ListenAddress, Listener, ListenerTls, LogFormat, LogPath, Plan, Probe, Retry, Server, Start, StatusSet, Target,
+    TemplatePart, TlsVersion, Upstream, WhenNoneHealthy,
 };
 use crate::base::units::{format_duration, format_share, format_size};
 
@@ -90,9 +91,11 @@ fn listener(listener: &Listener) -> Json {
     json!({
         "name": &*listener.name,
         "address": listen_address(&listener.address),
+        "tls": or_none(listener.tls.as_deref(), listener_tls),
         "trusted_proxies": listener.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "max_connections": listener.max_connections,
         "timeouts": {
+            "tls_handshake": time(timeouts.tls_handshake),
             "header": time(timeouts.header),
             "body_idle": time(timeouts.body_idle),
             "write_idle": time(timeouts.write_idle),
@@ -108,8 +111,26 @@ fn listener(listener: &Listener) -> Json {
     })
 }
 
+fn listener_tls(tls: &ListenerTls) -> Json {
+    let certificate = |files: &CertificateFiles| json!({ "cert": files.cert, "key": files.key, "ocsp": files.ocsp });
+    json!({
+        "certificates": tls.certificates.iter().map(certificate).collect::<Vec<_>>(),
+        "client_auth": or_none(tls.client_auth.as_ref(), |auth| json!({
+            "ca": auth.ca,
+            "mode": match auth.mode {
+                ClientAuthMode::Required => "required",
+                ClientAuthMode::Optional => "optional",
+            },
+        })),
+        "min_version": match tls.min_version {
+            TlsVersion::V12 => "1.2",
+            TlsVersion::V13 => "1.3",
+        },
+    })
+}
+
 fn upstream(upstream: &Upstream) -> Json {
-    let (timeouts, keepalive) = (&upstream.timeouts, &upstream.keepalive);
+    let (timeouts, keepalive, limits) = (&upstream.timeouts, &upstream.keepalive, &upstream.limits);
     json!({
         "backends": upstream.backends.iter().map(backend).collect::<Vec<_>>(),
         "discovery": or_none(upstream.discovery.as_ref(), discovery),
@@ -139,7 +160,13 @@ fn upstream(upstream: &Upstream) -> Json {
             "idle": time(timeouts.idle),
             "total": or_none(timeouts.total, |total| json!(time(total))),
         },
-        "retry": { "attempts": upstream.retry.attempts, "body": format_size(upstream.retry.body) },
+        "retry": retry(&upstream.retry),
+        "limits": {
+            "connections": or_none(limits.connections, |count| json!(count)),
+            "requests": or_none(limits.requests, |count| json!(count)),
+            "pending": or_none(limits.pending, |count| json!(count)),
+            "pending_timeout": time(limits.pending_timeout),
+        },
         "keepalive": {
             "idle": time(keepalive.idle),
             "max_idle": keepalive.max_idle,
@@ -160,6 +187,20 @@ fn backend(backend: &Backend) -> Json {
     json!({
         "name": &*backend.name, "address": address, "tls": backend.tls,
         "weight": backend.weight, "backup": backend.backup,
+        "max_requests": or_none(backend.max_requests, |count| json!(count)),
+        "max_connections": or_none(backend.max_connections, |count| json!(count)),
+    })
+}
+
+fn retry(retry: &Retry) -> Json {
+    json!({
+        "attempts": retry.attempts,
+        "budget": format_share(retry.budget),
+        "min_per_second": retry.min_per_second,
+        "statuses": statuses(&retry.statuses),
+        "backoff": time(retry.backoff),
+        "max_backoff": time(retry.max_backoff),
+        "body": format_size(retry.body),
     })
 }
 

@@ -130,6 +130,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Where to listen.
     pub address: ListenAddress,
+    /// TLS toward clients; none: plain.
+    pub tls: Option<Arc<ListenerTls>>,
     /// Peers whose `X-Forwarded-For` and `Forwarded` are believed.
     pub trusted_proxies: Arc<[IpNet]>,
     /// Connections at once; more are answered 503 and closed.
@@ -142,9 +144,82 @@ pub struct Listener {
     pub errors: ErrorPages,
 }
 
+/// TLS toward the clients of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// The certificates, at least one; the first answers clients that name no host, or one that none is for.
+    pub certificates: Vec<CertificateFiles>,
+    /// The certificates asked of clients; none: none are.
+    pub client_auth: Option<ClientAuth>,
+    /// The lowest version that is spoken.
+    pub min_version: TlsVersion,
+    /// The protocols offered by ALPN (RFC 7301), most preferred first.
+    pub alpn: &'static [Alpn],
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CertificateFiles {
+    /// The certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// What the authority says of it (an OCSP response, DER), sent along.
+    pub ocsp: Option<PathBuf>,
+}
+
+/// The certificates asked of clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// The roots they are verified with, PEM.
+    pub ca: PathBuf,
+    /// Whether a client may come without one.
+    pub mode: ClientAuthMode,
+}
+
+/// Whether a client may come without a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuthMode {
+    /// It may not.
+    Required,
+    /// It may.
+    Optional,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    V12,
+    /// TLS 1.3.
+    V13,
+}
+
+/// A protocol that is agreed upon during a TLS handshake (RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alpn {
+    /// HTTP/1.1.
+    H1,
+    /// HTTP/2.
+    H2,
+}
+
+impl Alpn {
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::H1 => "http/1.1",
+            Self::H2 => "h2",
+        }
+    }
+}
+
 /// Deadlines of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenerTimeouts {
+    /// For the TLS handshake.
+    pub tls_handshake: Duration,
     /// From the first byte of a head (or the accept) to its last.
     pub header: Duration,
     /// Between two reads of a request body.
@@ -195,6 +270,8 @@ pub struct Upstream {
     pub timeouts: UpstreamTimeouts,
     /// What is tried again.
     pub retry: Retry,
+    /// Bounds over the whole upstream.
+    pub limits: UpstreamLimits,
     /// Idle connections.
     pub keepalive: Keepalive,
     /// Sticky sessions.
@@ -214,6 +291,10 @@ pub struct Backend {
     pub weight: u32,
     /// Used only when no other backend is usable.
     pub backup: bool,
+    /// Requests at once; none: no bound of its own.
+    pub max_requests: Option<u32>,
+    /// Connections at once; none: no bound of its own.
+    pub max_connections: Option<u32>,
 }
 
 /// Where a backend is.
@@ -427,8 +508,31 @@ pub struct UpstreamTimeouts {
 pub struct Retry {
     /// Tries beyond the first; 0 turns retries off (failed connects still go to another backend).
     pub attempts: u32,
+    /// The share of a retry that each request pays for (0.0 to 1.0).
+    pub budget: f64,
+    /// Retries that each second pays for.
+    pub min_per_second: u32,
+    /// Statuses of backends that are retried.
+    pub statuses: StatusSet,
+    /// The longest wait before the first retry; doubled for each further one.
+    pub backoff: Duration,
+    /// The longest wait before any retry.
+    pub max_backoff: Duration,
     /// Bytes of a request's body that are kept for another try.
     pub body: u64,
+}
+
+/// Bounds over a whole upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamLimits {
+    /// Connections that are in use at once; none: no bound.
+    pub connections: Option<u32>,
+    /// Requests at once; none: no bound.
+    pub requests: Option<u32>,
+    /// Requests that wait for a place; none: no bound but their time.
+    pub pending: Option<usize>,
+    /// How long a request may wait for a place.
+    pub pending_timeout: Duration,
 }
 
 /// Idle connections to backends.

@@ -11,7 +11,6 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::base::clock::Moment;
-use crate::base::request::Scheme;
 use crate::config::plan;
 use crate::edge::door::Entrance;
 use crate::edge::stream::ClientStream;
@@ -80,8 +79,12 @@ impl<A: HttpServerApp> Edge<A> {
                     Some(back) => stream = back,
                     None => return,
                 },
-                Awaited::Refused(refusal) => return self.refuse(stream, &entrance, received, refusal.reason).await,
-                Awaited::Broken(reason) => return self.refuse(stream, &entrance, received, reason).await,
+                Awaited::Refused(refusal) => {
+                    return self.refuse(stream, &entrance, received, refusal.reason, refusal.detail).await;
+                }
+                Awaited::Broken(reason) => {
+                    return self.refuse(stream, &entrance, received, reason, reason.text()).await;
+                }
                 Awaited::Idle => return,
             }
         }
@@ -178,7 +181,8 @@ impl<A: HttpServerApp> Edge<A> {
             snapshot: self.current.load(),
             listener: entrance.listener.clone(),
             peer: entrance.peer,
-            scheme: Scheme::Http,
+            scheme: entrance.scheme(),
+            tls: entrance.tls.clone(),
             received: ready.received,
             keep_alive: if last { KeepAlive::Last } else { KeepAlive::Allowed },
             body: ready.framing.length(),
@@ -188,7 +192,14 @@ impl<A: HttpServerApp> Edge<A> {
     }
 
     /// Answers what never became a request, writes its line, and closes.
-    async fn refuse(&self, mut stream: Box<ClientStream>, entrance: &Entrance, received: Moment, reason: Reason) {
+    pub(super) async fn refuse(
+        &self,
+        mut stream: Box<ClientStream>,
+        entrance: &Entrance,
+        received: Moment,
+        reason: Reason,
+        detail: &'static str,
+    ) {
         let snapshot = self.current.load();
         stream.watch().reset();
         let refused = Refused::new(&snapshot, &entrance.listener, stream.inbox(), reason);
@@ -196,7 +207,7 @@ impl<A: HttpServerApp> Edge<A> {
             stream.send_and_close(&answer).await;
         }
         if self.audience == Audience::Clients {
-            refused.record(entrance.peer, received, stream.inbox());
+            refused.record(entrance.peer, entrance.tls.as_deref(), received, stream.inbox(), detail);
         }
     }
 }

@@ -14,6 +14,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::base::request::RequestView;
 use crate::exchange::Exchange;
+use crate::exchange::retry::MARK;
 use crate::filter::compress::Coding;
 use crate::filter::edit::Edit;
 use crate::filter::headers::Variables;
@@ -60,10 +61,21 @@ pub(super) fn request(header: &mut RequestHeader, exchange: &Exchange) -> Result
     forwarded(header, exchange, original_host.as_ref())?;
     via(header, &exchange.arrival.snapshot.pseudonym)?;
     header.insert_header(X_REQUEST_ID, exchange.id.as_str())?;
+    mark(header, exchange)?;
     if exchange.afterwards == Afterwards::Close {
         header.insert_header(CONNECTION, "close")?;
     }
     rewrite(header, exchange)
+}
+
+/// Marks a request that is sent again; the mark of a trusted proxy stays.
+fn mark(header: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+    if exchange.retries > 0 {
+        header.insert_header(MARK, exchange.retries.to_string())?;
+    } else if !exchange.marked {
+        header.remove_header(&MARK);
+    }
+    Ok(())
 }
 
 /// What a request's route does to its path, host and fields.
@@ -126,8 +138,7 @@ fn variables<'a>(view: &RequestView<'a>, exchange: &'a Exchange) -> Variables<'a
         query: view.query.unwrap_or(""),
         listener: &exchange.arrival.listener.name,
         route: exchange.route.as_ref().map_or("", |route| &*route.plan.name),
-        tls_version: "",
-        tls_client_subject: "",
+        tls: exchange.arrival.tls.as_deref(),
     }
 }
 

@@ -49,9 +49,11 @@ use self::sockets::Sockets;
 use self::upgrade::{Front, Share, Upgrades};
 use crate::admin::Rules;
 use crate::base::clock::Clock;
+use crate::base::crypto;
 use crate::config::plan::{LogPath, Plan};
 use crate::edge::connection::{Audience, Edge};
 use crate::edge::limits::Connections;
+use crate::exchange::recent::Recent;
 use crate::exchange::snapshot::{Current, Lasting, Snapshot, Target};
 use crate::proxy::Flow;
 use crate::telemetry;
@@ -154,6 +156,7 @@ fn warn_of_lost_lines(plan: &Plan) {
 
 /// Starts in order of what is likeliest to fail: files, sockets, the user, and only then threads.
 fn start(plan: Plan, mut options: Options, parent: &Parent) -> io::Result<Ending> {
+    crypto::install();
     check_roots(plan.server.ca_file.as_deref())?;
     let identity = Identity::of(&plan.server)?;
     let log = telemetry::log::init(plan.log.level, plan.server.error_log.as_deref()).map_err(io::Error::other)?;
@@ -183,7 +186,10 @@ fn start(plan: Plan, mut options: Options, parent: &Parent) -> io::Result<Ending
         pseudonym: format!("roundel-{:08x}", fastrand::u32(..)).into(),
         registry: Arc::new(Registry::new(plan.server.threads)),
         access_log,
+        recent: Arc::new(Recent::new(plan.server.threads)),
+        events: Arc::default(),
         pools: HashMap::new(),
+        terminators: HashMap::new(),
     };
     let generation = options.predecessor.as_ref().map_or(1, Predecessor::generation);
     let snapshot = Snapshot::build(plan.clone(), generation, &mut lasting).map_err(io::Error::other)?;
@@ -269,6 +275,7 @@ fn serve(
     let supervisor = background_service("upstreams", supervisor(&current.load())?);
     let watched = supervisor.task();
     server.add_service(supervisor);
+    server.add_service(background_service("pulse", Pulse { current: current.clone() }));
     server.add_service(background_service("files", FileWatch { current: current.clone() }));
     server.add_service(Accept {
         name: "listeners",
@@ -283,7 +290,6 @@ fn serve(
             move || life.closed()
         }),
     });
-    server.add_service(background_service("pulse", Pulse { current: current.clone() }));
     server.add_service(operators::service(admin_doors.clone(), life));
     if !plan.server.daemon_wait_for_ready {
         place.parent.started();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::backend::{Backend, BackendId};
 use super::pool::Pool;
+use super::roll::Roll;
 use super::state::Failure;
 use super::sticky::Token;
 use crate::base::clock::Moment;
@@ -30,6 +31,15 @@ pub enum NoBackend {
         /// How many there are.
         backends: usize,
     },
+    /// The limits of the upstream, or of every backend that is left for this request, are reached.
+    #[error("the limits are reached")]
+    AtLimit,
+    /// The limits are reached, and as many requests wait for a place as may wait.
+    #[error("the limits are reached, and the queue is full")]
+    QueueFull,
+    /// There was no place in the time that a request may wait for one.
+    #[error("no place became free in time")]
+    WaitedTooLong,
     /// Every usable backend has been tried for this request.
     #[error("every usable backend has been tried")]
     AllTried,
@@ -44,13 +54,14 @@ pub struct Lease {
     pool: Arc<Pool>,
     backend: Arc<Backend>,
     begun: Moment,
+    roll: Arc<Roll>,
 }
 
 impl Lease {
     /// Takes over one count of `backend`'s requests in flight.
-    pub(super) fn new(pool: Arc<Pool>, backend: Arc<Backend>, begun: Moment) -> Self {
+    pub(super) fn new(pool: Arc<Pool>, backend: Arc<Backend>, begun: Moment, roll: Arc<Roll>) -> Self {
         backend.count_request();
-        Self { pool, backend, begun }
+        Self { pool, backend, begun, roll }
     }
 
     /// The backend that is held.
@@ -63,6 +74,12 @@ impl Lease {
     #[must_use]
     pub fn begun(&self) -> Moment {
         self.begun
+    }
+
+    /// Who else could have been chosen, and who could not.
+    #[must_use]
+    pub fn roll(&self) -> &Arc<Roll> {
+        &self.roll
     }
 
     /// What a sticky cookie must say to come back to this backend. A cookie that said something else is to be replaced.

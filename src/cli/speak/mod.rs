@@ -143,7 +143,6 @@ impl Line {
     ///
     /// # Errors
     /// As [`Line::get`].
-    #[expect(dead_code, reason = "for commands that follow events")]
     pub(super) fn follow(&self, target: &str) -> io::Result<Stream> {
         let (status, body) = self.open("GET", target, None)?;
         if status == 200 {

@@ -40,7 +40,7 @@ impl Pool {
         let mut control = self.control.lock();
         let usable = (control.usable, backend.usable());
         self.change(&mut control, backend, event, now);
-        if usable != (control.usable, backend.usable()) || control.changes.iter().any(Change::moves_weights) {
+        if usable != (control.usable, backend.usable()) || !control.changes.is_empty() {
             self.renew_soon(&mut control, now);
         }
         self.proceed(&mut control, now);
@@ -179,6 +179,8 @@ impl Pool {
         self.tell_outage(&self.turnout.load(), &new);
         self.turnout.store(Arc::new(new));
         self.stale.store(false, Relaxed);
+        // Somebody may have come up, or nobody is left to wait for.
+        self.queue.call();
         control.renewed = Some(now);
         let wake = |backend: &Arc<Backend>| backend.read(|health| health.wakes_at(&control.policy, now));
         let next = members.backends.iter().filter_map(wake).min();
