@@ -405,3 +405,132 @@ async fn a_binary_is_named_on_the_socket_alone() {
     assert!(status == Some(1) && told.contains("unix socket"), "{told}");
     assert_eq!(command(&[]).await.0, Some(0), "{}", proxy.stderr());
 }
+
+/// Kills the process that a pid file names, whatever becomes of the test.
+struct Background(PathBuf);
+
+impl Background {
+    fn pid(&self) -> Option<u32> {
+        fs::read_to_string(&self.0).ok()?.trim().parse().ok()
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid() {
+            send(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// The binary with the runtime directory of this setup.
+fn command(setup: &Setup) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_roundel"));
+    command.env("RUNTIME_DIRECTORY", setup.dir().join("run")).env_remove("NOTIFY_SOCKET").env_remove("RUST_LOG");
+    command.stdin(std::process::Stdio::null());
+    command
+}
+
+#[tokio::test]
+async fn a_daemon_is_upgraded_and_leaves_when_it_has_drained() {
+    let a = Origin::start("a").await;
+    let listen = free_address();
+    let setup = Setup::new(&[&a]).listen_on(&listen);
+    let yaml = PLAIN.replace("threads: 2", "threads: 2, daemon: true, error_log: \"{dir}/error.log\"");
+    let conf = setup.write(&yaml).display().to_string();
+    let background = Background(setup.dir().join("roundel.pid"));
+    let started = command(&setup).args(["-c", &conf]).output().await.unwrap();
+    assert!(started.status.success(), "{started:?}");
+    let old = background.pid().expect("the pid file is written");
+    until("it serves", async || Connection::try_open(&listen).await.is_ok()).await;
+
+    let output = command(&setup).args(["upgrade", "-c", &conf]).output().await.unwrap();
+
+    assert!(output.status.success(), "{output:?}");
+    let new = background.pid().expect("the pid file is written");
+    assert_ne!(old, new);
+    until("the old one has left", async || !is_alive(old)).await;
+    assert_eq!(get(&listen, "/").await.status, 200);
+    send(new, Signal::SIGTERM);
+    until("the new one has ended", async || !is_alive(new)).await;
+    assert!(background.pid().is_none());
+    let left = fs::read_dir(setup.dir().join("run")).unwrap().count();
+    assert_eq!(left, 0, "the last process leaves nothing in the runtime directory");
+}
+
+/// What systemd would hear, read in a thread of its own; descriptors that come along are closed, as it closes them.
+fn supervisor(path: &std::path::Path) -> std::sync::Arc<std::sync::Mutex<String>> {
+    let socket = std::os::unix::net::UnixDatagram::bind(path).expect("the directory is ours");
+    let heard = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+    let into = heard.clone();
+    std::thread::spawn(move || {
+        let mut bytes = [0; 1024];
+        while let Ok(read) = socket.recv(&mut bytes) {
+            let text = String::from_utf8_lossy(&bytes[..read]).into_owned();
+            let mut heard = into.lock().expect("no reader panics");
+            heard.push_str(&text);
+            heard.push('\n');
+        }
+    });
+    heard
+}
+
+#[tokio::test]
+async fn systemd_hears_of_the_start_the_new_main_process_and_the_end() {
+    let a = Origin::start("a").await;
+    let setup = Setup::new(&[&a]);
+    let path = setup.dir().join("notify.sock");
+    let heard = supervisor(&path);
+    let hears = async |what: &str| {
+        until(what, async || heard.lock().unwrap().lines().any(|line| line == what)).await;
+        heard.lock().unwrap().clear();
+    };
+    let setup = setup.environment("NOTIFY_SOCKET", &path.display().to_string()).environment("WATCHDOG_USEC", "100000");
+    let mut old = setup.start(PLAIN).await;
+    hears("READY=1").await;
+    hears("WATCHDOG=1").await;
+
+    let new = upgraded(&old).await["pid"].as_u64().unwrap();
+
+    hears(&format!("MAINPID={new}")).await;
+    // Nobody need stay in front: systemd knows the new process.
+    assert!(old.wait_exit().await.success(), "{}", old.stderr());
+    hears("WATCHDOG=1").await;
+    send(u32::try_from(new).unwrap(), Signal::SIGTERM);
+    hears("STOPPING=1").await;
+}
+
+#[tokio::test]
+async fn a_variable_that_is_not_an_upgrades_is_told() {
+    let a = Origin::start("a").await;
+    for value in ["3", "0:1", "9999:1", "x"] {
+        let mut proxy = Setup::new(&[&a]).environment("ROUNDEL_HANDOVER", value).launch(PLAIN);
+        assert!(!proxy.wait_exit().await.success());
+        let told = proxy.settled_stderr().await;
+        assert!(told.contains("ROUNDEL_HANDOVER") && told.lines().count() == 1, "{value}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn descriptors_are_raised_to_what_is_allowed_and_too_few_are_told() {
+    let a = Origin::start("a").await;
+    for (limits, told) in [("-Sn 256; ulimit -Hn 4096", false), ("-n 1024", true)] {
+        let listen = free_address();
+        let setup = Setup::new(&[&a]).listen_on(&listen);
+        let yaml = format!("listeners: [{{ address: \"{{listen}}\", max_connections: 1000 }}]\n{PLAIN}");
+        let conf = setup.write(&yaml).display().to_string();
+        let (program, log) = (env!("CARGO_BIN_EXE_roundel"), setup.dir().join("log"));
+        let script = format!("ulimit {limits}; exec {program} -c {conf} 2>{}", log.display());
+        let mut shell = tokio::process::Command::new("sh");
+        shell.env("RUNTIME_DIRECTORY", setup.dir().join("run")).args(["-c", &script]).kill_on_drop(true);
+        let child = shell.spawn().unwrap();
+        until("it serves", async || Connection::try_open(&listen).await.is_ok()).await;
+
+        let limits = fs::read_to_string(format!("/proc/{}/limits", child.id().unwrap())).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let soft_and_hard: Vec<_> = line.split_whitespace().skip(3).take(2).collect();
+        assert_eq!(soft_and_hard[0], soft_and_hard[1], "{line}");
+        let log = fs::read_to_string(log).unwrap();
+        assert_eq!(log.contains("too few descriptors"), told, "{log}");
+    }
+}
