@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 : "${ROUNDEL:?the binary under test}"
-.ci/install.sh podman runc debootstrap curl python3
+.ci/install.sh podman runc debootstrap
 # shellcheck source=.ci/acceptance/lib.sh
 . .ci/acceptance/lib.sh
 
@@ -25,29 +25,28 @@ debootstrap --variant=minbase --include=systemd,systemd-sysv,curl "$release" "$w
     tail -n 20 "$work/debootstrap.log"
     fail "debootstrap"
 }
-backend a
 mkdir -p "$work/root/etc/roundel"
 install -m 0755 "$ROUNDEL" "$work/root/usr/bin/roundel"
 install -m 0644 conf/systemd/roundel.service "$work/root/etc/systemd/system/roundel.service"
+# Its own admin listener is its backend: the container has a network of its own, and nothing else in it.
 cat >"$work/root/etc/roundel/roundel.yaml" <<YAML
 listeners: [{ address: 127.0.0.1:80 }]
-upstreams: { web: { backends: ["127.0.0.1:$port"] } }
+upstreams: { web: { backends: ["127.0.0.1:9901"] } }
 YAML
 tar -C "$work/root" -c . | "${podman[@]}" import - localhost/systemd >/dev/null 2>&1
 rm -rf "$work/root"
 
 say "boot"
-free 80
-free 9901
-"${podman[@]}" run --detach --name "$container" --network host --systemd=always --privileged \
-    --ulimit nofile=65536:65536 --ulimit nproc=1024:1024 localhost/systemd /lib/systemd/systemd >/dev/null 2>&1 \
-    || "${podman[@]}" run --replace --detach --name "$container" --network host --systemd=always --privileged \
-        --ulimit nofile=1024:4096 --ulimit nproc=1024:1024 localhost/systemd /lib/systemd/systemd >/dev/null
+"${podman[@]}" run --detach --name "$container" --network none --systemd=always --privileged \
+    --ulimit nofile=1024:4096 --ulimit nproc=1024:1024 localhost/systemd /lib/systemd/systemd >/dev/null 2>"$work/run.log" || {
+    cat "$work/run.log"
+    fail "the container does not run"
+}
 run() { "${podman[@]}" exec "$container" "$@"; }
 booted() { [[ "$(run systemctl is-system-running 2>/dev/null)" =~ running|degraded ]]; }
 until_true "systemd has booted" booted
 property() { run systemctl show roundel --property "$1" --value; }
-answers() { curl -fsS http://127.0.0.1:80/ >/dev/null; }
+answers() { run curl -fsS http://127.0.0.1:80/healthz >/dev/null; }
 complain() {
     run journalctl --unit roundel --no-pager --lines 40 || true
     fail "$1"

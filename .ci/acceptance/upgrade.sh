@@ -160,7 +160,9 @@ say "$upgrades upgrades in $((SECONDS - begun)) s; the last: $(tail -n 1 "$work/
 sort -n -t ' ' -k 3 <(sed -n 's/^upgraded in \([0-9.]*\)s.*/a b \1/p' "$work/upgrades") | awk '{ v[NR] = $3 }
     END { printf "   one takes %s s in the middle, %s s at most\n", v[int((NR + 1) / 2)], v[NR] }'
 last=$(pid_file)
-until_true "the last old one has drained" bash -c "[[ \$(pgrep -c -f -- '-c $work/roundel.yaml') -le 2 ]]"
+# The first, which has stayed in front, and the last.
+only_two() { [[ "$(pgrep -c -x -f -- "$ROUNDEL -c $work/roundel.yaml")" -le 2 ]]; }
+until_true "the old ones have drained" only_two
 say "the last process: $(size "$last")"
 
 kill -TERM "$clients"

@@ -49,25 +49,16 @@ pub struct Admin {
     /// Where an order to upgrade goes.
     pub upgrades: upgrade::Orders,
     /// Places for those who read events.
-    readers: Arc<Semaphore>,
+    pub readers: Readers,
 }
 
-impl Admin {
-    /// The admin API over what is served, with places for readers of events.
-    #[must_use]
-    pub fn new(
-        current: Current,
-        readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
-        rules: Rules,
-        upgrades: upgrade::Orders,
-    ) -> Self {
-        Self {
-            current,
-            readiness,
-            rules: ArcSwap::from_pointee(rules),
-            upgrades,
-            readers: Arc::new(Semaphore::new(stream::READERS)),
-        }
+/// Places for those who read events: so many at once, so that there is always room for questions.
+#[derive(Debug, Clone)]
+pub struct Readers(Arc<Semaphore>);
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(stream::READERS)))
     }
 }
 

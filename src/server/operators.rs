@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -13,7 +14,7 @@ use super::doors::Doors;
 use super::lifecycle::{Life, Phase};
 use super::listen::Bound;
 use crate::admin::upgrade::Orders;
-use crate::admin::{Admin, Readiness, Rules};
+use crate::admin::{Admin, Readers, Readiness, Rules};
 use crate::config::plan::{self, ListenAddress};
 use crate::edge::connection::{Audience, Edge};
 use crate::edge::limits::Connections;
@@ -49,7 +50,13 @@ fn read_token(path: &Path) -> io::Result<String> {
 
 /// The admin API over what is being served.
 pub(super) fn admin(current: &Current, life: &Life, rules: Rules, upgrades: Orders) -> Admin {
-    Admin::new(current.clone(), readiness(life), rules, upgrades)
+    Admin {
+        current: current.clone(),
+        readiness: readiness(life),
+        rules: ArcSwap::from_pointee(rules),
+        upgrades,
+        readers: Readers::default(),
+    }
 }
 
 /// The doors of the admin listener.
@@ -93,6 +100,7 @@ pub(super) fn listener(address: ListenAddress) -> Arc<plan::Listener> {
         trusted_proxies: Arc::new([]),
         max_connections: MOST_CONNECTIONS,
         tls: None,
+        proxy_protocol: None,
         timeouts: plan::ListenerTimeouts {
             tls_handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
@@ -106,6 +114,7 @@ pub(super) fn listener(address: ListenAddress) -> Arc<plan::Listener> {
             header_count: 64,
             body: Some(0),
             keepalive_requests: 1000,
+            connections_per_client: None,
         },
         errors: plan::ErrorPages::new(),
     })

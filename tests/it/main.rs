@@ -22,6 +22,7 @@ mod kit;
 mod limits;
 mod page;
 mod process;
+mod proxy_protocol;
 mod responses;
 mod round_robin;
 mod simulate;
