@@ -34,5 +34,6 @@ mod simulate;
 mod tls_listener;
 mod tls_upstream;
 mod unix;
+mod upgrade;
 mod websocket;
 mod why;
