@@ -5,6 +5,7 @@
 
 use crate::base::path::NormalPath;
 use crate::base::request::RequestView;
+use crate::exchange::grpc;
 use crate::exchange::key;
 use crate::exchange::watch::Deadline;
 use crate::exchange::{Exchange, Rewritten};
@@ -80,7 +81,8 @@ fn finish(exchange: &mut Exchange, request: &RequestView<'_>, path: &NormalPath<
         return reason.into();
     }
     let watch = exchange.arrival.watch.clone();
-    watch.set_after(Deadline::Request, exchange.arrival.received, route.plan.request_timeout);
+    let timeouts = [route.plan.request_timeout, grpc::timeout(request.fields)];
+    watch.set_after(Deadline::Request, exchange.arrival.received, timeouts.into_iter().flatten().min());
     if let Some(rewrite) = route.filters.rewrite() {
         exchange.rewritten = Rewritten {
             path: rewrite.path(path, found.matched).map(|path| path.into_owned()),
