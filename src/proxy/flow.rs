@@ -376,7 +376,7 @@ async fn begin_try(session: &mut Session, exchange: &mut Exchange) -> std::resul
 /// The peer of the leased backend.
 fn peer(exchange: &Exchange) -> Option<HttpPeer> {
     let (target, lease) = (exchange.target.as_ref()?, exchange.lease.as_ref()?);
-    Some(target.peers.peer(lease.backend()))
+    Some(target.peers.peer(lease.backend(), exchange.ends()))
 }
 
 /// Carries out what follows a failed try.
