@@ -567,6 +567,8 @@ pub struct Retry {
     pub min_per_second: u32,
     /// Statuses of backends that are retried.
     pub statuses: StatusSet,
+    /// Statuses of gRPC that are retried where nothing but the status was answered.
+    pub grpc_statuses: Vec<u8>,
     /// The longest wait before the first retry; doubled for each further one.
     pub backoff: Duration,
     /// The longest wait before any retry.

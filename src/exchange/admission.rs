@@ -6,6 +6,7 @@
 use crate::base::clock::Moment;
 use crate::base::path::NormalPath;
 use crate::base::request::RequestView;
+use crate::exchange::grpc;
 use crate::exchange::key;
 use crate::exchange::snapshot::RouteLive;
 use crate::exchange::watch::Deadline;
@@ -97,7 +98,8 @@ fn finish(exchange: &mut Exchange, request: &RequestView<'_>, path: &NormalPath<
         return reason.into();
     }
     let watch = exchange.arrival.watch.clone();
-    watch.set_after(Deadline::Request, exchange.arrival.received, route.plan.request_timeout);
+    let timeouts = [route.plan.request_timeout, grpc::timeout(request.fields)];
+    watch.set_after(Deadline::Request, exchange.arrival.received, timeouts.into_iter().flatten().min());
     if let Some(rewrite) = route.filters.rewrite() {
         exchange.rewritten = Rewritten {
             path: rewrite.path(path, found.matched).map(|path| path.into_owned()),
