@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::attend;
 use super::listen::{self, Successor};
 use super::notify::Notify;
+use super::reload::Reloader;
 use super::upgrade::{Front, Share, Upgrades};
 use crate::admin::upgrade::Order;
 use crate::edge::limits::Connections;
@@ -149,7 +150,7 @@ enum Wish {
     Drain,
     /// SIGQUIT: hand the listeners to the new process that waits for them; drain when it serves.
     Upgrade,
-    /// SIGHUP.
+    /// SIGHUP: read the configuration again.
     Reload,
     /// SIGUSR1: open log files again.
     Reopen,
@@ -210,6 +211,8 @@ pub struct Lifecycle {
     pub connections: Arc<Connections>,
     /// The process's log, which a rotation renames.
     pub log: ProcessLog,
+    /// What reads the configuration again.
+    pub reloader: Reloader,
     /// The listening sockets as they are now, by the names under which they are handed over.
     pub sockets: Share,
     /// Where a new process waits for them.
@@ -298,10 +301,21 @@ impl Lifecycle {
                     Err(error) => log::error!("the log file cannot be opened again, the old one goes on: {error}"),
                 }
             }
-            Wish::Reload => log::warn!(
-                "configuration not reloaded: reload is not supported yet, use an upgrade (start the new process with \
-                 --upgrade, then send this one SIGQUIT): signal=SIGHUP"
-            ),
+            Wish::Reload => {
+                log::info!("configuration is read again: signal=SIGHUP");
+                let (reloader, notify) = (self.reloader.clone(), self.notify.clone());
+                // A process that does not serve yet is not ready again either.
+                let serving = self.life.phase() == Phase::Serving;
+                drop(tokio::spawn(async move {
+                    if serving {
+                        notify.reloading();
+                    }
+                    reloader.reload_unasked().await;
+                    if serving {
+                        notify.ready("serving");
+                    }
+                }));
+            }
             Wish::Ignore | Wish::Stop | Wish::Drain | Wish::Upgrade => {}
         }
     }

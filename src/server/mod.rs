@@ -1,7 +1,8 @@
 //! The process: everything is built here, in order, from the plan; then Pingora's `Server` runs it.
 //!
 //! `sockets` claims what is listened on, `process` and `daemon` are the process among others, `conf` speaks Pingora's words.
-//! `accept` serves at the `doors`, `operators` is the admin listener, `lifecycle` says when it all ends.
+//! `accept` serves at the `doors`, `operators` is the admin listener, `reload` changes what serves, `lifecycle` says when it all
+//! ends.
 
 pub mod accept;
 pub mod attend;
@@ -17,8 +18,10 @@ mod opened;
 mod operators;
 pub mod process;
 pub mod pulse;
+pub mod reload;
 mod sockets;
 pub mod upgrade;
+pub mod watch;
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -45,8 +48,10 @@ use self::notify::Notify;
 use self::opened::{Opened, Relief};
 use self::process::{Identity, PidFile, Start};
 use self::pulse::Pulse;
+use self::reload::{Parts, Reloader};
 use self::sockets::Sockets;
 use self::upgrade::{Front, Share, Upgrades};
+use self::watch::{ConfigurationWatch, Files};
 use crate::admin::Rules;
 use crate::base::clock::Clock;
 use crate::base::crypto;
@@ -75,12 +80,12 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// How the process is to be started, beside its plan.
 #[derive(Debug, Default)]
 pub struct Options {
+    /// The configuration's file, to be read again by a reload and by a new process; none where there is none.
+    pub file: Option<PathBuf>,
     /// Go into the background.
     pub daemon: bool,
     /// Take the listening sockets over from a running process, by Pingora's protocol.
     pub upgrade: bool,
-    /// The file that the plan comes from, which a new process reads again; without one there is no upgrade.
-    pub conf: Option<PathBuf>,
     /// The process that has started this one to take its place.
     pub predecessor: Option<Predecessor>,
 }
@@ -107,7 +112,9 @@ enum Ending {
 ///
 /// # Errors
 /// It cannot start; the error is one line with the remedy.
-pub fn run(plan: Plan, options: Options) -> io::Result<ExitCode> {
+pub fn run(plan: Plan, mut options: Options) -> io::Result<ExitCode> {
+    // A daemon goes to another directory.
+    options.file = options.file.as_deref().map(std::path::absolute).transpose()?;
     // A process that takes the place of a daemon is one already.
     let daemon = (options.daemon || plan.server.daemon) && options.predecessor.is_none();
     if !daemon {
@@ -204,8 +211,8 @@ fn start(plan: Plan, mut options: Options, parent: &Parent) -> io::Result<Ending
         true => Front::Goes,
         false => Front::Stays,
     };
-    let current = Current::new(snapshot);
-    serve(current, &life, sockets, rules, log, Place { front, notify, pid_file: pid_file.clone(), parent, options })?;
+    let built = Built { file: options.file.take(), current: Current::new(snapshot), lasting, sockets, rules, log };
+    serve(built, &life, Place { front, notify, pid_file: pid_file.clone(), parent, predecessor: options.predecessor })?;
     if life.has_served() {
         pid_file.forget_predecessor();
     }
@@ -218,18 +225,22 @@ struct Place<'a> {
     notify: Notify,
     pid_file: Arc<PidFile>,
     parent: &'a Parent,
-    options: Options,
+    predecessor: Option<Predecessor>,
 }
 
-/// Runs Pingora's server over what was built.
-fn serve(
+/// What has been built when the process begins to serve.
+struct Built {
+    file: Option<PathBuf>,
     current: Current,
-    life: &Life,
+    lasting: Lasting,
     sockets: Sockets,
     rules: Rules,
     log: ProcessLog,
-    place: Place<'_>,
-) -> io::Result<()> {
+}
+
+/// Runs Pingora's server over what was built.
+fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
+    let Built { file, current, lasting, sockets, rules, log } = built;
     let plan = current.load().plan.clone();
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&plan.server));
     let Sockets { listeners, admin, predecessor, abandoned } = sockets;
@@ -245,14 +256,14 @@ fn serve(
         farewells: Arc::new(Semaphore::new(FAREWELLS)),
     };
     let planned = plan.listeners.iter().cloned().map(Arc::new);
-    let doors = Doors::new(edge, &connections, planned.zip(listeners).collect());
+    let doors = Doors::new(edge, connections.clone(), planned.zip(listeners).collect());
     let (orders, ordered) = mpsc::channel(1);
     let admin_doors = operators::doors(operators::admin(&current, life, rules, orders), admin);
     let sockets: Share = Arc::new({
         let (doors, admin_doors) = (doors.clone(), admin_doors.clone());
         move || Ok(doors.sockets()?.into_iter().chain(admin_doors.sockets()?).collect())
     });
-    let launch = place.options.conf.as_deref().map(Launch::of_this_process).transpose()?;
+    let launch = file.as_deref().map(Launch::of_this_process).transpose()?;
     let gifts = upgrade::gifts(current.clone(), sockets.clone());
     let upgrades =
         Upgrades::new(launch, place.front, place.notify.clone(), place.pid_file.clone(), gifts, life.clone());
@@ -261,7 +272,7 @@ fn serve(
         parent: place.parent.clone(),
         notify: place.notify.clone(),
         pid_file: place.pid_file,
-        relief: Mutex::new(match (place.options.predecessor, predecessor) {
+        relief: Mutex::new(match (place.predecessor, predecessor) {
             (Some(predecessor), _) => Relief::Ours(predecessor),
             (None, Some(predecessor)) => Relief::Pingoras(predecessor),
             (None, None) => Relief::Nobody,
@@ -274,9 +285,27 @@ fn serve(
 
     let supervisor = background_service("upstreams", supervisor(&current.load())?);
     let watched = supervisor.task();
+    let files = file.map(|file| Arc::new(Files::new(file, &plan)));
+    let reloader = Reloader::new(Parts {
+        files: files.clone(),
+        life: life.clone(),
+        current: current.clone(),
+        lasting: tokio::sync::Mutex::new(lasting),
+        supervisor: supervisor.task(),
+        doors: doors.clone(),
+        operators: admin_doors.clone(),
+        log: log.clone(),
+        unasked: Semaphore::new(1),
+    });
+    // It is set once, here.
+    let _ = admin_doors.app().reload.set(Box::new(reloader.clone()));
     server.add_service(supervisor);
     server.add_service(background_service("pulse", Pulse { current: current.clone() }));
     server.add_service(background_service("files", FileWatch { current: current.clone() }));
+    if let Some(files) = files {
+        let watch = ConfigurationWatch { files, current: current.clone(), reloader: reloader.clone() };
+        server.add_service(background_service("configuration", watch));
+    }
     server.add_service(Accept {
         name: "listeners",
         threads: None,
@@ -299,6 +328,7 @@ fn serve(
         current: current.clone(),
         connections,
         log,
+        reloader,
         sockets,
         orders: Mutex::new(Some(ordered)),
         upgrades,
@@ -334,7 +364,12 @@ fn supervisor(snapshot: &Snapshot) -> io::Result<Supervisor> {
     });
     let resolver = Resolver::system().map_err(io::Error::other)?;
     let supervisor = Supervisor::new(Prober::new(&snapshot.plan.server), resolver, listener, snapshot.clock);
-    let charge = |target: &Arc<Target>| Charge { pool: target.pool.clone(), peers: target.peers.clone() };
-    supervisor.look_after(snapshot.targets.iter().map(charge).collect());
+    supervisor.look_after(charges(snapshot));
     Ok(supervisor)
+}
+
+/// The upstreams of a snapshot, as the supervisor looks after them.
+fn charges(snapshot: &Snapshot) -> Vec<Charge> {
+    let charge = |target: &Arc<Target>| Charge { pool: target.pool.clone(), peers: target.peers.clone() };
+    snapshot.targets.iter().map(charge).collect()
 }

@@ -23,6 +23,7 @@ mod limits;
 mod page;
 mod process;
 mod proxy_protocol;
+mod reload;
 mod responses;
 mod round_robin;
 mod simulate;
