@@ -303,8 +303,18 @@ impl Lifecycle {
             }
             Wish::Reload => {
                 log::info!("configuration is read again: signal=SIGHUP");
-                let reloader = self.reloader.clone();
-                drop(tokio::spawn(async move { reloader.reload_unasked().await }));
+                let (reloader, notify) = (self.reloader.clone(), self.notify.clone());
+                // A process that does not serve yet is not ready again either.
+                let serving = self.life.phase() == Phase::Serving;
+                drop(tokio::spawn(async move {
+                    if serving {
+                        notify.reloading();
+                    }
+                    reloader.reload_unasked().await;
+                    if serving {
+                        notify.ready("serving");
+                    }
+                }));
             }
             Wish::Ignore | Wish::Stop | Wish::Drain | Wish::Upgrade => {}
         }

@@ -224,7 +224,7 @@ struct Place<'a> {
     notify: Notify,
     pid_file: Arc<PidFile>,
     parent: &'a Parent,
-    options: Options,
+    predecessor: Option<Predecessor>,
 }
 
 /// What has been built when the process begins to serve.
@@ -271,7 +271,7 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
         parent: place.parent.clone(),
         notify: place.notify.clone(),
         pid_file: place.pid_file,
-        relief: Mutex::new(match (place.options.predecessor, predecessor) {
+        relief: Mutex::new(match (place.predecessor, predecessor) {
             (Some(predecessor), _) => Relief::Ours(predecessor),
             (None, Some(predecessor)) => Relief::Pingoras(predecessor),
             (None, None) => Relief::Nobody,

@@ -56,6 +56,7 @@ pub(super) fn admin(current: &Current, life: &Life, rules: Rules, upgrades: Orde
         rules: ArcSwap::from_pointee(rules),
         reload: OnceLock::new(),
         upgrades,
+        reload: OnceLock::new(),
         readers: Readers::default(),
     }
 }
