@@ -5,10 +5,12 @@
 
 use crate::base::path::NormalPath;
 use crate::base::request::RequestView;
+use crate::config::plan::RouteMatch;
 use crate::exchange::key;
 use crate::exchange::watch::Deadline;
 use crate::exchange::{Exchange, Rewritten};
 use crate::filter::auth::basic::Job;
+use crate::filter::redirect::Redirect;
 use crate::filter::{self, Decision, Refusal};
 use crate::route::Found;
 use crate::telemetry::reason::Reason;
@@ -39,6 +41,9 @@ pub fn begin(exchange: &mut Exchange, request: &RequestView<'_>) -> Admission {
     }
     let snapshot = exchange.arrival.snapshot.clone();
     let Ok(path) = NormalPath::new(request.path) else { return Reason::HttpRequestError.into() };
+    if exchange.arrival.listener.redirect.is_some() {
+        return redirected(request, &path);
+    }
     let Some(found) = snapshot.routes.find(request, &path) else { return Reason::NoRoute.into() };
     let route = snapshot.live[found.index].clone();
     exchange.route = Some(route.clone());
@@ -53,6 +58,14 @@ pub fn begin(exchange: &mut Exchange, request: &RequestView<'_>) -> Admission {
     match route.filters.authenticate(request, now) {
         Decision::Continue => finish(exchange, request, &path, found),
         decision => decided(decision),
+    }
+}
+
+/// The answer of a listener that serves nothing itself.
+fn redirected(request: &RequestView<'_>, path: &NormalPath<'_>) -> Admission {
+    match Redirect::to_https().answer(request, path, &RouteMatch::default()) {
+        Some(answer) => Admission::Answer(answer),
+        None => Reason::HttpRequestError.into(),
     }
 }
 
