@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -12,7 +13,7 @@ use super::accept::{Accept, AfterClose, Opening};
 use super::doors::Doors;
 use super::lifecycle::{Life, Phase};
 use super::listen::Bound;
-use crate::admin::{Admin, Readiness, Rules};
+use crate::admin::{Admin, Readers, Readiness, Rules};
 use crate::config::plan::{self, ListenAddress};
 use crate::edge::connection::{Audience, Edge};
 use crate::edge::limits::Connections;
@@ -48,7 +49,12 @@ fn read_token(path: &Path) -> io::Result<String> {
 
 /// The admin API over what is being served.
 pub(super) fn admin(current: &Current, life: &Life, rules: Rules) -> Admin {
-    Admin::new(current.clone(), readiness(life), rules)
+    Admin {
+        current: current.clone(),
+        readiness: readiness(life),
+        rules: ArcSwap::from_pointee(rules),
+        readers: Readers::default(),
+    }
 }
 
 /// The doors of the admin listener.
