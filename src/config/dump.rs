@@ -11,8 +11,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
     AccessLog, Admin, Backend, Balance, CertificateFiles, ClientAuthMode, Discovery, HashKey, HealthCheck,
-    ListenAddress, Listener, ListenerRedirect, ListenerTls, LogFormat, LogPath, Plan, Probe, Retry, Server, Start,
-    StatusSet, Target, TemplatePart, TlsVersion, Upstream, WhenNoneHealthy,
+    ListenAddress, Listener, ListenerRedirect, ListenerTls, LogFormat, LogPath, Plan, Probe, Reload, Retry, Server,
+    Start, StatusSet, Target, TemplatePart, TlsVersion, Upstream, WhenNoneHealthy,
 };
 use crate::base::proxy_protocol::Version;
 use crate::base::units::{format_duration, format_share, format_size};
@@ -27,6 +27,10 @@ pub fn dump(plan: &Plan) -> Json {
         "drain": {
             "delay": time(plan.drain.delay), "idle": time(plan.drain.idle), "tunnels": time(plan.drain.tunnels),
             "floor": format_share(plan.drain.floor),
+        },
+        "reload": match plan.reload {
+            Reload::Signal => "signal",
+            Reload::Watch => "watch",
         },
         "expose_reason": plan.expose_reason,
         "errors": pages(&plan.errors),
@@ -105,6 +109,7 @@ fn listener(listener: &Listener) -> Json {
             "body_idle": time(timeouts.body_idle),
             "write_idle": time(timeouts.write_idle),
             "keepalive": time(timeouts.keepalive),
+            "tunnel_idle": time(timeouts.tunnel_idle),
         },
         "limits": {
             "header_bytes": format_size(limits.header_bytes as u64),

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub struct Plan {
     pub server: Server,
     /// How the process stops.
     pub drain: Drain,
+    /// When the configuration is read again.
+    pub reload: Reload,
     /// Whether answers by the proxy carry `Proxy-Status` (RFC 9209).
     pub expose_reason: bool,
     /// Own error pages by status.
@@ -45,6 +47,19 @@ pub struct Plan {
     pub log: Log,
     /// Whether `/metrics` is served on the admin listener.
     pub prometheus: bool,
+}
+
+impl Plan {
+    /// The files beside those of the configuration that are read with it: error pages, the admin token, roots and
+    /// certificates toward backends. Others are looked at by those who use them.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let listeners = self.listeners.iter().map(|listener| &listener.errors);
+        let routes = self.routes.iter().map(|route| &route.errors);
+        let pages = [&self.errors].into_iter().chain(listeners).chain(routes);
+        let pages = pages.flat_map(|pages| pages.values().map(|page| page.path.as_path()));
+        let tls = self.upstreams.iter().filter_map(|upstream| upstream.tls.as_deref());
+        pages.chain(self.admin.token_file.as_deref()).chain(tls.flat_map(UpstreamTls::files))
+    }
 }
 
 /// Own error pages: the bytes of the page by status.
@@ -93,6 +108,15 @@ pub struct Server {
     pub instance: String,
 }
 
+/// When the configuration is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// When the process is told to.
+    Signal,
+    /// Also when a file that it comes from changes.
+    Watch,
+}
+
 /// How the process stops, and what draining a backend must leave (`drain`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Drain {
@@ -113,6 +137,20 @@ pub enum ListenAddress {
     Inet(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// Whether the two cannot be had at once: a listener on all addresses of a port takes it from every other.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Inet(one), Self::Inet(other)) => {
+                let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+                one == other || (any && one.port() == other.port() && one.is_ipv4() == other.is_ipv4())
+            }
+            _ => self == other,
+        }
+    }
 }
 
 impl fmt::Display for ListenAddress {
@@ -505,6 +543,13 @@ pub struct UpstreamTls {
     pub verify: bool,
     /// Our certificate and key, PEM.
     pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl UpstreamTls {
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        let identity = self.identity.iter().flat_map(|(cert, key)| [cert.as_path(), key.as_path()]);
+        self.ca.as_deref().into_iter().chain(identity)
+    }
 }
 
 /// Deadlines toward backends.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -53,6 +53,7 @@ pub(super) fn admin(current: &Current, life: &Life, rules: Rules) -> Admin {
         current: current.clone(),
         readiness: readiness(life),
         rules: ArcSwap::from_pointee(rules),
+        reload: OnceLock::new(),
         readers: Readers::default(),
     }
 }
@@ -63,7 +64,7 @@ pub(super) fn doors(admin: Admin, sockets: Vec<Bound>) -> Arc<Doors<Admin>> {
     let edge =
         Edge { app: Arc::new(admin), audience: Audience::Operators, current, farewells: Arc::new(Semaphore::new(1)) };
     let listeners = sockets.into_iter().map(|bound| (listener(bound.address.clone()), bound)).collect();
-    Doors::new(edge, &Arc::new(Connections::default()), listeners)
+    Doors::new(edge, Arc::new(Connections::default()), listeners)
 }
 
 /// The service of the admin listener.

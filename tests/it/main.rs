@@ -25,6 +25,7 @@ mod page;
 mod places;
 mod process;
 mod proxy_protocol;
+mod reload;
 mod responses;
 mod retries;
 mod round_robin;
