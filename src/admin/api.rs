@@ -83,6 +83,7 @@ impl Observe for Present<'_> {
                 scrape.backend(name, backend.address(), backend.usable(), backend.in_flight().into());
             }
             scrape.failing_open(name, target.pool.failing_open());
+            scrape.breakers(name, target.pool.limits().pending as u64, target.pool.retry_budget().left);
         }
         for serving in self.0.terminators.values().flat_map(|terminator| terminator.serving()) {
             let not_after = serving.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -123,5 +124,7 @@ fn upstream_status(target: &Target) -> Value {
         "balance": target.plan.balance.to_string(),
         "backends": target.pool.status(),
         "unresolved": unresolved,
+        "limits": target.pool.limits(),
+        "retry_budget": target.pool.retry_budget(),
     })
 }

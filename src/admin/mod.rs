@@ -50,20 +50,16 @@ pub struct Admin {
     /// Who reloads; empty until all that it may change is there.
     pub reload: OnceLock<Box<dyn Reload>>,
     /// Places for those who read events.
-    readers: Arc<Semaphore>,
+    pub readers: Readers,
 }
 
-impl Admin {
-    /// The admin API over what is served, with places for readers of events.
-    #[must_use]
-    pub fn new(current: Current, readiness: Box<dyn Fn() -> Readiness + Send + Sync>, rules: Rules) -> Self {
-        Self {
-            current,
-            readiness,
-            rules: ArcSwap::from_pointee(rules),
-            reload: OnceLock::new(),
-            readers: Arc::new(Semaphore::new(stream::READERS)),
-        }
+/// Places for those who read events: so many at once, so that there is always room for questions.
+#[derive(Debug, Clone)]
+pub struct Readers(Arc<Semaphore>);
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(stream::READERS)))
     }
 }
 
