@@ -69,6 +69,9 @@ async fn sighup_lets_the_changed_file_serve() {
     assert!(proxy.stderr().contains("upstream web exchanges 1 of 1 backend"), "{}", proxy.stderr());
     assert_eq!(proxy.metric("roundel_config_generation", &[]).await, 2.0);
     assert_eq!(proxy.metric("roundel_config_reloads_total", &[("outcome", "success")]).await, 1.0);
+    let mut events = Connection::open(proxy.admin_address()).await;
+    events.send("GET /api/v1/events?last=10 HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    events.until_read(b"configuration reloaded: upstream web exchanges").await;
 }
 
 #[tokio::test]
