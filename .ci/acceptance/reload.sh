@@ -129,7 +129,7 @@ before=$(ejected)
 [[ "$before" == ejected* ]] || fail "the backend that refuses is $before"
 keys >"$work/keys.before"
 
-wrk -t1 -c8 -d170s http://127.0.0.1:8080/ >"$work/wrk" &
+wrk -t1 -c8 -d600s http://127.0.0.1:8080/ >"$work/wrk" &
 wrk=$!
 children+=("$wrk")
 "$work/venv/bin/python" "$work/talk.py" "$work/enough" >"$work/talk" 2>&1 &
@@ -160,7 +160,7 @@ wait "$large" || fail "the download broke"
 touch "$work/enough"
 wait "$talk" || fail "the WebSocket broke: $(cat "$work/talk")"
 sed 's/^/   WebSocket: /' "$work/talk"
-kill -INT "$wrk"
+kill -INT "$wrk" || fail "the load ended before the reloads"
 wait "$wrk" || true
 grep -E 'requests in|Socket errors|Non-2xx' "$work/wrk" | sed 's/^/   /'
 ! grep -E 'Socket errors|Non-2xx' "$work/wrk" || fail "a request failed"
