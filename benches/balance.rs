@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use roundel::base::clock::Clock;
-use roundel::config::plan::{Balance, HashKey, Keepalive, Retry, Upstream, UpstreamTimeouts, WhenNoneHealthy};
+use roundel::config::plan::{Balance, HashKey, Keepalive, Retry, Upstream, UpstreamProtocol, UpstreamTimeouts, WhenNoneHealthy};
 use roundel::upstream::{Ask, Member, Pool};
 
 struct Counting;
@@ -102,6 +102,7 @@ fn upstream(balance: Balance) -> Upstream {
         slow_start: Duration::ZERO,
         when_none_healthy: WhenNoneHealthy::Fail,
         tls: None,
+        protocol: UpstreamProtocol::Http1,
         timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, total: None },
         retry: Retry { attempts: 1, body: 0 },
         keepalive: Keepalive { idle: second, max_idle: 0, max_requests: None },

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use roundel::base::clock::Clock;
 use roundel::config::plan::{
-    Balance, HashKey, HealthCheck, Keepalive, Probe, Retry, Start, Upstream, UpstreamTimeouts, WhenNoneHealthy,
+    Balance, HashKey, HealthCheck, Keepalive, Probe, Retry, Start, Upstream, UpstreamProtocol, UpstreamTimeouts, WhenNoneHealthy,
 };
 use roundel::upstream::{Ask, Member, Pool};
 
@@ -110,6 +110,7 @@ fn upstream(balance: Balance) -> Upstream {
         slow_start: Duration::ZERO,
         when_none_healthy: WhenNoneHealthy::Fail,
         tls: None,
+        protocol: UpstreamProtocol::Http1,
         timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, total: None },
         retry: Retry { attempts: 1, body: 0 },
         keepalive: Keepalive { idle: second, max_idle: 0, max_requests: None },

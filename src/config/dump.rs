@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
     AccessLog, Admin, Backend, Balance, Discovery, HashKey, HealthCheck, ListenAddress, Listener, LogFormat, LogPath,
-    Plan, Probe, Server, Start, StatusSet, Target, TemplatePart, Upstream, WhenNoneHealthy,
+    Plan, Probe, Protocols, Server, Start, StatusSet, Target, TemplatePart, Upstream, UpstreamProtocol, WhenNoneHealthy,
 };
 use crate::base::units::{format_duration, format_share, format_size};
 
@@ -89,6 +89,11 @@ fn listener(listener: &Listener) -> Json {
     json!({
         "name": &*listener.name,
         "address": listen_address(&listener.address),
+        "protocols": match listener.protocols {
+            Protocols::Http1 => json!(["h1"]),
+            Protocols::Http2 => json!(["h2"]),
+            Protocols::Both => json!(["h2", "h1"]),
+        },
         "trusted_proxies": listener.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "max_connections": listener.max_connections,
         "timeouts": {
@@ -102,6 +107,7 @@ fn listener(listener: &Listener) -> Json {
             "header_count": limits.header_count,
             "body": or_none(limits.body, |size| json!(format_size(size))),
             "keepalive_requests": limits.keepalive_requests,
+            "h2_streams": limits.h2_streams,
         },
         "errors": pages(&listener.errors),
     })
@@ -124,6 +130,11 @@ fn upstream(upstream: &Upstream) -> Json {
         "when_none_healthy": match upstream.when_none_healthy {
             WhenNoneHealthy::Fail => "fail",
             WhenNoneHealthy::FailOpen => "fail_open",
+        },
+        "protocol": match upstream.protocol {
+            UpstreamProtocol::Http1 => "h1",
+            UpstreamProtocol::Http2 => "h2",
+            UpstreamProtocol::Auto => "auto",
         },
         "tls": or_none(upstream.tls.as_deref(), |tls| json!({
             "sni": tls.sni,

@@ -128,6 +128,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Where to listen.
     pub address: ListenAddress,
+    /// The protocols that clients may speak.
+    pub protocols: Protocols,
     /// Peers whose `X-Forwarded-For` and `Forwarded` are believed.
     pub trusted_proxies: Arc<[IpNet]>,
     /// Connections at once; more are answered 503 and closed.
@@ -138,6 +140,31 @@ pub struct Listener {
     pub limits: ListenerLimits,
     /// Own error pages, before those of the whole configuration.
     pub errors: ErrorPages,
+}
+
+/// The protocols that clients of a listener may speak. With both, ALPN decides over TLS, and the first bytes without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocols {
+    /// HTTP/1.1 and HTTP/1.0.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// Either.
+    Both,
+}
+
+impl Protocols {
+    /// Whether HTTP/1 is spoken.
+    #[must_use]
+    pub const fn http1(self) -> bool {
+        matches!(self, Self::Http1 | Self::Both)
+    }
+
+    /// Whether HTTP/2 is spoken.
+    #[must_use]
+    pub const fn http2(self) -> bool {
+        matches!(self, Self::Http2 | Self::Both)
+    }
 }
 
 /// Deadlines of a listener.
@@ -166,6 +193,8 @@ pub struct ListenerLimits {
     pub body: Option<u64>,
     /// Requests on one connection, after which it is closed.
     pub keepalive_requests: u32,
+    /// Streams at once on an HTTP/2 connection.
+    pub h2_streams: u32,
 }
 
 /// Where requests are sent.
@@ -189,6 +218,8 @@ pub struct Upstream {
     pub when_none_healthy: WhenNoneHealthy,
     /// TLS toward its backends, for those written `https://`, and for all where the section is written.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// The protocol that its backends speak.
+    pub protocol: UpstreamProtocol,
     /// Deadlines.
     pub timeouts: UpstreamTimeouts,
     /// What is tried again.
@@ -405,6 +436,17 @@ pub struct UpstreamTls {
     pub verify: bool,
     /// Our certificate and key, PEM.
     pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// The protocol that backends speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2: by ALPN over TLS, by prior knowledge without.
+    Http2,
+    /// What ALPN chooses; HTTP/1.1 without TLS.
+    Auto,
 }
 
 /// Deadlines toward backends.

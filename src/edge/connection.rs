@@ -17,10 +17,11 @@ use crate::base::clock::Moment;
 use crate::base::request::Scheme;
 use crate::config::plan;
 use crate::edge::framing::Framing;
+use crate::edge::h2;
 use crate::edge::head::{HeadParser, Limits, Outcome};
 use crate::edge::refusal::Refusal;
 use crate::edge::stream::ClientStream;
-use crate::exchange::refused::Refused;
+use crate::exchange::refused::{Refused, Seen};
 use crate::exchange::snapshot::Current;
 use crate::exchange::watch::Carried;
 use crate::exchange::{Arrival, KeepAlive};
@@ -65,6 +66,14 @@ struct Ready {
     received: Moment,
 }
 
+/// What a connection begins with.
+enum Greeting {
+    Http1,
+    Http2,
+    /// HTTP/1, where only HTTP/2 is spoken.
+    Unwanted,
+}
+
 /// How the wait for a head ended.
 enum Awaited {
     Ready(Ready),
@@ -75,12 +84,23 @@ enum Awaited {
     Broken(Reason),
 }
 
-impl<A: HttpServerApp> Edge<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     /// Serves a connection until either side closes it.
     pub async fn serve(&self, mut stream: Box<ClientStream>, entrance: Entrance) {
+        let opened = Instant::now() + entrance.listener.timeouts.header;
+        match self.greet(&mut stream, entrance.listener.protocols, opened).await {
+            Greeting::Http1 => {}
+            Greeting::Http2 => return self.serve_http2(*stream, entrance).await,
+            Greeting::Unwanted => {
+                let received = self.current.clock().now();
+                return self.refuse(stream, &entrance, received, Reason::HttpRequestError).await;
+            }
+        }
         for number in 1_u32.. {
             let received = self.current.clock().now();
-            match self.next_head(&mut stream, &entrance.listener, number).await {
+            // A connection that has just been accepted has its header deadline from the start.
+            let deadline = (number == 1).then_some(opened);
+            match self.next_head(&mut stream, &entrance.listener, deadline).await {
                 Awaited::Ready(ready) => match self.hand_over(stream, &entrance, ready, number).await {
                     Some(back) => stream = back,
                     None => return,
@@ -92,12 +112,41 @@ impl<A: HttpServerApp> Edge<A> {
         }
     }
 
+    /// Finds out what a connection without TLS speaks. Where the client falls silent before it is clear, the wait for a head
+    /// tells what becomes of it.
+    async fn greet(&self, stream: &mut ClientStream, protocols: plan::Protocols, deadline: Instant) -> Greeting {
+        if !protocols.http2() {
+            return Greeting::Http1;
+        }
+        loop {
+            match h2::is_preface(stream.inbox()) {
+                Some(true) => return Greeting::Http2,
+                Some(false) if protocols.http1() => return Greeting::Http1,
+                Some(false) => return Greeting::Unwanted,
+                None => {}
+            }
+            match timeout_at(deadline, stream.read_more()).await {
+                Ok(Ok(1..)) => {}
+                _ => return Greeting::Http1,
+            }
+        }
+    }
+
+    async fn serve_http2(&self, stream: ClientStream, entrance: Entrance) {
+        let Some((transport, ahead, ticket)) = stream.into_parts() else { return };
+        let came = h2::Came { transport, ahead, ticket, entrance, scheme: Scheme::Http };
+        h2::serve(&self.app, self.audience, &self.current, &self.draining, came).await;
+    }
+
     /// Waits for the next head: for its first byte as long as a connection may be idle, then for its last.
-    async fn next_head(&self, stream: &mut ClientStream, listener: &plan::Listener, number: u32) -> Awaited {
+    async fn next_head(
+        &self,
+        stream: &mut ClientStream,
+        listener: &plan::Listener,
+        mut deadline: Option<Instant>,
+    ) -> Awaited {
         let limits = Limits { header_bytes: listener.limits.header_bytes, header_count: listener.limits.header_count };
         let mut parser = HeadParser::new(limits);
-        // A connection that has just been accepted has its header deadline from the start.
-        let mut deadline = (number == 1).then(|| Instant::now() + listener.timeouts.header);
         loop {
             if !stream.inbox().is_empty() {
                 match parser.parse(stream.inbox()) {
@@ -201,12 +250,12 @@ impl<A: HttpServerApp> Edge<A> {
     async fn refuse(&self, mut stream: Box<ClientStream>, entrance: &Entrance, received: Moment, reason: Reason) {
         let snapshot = self.current.load();
         stream.watch().reset();
-        let refused = Refused::new(&snapshot, &entrance.listener, stream.inbox(), reason);
-        if let Some(answer) = refused.answer() {
+        let refused = Refused::new(&snapshot, &entrance.listener, Scheme::Http, reason);
+        if let Some(answer) = refused.answer(stream.inbox().starts_with(b"HEAD ")) {
             stream.send_and_close(&answer).await;
         }
         if self.audience == Audience::Clients {
-            refused.record(entrance.peer, received, stream.inbox());
+            refused.record(entrance.peer, received, Seen::of_request_line(stream.inbox()), None);
         }
     }
 }

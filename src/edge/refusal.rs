@@ -18,7 +18,7 @@ pub struct Refusal {
 
 impl Refusal {
     /// A request that breaks the grammar: status 400.
-    pub(super) const fn malformed(detail: &'static str, rule: &'static str) -> Self {
+    pub(crate) const fn malformed(detail: &'static str, rule: &'static str) -> Self {
         Self { reason: Reason::HttpRequestError, detail, rule }
     }
 }

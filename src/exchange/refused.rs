@@ -21,9 +21,29 @@ const LONGEST: usize = 4096;
 pub struct Refused<'a> {
     snapshot: &'a Snapshot,
     listener: &'a plan::Listener,
+    scheme: Scheme,
     answer: Answer,
     reason: Reason,
-    head_only: bool,
+}
+
+/// As much as could be made out of the request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen<'a> {
+    /// The method.
+    pub method: Option<&'a [u8]>,
+    /// The target.
+    pub target: Option<&'a [u8]>,
+}
+
+impl<'a> Seen<'a> {
+    /// The method and target of what may be a request line, cut to what a log line should hold.
+    #[must_use]
+    pub fn of_request_line(inbox: &'a [u8]) -> Self {
+        let line = inbox.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
+        let mut parts = line.split(|byte| *byte == b' ').map(|part| &part[..part.len().min(LONGEST)]);
+        let method = parts.next().filter(|part| !part.is_empty());
+        Self { method, target: parts.next().filter(|part| !part.is_empty()) }
+    }
 }
 
 /// Nothing in a broken head can be relied on, so that no field of it is read.
@@ -38,25 +58,37 @@ impl Fields for NoFields {
 }
 
 impl<'a> Refused<'a> {
-    /// The refusal of what stands in `inbox`.
+    /// The refusal for `reason` of what came by `scheme`.
     #[must_use]
-    pub fn new(snapshot: &'a Snapshot, listener: &'a plan::Listener, inbox: &[u8], reason: Reason) -> Self {
+    pub fn new(snapshot: &'a Snapshot, listener: &'a plan::Listener, scheme: Scheme, reason: Reason) -> Self {
         let style = Style {
             pages: [None, Some(&listener.errors), Some(&snapshot.plan.errors)],
             expose_reason: snapshot.plan.expose_reason,
         };
         let answer = Answer::new(reason, &NoFields, style);
-        Self { snapshot, listener, answer, reason, head_only: inbox.starts_with(b"HEAD ") }
+        Self { snapshot, listener, scheme, answer, reason }
     }
 
-    /// The bytes of the answer; none where the client has left.
+    /// The answer.
     #[must_use]
-    pub fn answer(&self) -> Option<Vec<u8>> {
-        (self.reason != Reason::ClientGone).then(|| self.answer.clone().into_closing_bytes(self.head_only))
+    pub const fn parts(&self) -> &Answer {
+        &self.answer
+    }
+
+    /// The bytes of the answer over HTTP/1.1; none where the client has left.
+    #[must_use]
+    pub fn answer(&self, head_only: bool) -> Option<Vec<u8>> {
+        (self.reason != Reason::ClientGone).then(|| self.answer.clone().into_closing_bytes(head_only))
     }
 
     /// Writes its line.
-    pub fn record(&self, peer: Option<SocketAddr>, received: Moment, inbox: &[u8]) {
+    pub fn record(
+        &self,
+        peer: Option<SocketAddr>,
+        received: Moment,
+        seen: Seen<'_>,
+        protocol: Option<http::Version>,
+    ) {
         let duration = self.snapshot.clock.now().since(received);
         self.snapshot.counters.answered(self.reason);
         self.snapshot.counters.refused(&self.listener.name, self.reason.status(), duration);
@@ -64,19 +96,18 @@ impl<'a> Refused<'a> {
         if !log.wants(fastrand::u64(..)) {
             return;
         }
-        let (method, target) = request_line(inbox);
         let bytes_out = if self.reason == Reason::ClientGone { 0 } else { self.answer.body.len() as u64 };
         log.write(&Record {
             time: self.snapshot.clock.wall(received),
             request_id: RequestId::new().as_str(),
             client: peer.map(|peer| peer.ip().to_canonical()),
             listener: &self.listener.name,
-            method,
-            scheme: Scheme::Http,
+            method: seen.method,
+            scheme: self.scheme,
             host: None,
-            path: target,
+            path: seen.target,
             query: None,
-            protocol: None,
+            protocol,
             status: self.reason.status(),
             reason: Some(self.reason),
             route: None,
@@ -97,22 +128,18 @@ impl<'a> Refused<'a> {
     }
 }
 
-/// The method and target of what may be a request line, cut to what a log line should hold.
-fn request_line(inbox: &[u8]) -> (Option<&[u8]>, Option<&[u8]>) {
-    let line = inbox.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
-    let mut parts = line.split(|byte| *byte == b' ').map(|part| &part[..part.len().min(LONGEST)]);
-    let method = parts.next().filter(|part| !part.is_empty());
-    (method, parts.next().filter(|part| !part.is_empty()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn as_much_as_can_be_made_out_is_told() {
-        assert_eq!(request_line(b"GET /a HTTP/1.1\r\nbad header\r\n"), (Some(&b"GET"[..]), Some(&b"/a"[..])));
-        assert_eq!(request_line(b"\r\nPO"), (Some(&b"PO"[..]), None));
-        assert_eq!(request_line(b""), (None, None));
+        let seen = |inbox| {
+            let Seen { method, target } = Seen::of_request_line(inbox);
+            (method, target)
+        };
+        assert_eq!(seen(b"GET /a HTTP/1.1\r\nbad header\r\n"), (Some(&b"GET"[..]), Some(&b"/a"[..])));
+        assert_eq!(seen(b"\r\nPO"), (Some(&b"PO"[..]), None));
+        assert_eq!(seen(b""), (None, None));
     }
 }

@@ -39,6 +39,10 @@ pub(super) async fn send(session: &mut Session, exchange: &mut Exchange, answer:
     forward::edit_response(&mut header, session.req_header(), exchange)?;
     let head_only = bodiless || session.req_header().method == Method::HEAD;
     session.write_response_header(Box::new(header), head_only).await?;
+    if head_only && session.req_header().version == http::Version::HTTP_2 {
+        // The head of an answer over HTTP/2 goes out with what follows it, and here nothing does.
+        session.finish_body().await?;
+    }
     if !head_only {
         session.write_response_body(Some(answer.body), true).await?;
     }

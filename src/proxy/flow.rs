@@ -71,7 +71,7 @@ impl ProxyHttp for Flow {
 
     /// The request begins.
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
-        let arrival = ctx.arrival.take().ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
+        let arrival = ctx.arrival.take().or_else(|| handed_over(session)).ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
         if arrival.keep_alive == KeepAlive::Last {
             session.set_keepalive(None);
         }
@@ -331,6 +331,12 @@ impl ProxyHttp for Flow {
     fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
+}
+
+/// The arrival of a request over HTTP/2: its stream carries it, as streams have no settings of a connection.
+fn handed_over(session: &Session) -> Option<Arrival> {
+    let digest = session.as_downstream().digest()?.proxy_digest.as_ref()?;
+    digest.user_data.as_ref()?.downcast_ref::<Arrival>().cloned()
 }
 
 /// The status that the client was sent. A 1xx before it is no answer: another try, or an answer of our own, may still follow.

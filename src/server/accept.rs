@@ -11,6 +11,7 @@ use pingora_core::services::{ServiceReadyNotifier, ServiceWithDependents};
 use tokio::task::JoinSet;
 
 use super::listen::{Bound, Listening};
+use crate::base::request::Scheme;
 use crate::config::plan;
 use crate::edge::connection::{Edge, Entrance};
 use crate::edge::limits::{Gate, Ticket};
@@ -191,10 +192,10 @@ async fn serve<A: HttpServerApp + Send + Sync + 'static>(
 
 /// Tells a client that there is no room, and closes. Only so many clients are told at once: beyond that the connection is
 /// closed without a word.
-fn turn_away<A: HttpServerApp>(edge: &Edge<A>, transport: Transport, entrance: &Entrance) {
+fn turn_away<A>(edge: &Edge<A>, transport: Transport, entrance: &Entrance) {
     let snapshot = edge.current.load();
     snapshot.counters.answered(Reason::ConnectionLimitReached);
-    let answer = Refused::new(&snapshot, &entrance.listener, b"", Reason::ConnectionLimitReached).answer();
+    let answer = Refused::new(&snapshot, &entrance.listener, Scheme::Http, Reason::ConnectionLimitReached).answer(false);
     if let (Some(answer), Ok(place)) = (answer, edge.farewells.clone().try_acquire_owned()) {
         drop(tokio::spawn(async move {
             stream::farewell(transport, &answer).await;

@@ -323,6 +323,7 @@ fn admin_listener(address: ListenAddress) -> plan::Listener {
     plan::Listener {
         name: "admin".into(),
         address,
+        protocols: plan::Protocols::Http1,
         trusted_proxies: Arc::new([]),
         max_connections: ADMIN_CONNECTIONS,
         timeouts: plan::ListenerTimeouts {
@@ -337,6 +338,7 @@ fn admin_listener(address: ListenAddress) -> plan::Listener {
             header_count: 64,
             body: Some(0),
             keepalive_requests: 1000,
+            h2_streams: 1,
         },
         errors: plan::ErrorPages::new(),
     }

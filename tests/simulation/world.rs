@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roundel::config::plan::{
-    self, Balance, HealthCheck, Keepalive, Outlier, Probe, Retry, Start, UpstreamTimeouts, WhenNoneHealthy,
+    self, Balance, HealthCheck, Keepalive, Outlier, Probe, Retry, Start, UpstreamProtocol, UpstreamTimeouts, WhenNoneHealthy,
 };
 use roundel::upstream::time::VirtualTime;
 use roundel::upstream::{Ask, Backend, Lease, Member, NoBackend, Pool, State};
@@ -38,6 +38,7 @@ pub(crate) fn upstream() -> plan::Upstream {
         slow_start: Duration::ZERO,
         when_none_healthy: WhenNoneHealthy::Fail,
         tls: None,
+        protocol: UpstreamProtocol::Http1,
         timeouts: UpstreamTimeouts { connect: 3 * SECOND, first_byte: 15 * SECOND, idle: 60 * SECOND, total: None },
         retry: Retry { attempts: 1, body: 64 << 10 },
         keepalive: Keepalive { idle: 55 * SECOND, max_idle: 128, max_requests: None },

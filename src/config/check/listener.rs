@@ -92,6 +92,7 @@ fn listener(file: &Listener, name: &str, address: ListenAddress, checker: &mut C
     plan::Listener {
         name: name.into(),
         address,
+        protocols: protocols(file),
         trusted_proxies: trusted.into(),
         max_connections: file.max_connections().size(),
         timeouts: timeouts(&written_or_default(&file.timeouts)),
@@ -116,6 +117,20 @@ fn limits(file: &Limits) -> plan::ListenerLimits {
         header_count: file.header_count().size(),
         body: file.body().some().map(|size| size.0),
         keepalive_requests: file.keepalive_requests().small(),
+        h2_streams: file.h2_streams().small(),
+    }
+}
+
+/// The protocols as written; else both with TLS, and HTTP/1 alone without.
+fn protocols(file: &Listener) -> plan::Protocols {
+    let written = file.protocols.value().map_or(&[][..], |list| &list.items);
+    let has = |protocol| written.iter().any(|item| item.value == protocol);
+    match (has(Protocol::H1), has(Protocol::H2)) {
+        (true, true) => plan::Protocols::Both,
+        (true, false) => plan::Protocols::Http1,
+        (false, true) => plan::Protocols::Http2,
+        (false, false) if matches!(file.tls.value(), Some(OrNone::Some(_))) => plan::Protocols::Both,
+        (false, false) => plan::Protocols::Http1,
     }
 }
 

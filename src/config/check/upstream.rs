@@ -56,11 +56,27 @@ fn one(name: &Spanned<String>, upstream: &Spanned<Upstream>, checker: &mut Check
             (None, true) => Some(Arc::new(plain_tls())),
             (None, false) => None,
         },
+        protocol: protocol(written, checker),
         timeouts: timeouts(&written_or_default(&written.timeouts), checker),
         retry: retry(&written.retry, checker),
         keepalive: keepalive(&written_or_default(&written.keepalive)),
         sticky: sticky(&written.sticky, checker),
     }
+}
+
+fn protocol(written: &Upstream, checker: &mut Checker<'_, '_>) -> plan::UpstreamProtocol {
+    let protocol = match written.protocol() {
+        file::UpstreamProtocol::H1 => plan::UpstreamProtocol::Http1,
+        file::UpstreamProtocol::H2 => plan::UpstreamProtocol::Http2,
+        file::UpstreamProtocol::Auto => plan::UpstreamProtocol::Auto,
+    };
+    if protocol != plan::UpstreamProtocol::Http1
+        && let Some(at) = written.keepalive.value().and_then(|keepalive| keepalive.max_requests.at())
+    {
+        let message = "`max_requests` counts the requests of a connection one after the other, which HTTP/2 does not have";
+        checker.error(at, message, "remove it, or write `protocol: h1`");
+    }
+    protocol
 }
 
 fn check_sources(written: &Upstream, at: At, is_discovered: bool, checker: &mut Checker<'_, '_>) {
