@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use roundel::base::clock::Clock;
-use roundel::config::plan::{Balance, HashKey, Keepalive, Retry, Upstream, UpstreamProtocol, UpstreamTimeouts, WhenNoneHealthy};
+use roundel::config::plan::{
+    Balance, HashKey, Keepalive, Retry, Upstream, UpstreamProtocol, UpstreamTimeouts, WhenNoneHealthy,
+};
 use roundel::upstream::{Ask, Member, Pool};
 
 struct Counting;

@@ -2,8 +2,8 @@
 //! byte, and the framing of a chunked body. Run with `cargo bench --bench head`.
 
 use divan::{Bencher, black_box};
-use roundel::edge::framing::{BodyCheck, Framing};
-use roundel::edge::head::{HeadParser, Limits, Outcome};
+use roundel::wire::framing::{BodyCheck, Framing};
+use roundel::wire::head::{HeadParser, Limits, Outcome};
 
 const SMALL: &[u8] = b"GET /index.html HTTP/1.1\r\nHost: bench.example:8080\r\n\r\n";
 

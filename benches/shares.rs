@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use roundel::base::clock::Clock;
 use roundel::config::plan::{
-    Balance, HashKey, HealthCheck, Keepalive, Probe, Retry, Start, Upstream, UpstreamProtocol, UpstreamTimeouts, WhenNoneHealthy,
+    Balance, HashKey, HealthCheck, Keepalive, Probe, Retry, Start, Upstream, UpstreamProtocol, UpstreamTimeouts,
+    WhenNoneHealthy,
 };
 use roundel::upstream::{Ask, Member, Pool};
 

@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 11] = [
     &["edge"],
     &["lane", "proxy"],
     &["exchange"],
-    &["route", "upstream", "filter"],
+    &["route", "upstream", "filter", "wire"],
     &["tls"],
     &["telemetry"],
     &["config"],

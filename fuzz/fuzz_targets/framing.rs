@@ -4,8 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use roundel::edge::framing::{BodyCheck, Framing};
-use roundel::edge::refusal::Refusal;
+use roundel::wire::framing::{BodyCheck, Framing};
+use roundel::wire::refusal::Refusal;
 
 fuzz_target!(|bytes: &[u8]| {
     let whole = follow(bytes, bytes.len().max(1));

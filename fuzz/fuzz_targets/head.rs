@@ -4,8 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use roundel::edge::framing::Framing;
-use roundel::edge::head::{Head, HeadParser, Limits, Outcome, Version};
+use roundel::wire::framing::Framing;
+use roundel::wire::head::{Head, HeadParser, Limits, Outcome, Version};
 
 const LIMITS: Limits = Limits { header_bytes: 4096, header_count: 20 };
 

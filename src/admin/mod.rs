@@ -6,6 +6,7 @@
 mod api;
 mod drain;
 mod guard;
+mod page;
 
 use std::sync::Arc;
 
@@ -45,16 +46,23 @@ struct Answer {
     content_type: &'static str,
     /// The methods that a 405 names.
     allow: &'static str,
+    /// What a page may do in the browser; none where it is no page.
+    policy: Option<String>,
     body: Vec<u8>,
 }
 
 impl Answer {
     fn new(status: StatusCode, content_type: &'static str, body: impl Into<String>) -> Self {
-        Self { status, content_type, allow: "GET, HEAD", body: body.into().into_bytes() }
+        Self { status, content_type, allow: "GET, HEAD", policy: None, body: body.into().into_bytes() }
     }
 
     fn json(status: StatusCode, value: &serde_json::Value) -> Self {
         Self::new(status, "application/json", format!("{value}\n"))
+    }
+
+    fn page() -> Self {
+        let (page, policy) = page::compose();
+        Self { policy: Some(policy), ..Self::new(StatusCode::OK, "text/html; charset=utf-8", page) }
     }
 
     fn text(status: StatusCode, text: impl Into<String>) -> Self {
@@ -92,10 +100,14 @@ impl HttpServerApp for Admin {
 }
 
 async fn write(session: &mut ServerSession, answer: Answer) -> Result<()> {
-    let mut header = ResponseHeader::build(answer.status, Some(6))?;
+    let mut header = ResponseHeader::build(answer.status, Some(8))?;
     header.insert_header("content-type", answer.content_type)?;
     header.insert_header("cache-control", "no-store")?;
     header.insert_header("x-content-type-options", "nosniff")?;
+    if let Some(policy) = &answer.policy {
+        header.insert_header("content-security-policy", policy)?;
+        header.insert_header("referrer-policy", "no-referrer")?;
+    }
     if answer.status == StatusCode::UNAUTHORIZED {
         header.insert_header("www-authenticate", "Bearer realm=\"roundel admin\"")?;
     }

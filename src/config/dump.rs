@@ -11,7 +11,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
     AccessLog, Admin, Backend, Balance, Discovery, HashKey, HealthCheck, ListenAddress, Listener, LogFormat, LogPath,
-    Plan, Probe, Protocols, Server, Start, StatusSet, Target, TemplatePart, Upstream, UpstreamProtocol, WhenNoneHealthy,
+    Plan, Probe, Protocols, Server, Start, StatusSet, Target, TemplatePart, Upstream, UpstreamProtocol,
+    WhenNoneHealthy,
 };
 use crate::base::units::{format_duration, format_share, format_size};
 
@@ -24,6 +25,7 @@ pub fn dump(plan: &Plan) -> Json {
         "server": server(&plan.server),
         "drain": {
             "delay": time(plan.drain.delay), "idle": time(plan.drain.idle), "tunnels": time(plan.drain.tunnels),
+            "floor": format_share(plan.drain.floor),
         },
         "expose_reason": plan.expose_reason,
         "errors": pages(&plan.errors),

@@ -91,8 +91,8 @@ pub struct Server {
     pub instance: String,
 }
 
-/// How the process stops (`drain`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the process stops, and what draining a backend must leave (`drain`).
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Drain {
     /// From "not ready" to the closing of the listeners.
     pub delay: Duration,
@@ -100,6 +100,8 @@ pub struct Drain {
     pub idle: Duration,
     /// How long tunnels may go on.
     pub tunnels: Duration,
+    /// The share of an upstream's weight (0.0 to 1.0) that must stay usable where one backend is drained.
+    pub floor: f64,
 }
 
 /// An address to listen on.

@@ -16,16 +16,16 @@ use tokio::time::{Instant, timeout_at};
 use crate::base::clock::Moment;
 use crate::base::request::Scheme;
 use crate::config::plan;
-use crate::edge::framing::Framing;
 use crate::edge::h2;
-use crate::edge::head::{HeadParser, Limits, Outcome};
-use crate::edge::refusal::Refusal;
 use crate::edge::stream::ClientStream;
 use crate::exchange::refused::{Refused, Seen};
 use crate::exchange::snapshot::Current;
 use crate::exchange::watch::Carried;
 use crate::exchange::{Arrival, KeepAlive};
 use crate::telemetry::reason::Reason;
+use crate::wire::framing::Framing;
+use crate::wire::head::{HeadParser, Limits, Outcome};
+use crate::wire::refusal::Refusal;
 
 /// What all connections share.
 pub struct Edge<A> {

@@ -25,12 +25,12 @@ use tokio::time::{Instant, Sleep};
 
 use crate::base::clock::{Clock, Moment};
 use crate::config::plan;
-use crate::edge::framing::{BodyCheck, Framing};
 use crate::edge::limits::Ticket;
-use crate::edge::refusal::Refusal;
 use crate::edge::transport::Transport;
 use crate::exchange::watch::Watch;
 use crate::telemetry::reason::Reason;
+use crate::wire::framing::{BodyCheck, Framing};
+use crate::wire::refusal::Refusal;
 
 /// Answers up to this size leave in one write with their head.
 const OUTBOX: usize = 16 * 1024;

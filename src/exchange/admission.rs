@@ -5,6 +5,7 @@
 
 use crate::base::path::NormalPath;
 use crate::base::request::RequestView;
+use crate::exchange::grpc;
 use crate::exchange::key;
 use crate::exchange::watch::Deadline;
 use crate::exchange::{Exchange, Rewritten};
@@ -80,7 +81,9 @@ fn finish(exchange: &mut Exchange, request: &RequestView<'_>, path: &NormalPath<
         return reason.into();
     }
     let watch = exchange.arrival.watch.clone();
-    watch.set_after(Deadline::Request, exchange.arrival.received, route.plan.request_timeout);
+    // The client of a gRPC call says how long it waits: all tries together must not take longer.
+    let patience = [route.plan.request_timeout, grpc::timeout(request.fields)].into_iter().flatten().min();
+    watch.set_after(Deadline::Request, exchange.arrival.received, patience);
     if let Some(rewrite) = route.filters.rewrite() {
         exchange.rewritten = Rewritten {
             path: rewrite.path(path, found.matched).map(|path| path.into_owned()),

@@ -2,13 +2,14 @@
 //!
 //! `snapshot` is what it is served by, `client` and `request_id` say whose it is, `admission` where it goes, `retry` and
 //! `rescue` what becomes of failures (`rescue` is the only place that turns an error into a status), `reply` how answers of
-//! our own look, `watch` what it tells its connection, `record` what is told of it at its end. `rehearsal` plays failures in
+//! our own look, `grpc` what its calls ask for, `watch` what it tells its connection, `record` what is told of it at its end. `rehearsal` plays failures in
 //! virtual time, by the same rules. The roads themselves are in `proxy` and `lane`.
 
 pub mod admission;
 pub mod client;
 pub mod counters;
 pub mod explain;
+pub mod grpc;
 pub mod key;
 pub mod record;
 pub mod refused;

@@ -82,13 +82,7 @@ impl<'a> Refused<'a> {
     }
 
     /// Writes its line.
-    pub fn record(
-        &self,
-        peer: Option<SocketAddr>,
-        received: Moment,
-        seen: Seen<'_>,
-        protocol: Option<http::Version>,
-    ) {
+    pub fn record(&self, peer: Option<SocketAddr>, received: Moment, seen: Seen<'_>, protocol: Option<http::Version>) {
         let duration = self.snapshot.clock.now().since(received);
         self.snapshot.counters.answered(self.reason);
         self.snapshot.counters.refused(&self.listener.name, self.reason.status(), duration);

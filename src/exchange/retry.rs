@@ -48,6 +48,13 @@ pub fn after(failure: Failure, standing: Standing, retry: &plan::Retry) -> Verdi
                 Verdict::GiveUp
             }
         }
+        Failure::Unprocessed => {
+            if standing.replayable && standing.retries < retry.attempts {
+                Verdict::Retry
+            } else {
+                Verdict::GiveUp
+            }
+        }
         Failure::Closed | Failure::NotHttp | Failure::TooSlow => {
             if standing.idempotent && standing.replayable && standing.retries < retry.attempts {
                 Verdict::Retry
@@ -94,6 +101,14 @@ mod tests {
         ] {
             assert_eq!(after(Failure::Closed, standing, &RETRY), Verdict::GiveUp);
         }
+    }
+
+    #[test]
+    fn what_a_backend_has_not_begun_with_is_sent_again_whatever_the_method() {
+        let post = Standing { idempotent: false, ..FRESH };
+        assert_eq!(after(Failure::Unprocessed, post, &RETRY), Verdict::Retry);
+        assert_eq!(after(Failure::Unprocessed, Standing { replayable: false, ..post }, &RETRY), Verdict::GiveUp);
+        assert_eq!(after(Failure::Unprocessed, Standing { retries: 1, ..post }, &RETRY), Verdict::GiveUp);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use super::answer_head::{self, Asked};
 use super::forward::{self, view};
 use super::{answer, failure};
+use crate::config::plan::UpstreamProtocol;
 use crate::exchange::admission::{self, Admission};
 use crate::exchange::rescue::{self, Failure};
 use crate::exchange::retry::{self, Standing, Verdict};
@@ -71,7 +72,11 @@ impl ProxyHttp for Flow {
 
     /// The request begins.
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
-        let arrival = ctx.arrival.take().or_else(|| handed_over(session)).ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
+        let arrival = ctx
+            .arrival
+            .take()
+            .or_else(|| handed_over(session))
+            .ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
         if arrival.keep_alive == KeepAlive::Last {
             session.set_keepalive(None);
         }
@@ -156,7 +161,10 @@ impl ProxyHttp for Flow {
         ctx: &mut Context,
     ) -> Result<()> {
         let exchange = ctx.exchange();
-        forward::request(header, exchange)?;
+        if !forward::speaks_as_agreed(header.version, exchange) {
+            return Err(Error::explain(ErrorType::InvalidH2, "the backend does not speak HTTP/2").into_up());
+        }
+        forward::request(header, session.req_header(), exchange)?;
         if session.is_body_done() {
             expect_answer(exchange);
         }
@@ -296,7 +304,10 @@ impl ProxyHttp for Flow {
         let answer_begun = status_sent(session).is_some();
         let reason = exchange.reason.unwrap_or_else(|| failure::of_request(error, exchange, answer_begun).reason());
         exchange.reason = Some(reason);
-        if !answer_begun && reason != Reason::ClientGone {
+        if answer_begun && reason != Reason::ClientGone {
+            // As below.
+            let _ = answer::break_off(session, reason).await;
+        } else if reason != Reason::ClientGone {
             session.set_keepalive(None);
             // If the client left meanwhile, the record says so by what was written.
             let _ = answer::fail(session, exchange, reason).await;
@@ -439,9 +450,10 @@ fn answered(exchange: &mut Exchange, status: u16) {
     let watch = &exchange.arrival.watch;
     watch.clear(Deadline::FirstByte);
     if let Some(target) = &exchange.target
-        && target.plan.timeouts.idle < target.plan.timeouts.first_byte
+        && (target.plan.timeouts.idle < target.plan.timeouts.first_byte
+            || target.plan.protocol != UpstreamProtocol::Http1)
     {
-        // Pingora has one timeout for all reads, the longer of the two.
+        // Pingora has one timeout for all reads, the longer of the two, and over HTTP/2 none.
         watch.bound_answer(target.plan.timeouts.idle, exchange.now());
     }
     let latency = exchange.now().since(exchange.sent.unwrap_or(exchange.try_began));

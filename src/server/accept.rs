@@ -195,7 +195,8 @@ async fn serve<A: HttpServerApp + Send + Sync + 'static>(
 fn turn_away<A>(edge: &Edge<A>, transport: Transport, entrance: &Entrance) {
     let snapshot = edge.current.load();
     snapshot.counters.answered(Reason::ConnectionLimitReached);
-    let answer = Refused::new(&snapshot, &entrance.listener, Scheme::Http, Reason::ConnectionLimitReached).answer(false);
+    let answer =
+        Refused::new(&snapshot, &entrance.listener, Scheme::Http, Reason::ConnectionLimitReached).answer(false);
     if let (Some(answer), Ok(place)) = (answer, edge.farewells.clone().try_acquire_owned()) {
         drop(tokio::spawn(async move {
             stream::farewell(transport, &answer).await;

@@ -6,6 +6,7 @@ pub mod files;
 pub mod lifecycle;
 pub mod listen;
 pub mod process;
+pub mod pulse;
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -27,6 +28,7 @@ use self::files::FileWatch;
 use self::lifecycle::{Life, Lifecycle, Phase};
 use self::listen::{Access, Bound, Inherited, Predecessor, SocketFile};
 use self::process::{Identity, PidFile, Start};
+use self::pulse::Pulse;
 use crate::admin::{Admin, Guard, Readiness, Writers};
 use crate::base::clock::Clock;
 use crate::config::plan::{self, ListenAddress, LogPath, Plan};
@@ -249,6 +251,7 @@ fn serve(
         }),
     };
     server.add_service(supervisor);
+    server.add_service(background_service("pulse", Pulse { current: current.clone() }));
     server.add_service(background_service("files", FileWatch { current: current.clone() }));
     server.add_service(accept);
     for admin in admin_services(plan, &current, life, sockets.admin, token) {

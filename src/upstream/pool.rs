@@ -7,6 +7,7 @@
 //! Probing, discovery and connecting are others' work; the rules of health are the state machine's (`state`).
 
 mod control;
+mod floor;
 mod succession;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use self::control::Control;
+pub use self::floor::Shortage;
 use super::backend::{Admission, Backend, BackendId, ProbeReport};
 use super::balance::{Choice, Luck};
 use super::change::Listener;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roundel::config::plan::{
-    self, Balance, HealthCheck, Keepalive, Outlier, Probe, Retry, Start, UpstreamProtocol, UpstreamTimeouts, WhenNoneHealthy,
+    self, Balance, HealthCheck, Keepalive, Outlier, Probe, Retry, Start, UpstreamProtocol, UpstreamTimeouts,
+    WhenNoneHealthy,
 };
 use roundel::upstream::time::VirtualTime;
 use roundel::upstream::{Ask, Backend, Lease, Member, NoBackend, Pool, State};

@@ -64,6 +64,7 @@ fn one(item: &Spanned<Listener>, seen: &mut Seen, checker: &mut Checker<'_, '_>)
         }
     }
     check_protocols(&item.value, checker);
+    check_streams(&item.value, checker);
     check_tls(&item.value, checker);
     Some(listener(&item.value, name, address.address.clone(), checker))
 }
@@ -145,6 +146,14 @@ fn check_protocols(file: &Listener, checker: &mut Checker<'_, '_>) {
             let message = format!("`{}` is written twice", protocol.as_str());
             checker.clash(second.at, message, (first.at, "first written here"), "keep one of the two");
         }
+    }
+}
+
+/// A bound on streams where there are none would do nothing.
+fn check_streams(file: &Listener, checker: &mut Checker<'_, '_>) {
+    let written = file.limits.value().and_then(|limits| limits.h2_streams.at());
+    if let Some(at) = written.filter(|_| !protocols(file).http2()) {
+        checker.error(at, "`h2_streams` needs HTTP/2", "write `protocols: [h2, h1]`, or remove it");
     }
 }
 

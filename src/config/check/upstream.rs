@@ -73,7 +73,8 @@ fn protocol(written: &Upstream, checker: &mut Checker<'_, '_>) -> plan::Upstream
     if protocol != plan::UpstreamProtocol::Http1
         && let Some(at) = written.keepalive.value().and_then(|keepalive| keepalive.max_requests.at())
     {
-        let message = "`max_requests` counts the requests of a connection one after the other, which HTTP/2 does not have";
+        let message =
+            "`max_requests` counts the requests of a connection one after the other, which HTTP/2 does not have";
         checker.error(at, message, "remove it, or write `protocol: h1`");
     }
     protocol

@@ -29,7 +29,6 @@ use crate::base::clock::{Clock, Moment};
 use crate::base::request::Scheme;
 use crate::config::plan;
 use crate::edge::connection::{Audience, Entrance};
-use crate::edge::head::Limits;
 use crate::edge::limits::Ticket;
 use crate::edge::transport::Transport;
 use crate::exchange::refused::{Refused, Seen};
@@ -37,6 +36,7 @@ use crate::exchange::snapshot::{Current, Snapshot};
 use crate::exchange::watch::Watch;
 use crate::exchange::{Arrival, KeepAlive};
 use crate::telemetry::reason::Reason;
+use crate::wire::head::Limits;
 
 /// What a client may send on one stream before we have read it: enough for 5 MB a second over 50 ms.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -422,7 +422,12 @@ impl<A: HttpServerApp> Shared<A> {
         if self.audience == Audience::Clients {
             let snapshot = self.current.load();
             let now = self.current.clock().now();
-            self.refused(&snapshot, reason).record(self.entrance.peer, now, Seen::default(), Some(http::Version::HTTP_2));
+            self.refused(&snapshot, reason).record(
+                self.entrance.peer,
+                now,
+                Seen::default(),
+                Some(http::Version::HTTP_2),
+            );
         }
     }
 

@@ -1,4 +1,4 @@
-//! The head of a request over HTTP/2, judged by the rules that `edge/head.rs` has for HTTP/1.1, and turned into what both
+//! The head of a request over HTTP/2, judged by the rules that `wire/head.rs` has for HTTP/1.1, and turned into what both
 //! roads know: a target in origin form, and the authority in `Host`.
 //!
 //! The codec has refused already, by resetting the stream, what RFC 9113, 8.2 and 8.3, call malformed: pseudo-fields that are
@@ -11,10 +11,10 @@ use http::uri::PathAndQuery;
 use http::{Method, Uri};
 use pingora_http::RequestHeader;
 
-use crate::edge::head::Limits;
-use crate::edge::refusal::Refusal;
-use crate::edge::target;
 use crate::telemetry::reason::Reason;
+use crate::wire::head::Limits;
+use crate::wire::refusal::Refusal;
+use crate::wire::target;
 
 /// The longest method, in bytes, as over HTTP/1.1.
 const MAX_METHOD: usize = 32;

@@ -231,7 +231,8 @@ impl Drop for Pipe {
     /// Lingers where the client may still be sending: closing a socket with unread bytes resets the connection, and the client
     /// would lose the GOAWAY that says why.
     fn drop(&mut self) {
-        let Some(transport) = self.transport.take().filter(|_| !self.ended && self.signs.writing_since().is_none()) else {
+        let Some(transport) = self.transport.take().filter(|_| !self.ended && self.signs.writing_since().is_none())
+        else {
             return;
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
