@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use roundel::base::clock::Clock;
 use roundel::config::plan::{
-    Balance, HashKey, Keepalive, Retry, Upstream, UpstreamProtocol, UpstreamTimeouts, WhenNoneHealthy,
+    Balance, HashKey, Keepalive, Retry, StatusSet, Upstream, UpstreamLimits, UpstreamProtocol, UpstreamTimeouts,
+    WhenNoneHealthy,
 };
 use roundel::upstream::{Ask, Member, Pool};
 
@@ -89,7 +90,15 @@ fn choose(pool: &Arc<Pool>, times: u32) {
 fn member(index: usize, weight: u32) -> Member {
     let [.., high, low] = (index as u32).to_be_bytes();
     let addr = std::net::SocketAddr::from(([198, 18, high, low], 80));
-    Member { name: addr.to_string().into(), addr: addr.into(), tls: false, weight, backup: false, host: "".into() }
+    Member {
+        name: addr.to_string().into(),
+        addr: addr.into(),
+        tls: false,
+        weight,
+        backup: false,
+        most: None,
+        host: "".into(),
+    }
 }
 
 fn upstream(balance: Balance) -> Upstream {
@@ -106,7 +115,16 @@ fn upstream(balance: Balance) -> Upstream {
         tls: None,
         protocol: UpstreamProtocol::Http1,
         timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, total: None },
-        retry: Retry { attempts: 1, body: 0 },
+        retry: Retry {
+            attempts: 1,
+            budget: 0.2,
+            min_per_second: 3,
+            statuses: StatusSet(Vec::new()),
+            backoff: Duration::ZERO,
+            max_backoff: Duration::ZERO,
+            body: 0,
+        },
+        limits: UpstreamLimits { connections: None, requests: None, pending: None, pending_timeout: second },
         keepalive: Keepalive { idle: second, max_idle: 0, max_requests: None },
         sticky: None,
     }

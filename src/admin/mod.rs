@@ -10,6 +10,7 @@ mod page;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::StatusCode;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
@@ -18,7 +19,9 @@ use pingora_core::server::ShutdownWatch;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 
-pub use self::guard::{Guard, Writers};
+pub use self::guard::Rules;
+use crate::config::plan::ListenAddress;
+use crate::exchange::Arrival;
 use crate::exchange::snapshot::Current;
 
 /// Whether requests are served, in words.
@@ -36,8 +39,8 @@ pub struct Admin {
     pub current: Current,
     /// Whether it is.
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
-    /// Who may ask.
-    pub guard: Guard,
+    /// Who may ask what.
+    pub rules: ArcSwap<Rules>,
 }
 
 /// What is answered.
@@ -88,7 +91,9 @@ impl HttpServerApp for Admin {
         if !session.read_request().await.ok()? {
             return None;
         }
-        let answer = match self.guard.admit(session.req_header()) {
+        let address = address(&mut session)?;
+        let admitted = self.rules.load().guard(&address).admit(session.req_header());
+        let answer = match admitted {
             Ok(()) => api::answer(self, session.req_header()).await,
             Err(refusal) => refusal,
         };
@@ -97,6 +102,12 @@ impl HttpServerApp for Admin {
         let stream = session.finish().await.ok().flatten()?;
         Some(ReusedHttpStream::from_reusable_stream(stream, settings))
     }
+}
+
+/// Where a request came in: different rules hold on a socket and beyond loopback.
+fn address(session: &mut ServerSession) -> Option<ListenAddress> {
+    let arrival = session.take_connection_user_context()?.downcast::<Arrival>().ok()?;
+    Some(arrival.listener.address.clone())
 }
 
 async fn write(session: &mut ServerSession, answer: Answer) -> Result<()> {

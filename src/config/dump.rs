@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
     AccessLog, Admin, Backend, Balance, Discovery, HashKey, HealthCheck, ListenAddress, Listener, LogFormat, LogPath,
-    Plan, Probe, Protocols, Server, Start, StatusSet, Target, TemplatePart, Upstream, UpstreamProtocol,
+    Plan, Probe, Protocols, Retry, Server, Start, StatusSet, Target, TemplatePart, Upstream, UpstreamProtocol,
     WhenNoneHealthy,
 };
 use crate::base::units::{format_duration, format_share, format_size};
@@ -116,7 +116,7 @@ fn listener(listener: &Listener) -> Json {
 }
 
 fn upstream(upstream: &Upstream) -> Json {
-    let (timeouts, keepalive) = (&upstream.timeouts, &upstream.keepalive);
+    let (timeouts, keepalive, limits) = (&upstream.timeouts, &upstream.keepalive, &upstream.limits);
     json!({
         "backends": upstream.backends.iter().map(backend).collect::<Vec<_>>(),
         "discovery": or_none(upstream.discovery.as_ref(), discovery),
@@ -151,7 +151,13 @@ fn upstream(upstream: &Upstream) -> Json {
             "idle": time(timeouts.idle),
             "total": or_none(timeouts.total, |total| json!(time(total))),
         },
-        "retry": { "attempts": upstream.retry.attempts, "body": format_size(upstream.retry.body) },
+        "retry": retry(&upstream.retry),
+        "limits": {
+            "connections": or_none(limits.connections, |count| json!(count)),
+            "requests": or_none(limits.requests, |count| json!(count)),
+            "pending": or_none(limits.pending, |count| json!(count)),
+            "pending_timeout": time(limits.pending_timeout),
+        },
         "keepalive": {
             "idle": time(keepalive.idle),
             "max_idle": keepalive.max_idle,
@@ -172,6 +178,20 @@ fn backend(backend: &Backend) -> Json {
     json!({
         "name": &*backend.name, "address": address, "tls": backend.tls,
         "weight": backend.weight, "backup": backend.backup,
+        "max_requests": or_none(backend.max_requests, |count| json!(count)),
+        "max_connections": or_none(backend.max_connections, |count| json!(count)),
+    })
+}
+
+fn retry(retry: &Retry) -> Json {
+    json!({
+        "attempts": retry.attempts,
+        "budget": format_share(retry.budget),
+        "min_per_second": retry.min_per_second,
+        "statuses": statuses(&retry.statuses),
+        "backoff": time(retry.backoff),
+        "max_backoff": time(retry.max_backoff),
+        "body": format_size(retry.body),
     })
 }
 

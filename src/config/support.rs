@@ -70,18 +70,9 @@ const RULES: &[Rule] = &[
     rule("listeners[].lane", &["off"], "write `lane: off`, or remove it"),
     rule("listeners[].timeouts.tls_handshake", &[], ""),
     rule("listeners[].limits.connections_per_client", OFF, ""),
-    rule("upstreams.*.backends[].max_requests", OFF, ""),
-    rule("upstreams.*.backends[].max_connections", OFF, ""),
     rule("upstreams.*.discovery.etcd", &[], "write `dns` or `file`"),
     rule("upstreams.*.discovery.kubernetes", &[], "write `dns` or `file`"),
     rule("upstreams.*.send_proxy_protocol", OFF, ""),
-    rule("upstreams.*.retry.budget", &[], ""),
-    rule("upstreams.*.retry.min_per_second", &[], ""),
-    rule("upstreams.*.retry.statuses", &[], ""),
-    rule("upstreams.*.retry.backoff", &[], ""),
-    rule("upstreams.*.retry.max_backoff", &[], ""),
-    rule("upstreams.*.retry.body", &[], ""),
-    rule("upstreams.*.limits", OFF, ""),
 ];
 
 impl Support {

@@ -3,19 +3,17 @@
 //! Reads each HTTP/1.1 head once, under a deadline and bounds. A head that breaks the grammar is answered here; every
 //! other is handed to the app (Pingora's `HttpProxy`) with the connection itself, which comes back when it may carry another.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::server::ShutdownWatch;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::base::clock::Moment;
 use crate::base::request::Scheme;
 use crate::config::plan;
+use crate::edge::door::Entrance;
 use crate::edge::h2;
 use crate::edge::stream::ClientStream;
 use crate::exchange::refused::{Refused, Seen};
@@ -37,8 +35,6 @@ pub struct Edge<A> {
     pub current: Current,
     /// Places for clients that are told that there is no room.
     pub farewells: Arc<Semaphore>,
-    /// Turns true when the process drains.
-    pub draining: ShutdownWatch,
 }
 
 /// For whom an edge is.
@@ -48,15 +44,6 @@ pub enum Audience {
     Clients,
     /// Operators: the access log is not about them.
     Operators,
-}
-
-/// What one connection came in by.
-#[derive(Clone)]
-pub struct Entrance {
-    /// The listener.
-    pub listener: Arc<plan::Listener>,
-    /// The other end; none on a unix socket.
-    pub peer: Option<SocketAddr>,
 }
 
 /// A request whose head stands at the front of the inbox.
@@ -70,8 +57,8 @@ struct Ready {
 enum Greeting {
     Http1,
     Http2,
-    /// HTTP/1, where only HTTP/2 is spoken.
-    Unwanted,
+    /// Nothing that is spoken here; the reason, where there was anything.
+    Over(Option<Reason>),
 }
 
 /// How the wait for a head ended.
@@ -86,21 +73,27 @@ enum Awaited {
 
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     /// Serves a connection until either side closes it.
-    pub async fn serve(&self, mut stream: Box<ClientStream>, entrance: Entrance) {
-        let opened = Instant::now() + entrance.listener.timeouts.header;
-        match self.greet(&mut stream, entrance.listener.protocols, opened).await {
+    pub async fn serve(&self, mut stream: Box<ClientStream>, mut entrance: Entrance) {
+        match self.greet(&mut stream, &entrance.listener).await {
             Greeting::Http1 => {}
             Greeting::Http2 => return self.serve_http2(*stream, entrance).await,
-            Greeting::Unwanted => {
+            Greeting::Over(None) => return,
+            Greeting::Over(Some(reason)) => {
                 let received = self.current.clock().now();
-                return self.refuse(stream, &entrance, received, Reason::HttpRequestError).await;
+                return self.refuse(stream, &entrance, received, reason).await;
             }
         }
         for number in 1_u32.. {
-            let received = self.current.clock().now();
             // A connection that has just been accepted has its header deadline from the start.
-            let deadline = (number == 1).then_some(opened);
-            match self.next_head(&mut stream, &entrance.listener, deadline).await {
+            let begun = number == 1 || !stream.inbox().is_empty();
+            if !begun && !matches!(self.park(&mut stream, &entrance).await, Some(Ok(1..))) {
+                return;
+            }
+            if entrance.follow() {
+                stream.bound(entrance.listener.timeouts);
+            }
+            let received = self.current.clock().now();
+            match self.next_head(&mut stream, &entrance.listener).await {
                 Awaited::Ready(ready) => match self.hand_over(stream, &entrance, ready, number).await {
                     Some(back) => stream = back,
                     None => return,
@@ -112,22 +105,24 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         }
     }
 
-    /// Finds out what a connection without TLS speaks. Where the client falls silent before it is clear, the wait for a head
-    /// tells what becomes of it.
-    async fn greet(&self, stream: &mut ClientStream, protocols: plan::Protocols, deadline: Instant) -> Greeting {
-        if !protocols.http2() {
+    /// Finds out what a connection without TLS speaks.
+    async fn greet(&self, stream: &mut ClientStream, listener: &plan::Listener) -> Greeting {
+        if !listener.protocols.http2() {
             return Greeting::Http1;
         }
+        let deadline = Instant::now() + listener.timeouts.header;
         loop {
             match h2::is_preface(stream.inbox()) {
                 Some(true) => return Greeting::Http2,
-                Some(false) if protocols.http1() => return Greeting::Http1,
-                Some(false) => return Greeting::Unwanted,
+                Some(false) if listener.protocols.http1() => return Greeting::Http1,
+                Some(false) => return Greeting::Over(Some(Reason::HttpRequestError)),
                 None => {}
             }
             match timeout_at(deadline, stream.read_more()).await {
                 Ok(Ok(1..)) => {}
-                _ => return Greeting::Http1,
+                _ if stream.inbox().is_empty() => return Greeting::Over(None),
+                Ok(_) => return Greeting::Over(Some(Reason::ClientGone)),
+                Err(_) => return Greeting::Over(Some(Reason::ClientTimeout)),
             }
         }
     }
@@ -135,18 +130,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     async fn serve_http2(&self, stream: ClientStream, entrance: Entrance) {
         let Some((transport, ahead, ticket)) = stream.into_parts() else { return };
         let came = h2::Came { transport, ahead, ticket, entrance, scheme: Scheme::Http };
-        h2::serve(&self.app, self.audience, &self.current, &self.draining, came).await;
+        h2::serve(&self.app, self.audience, &self.current, came).await;
     }
 
-    /// Waits for the next head: for its first byte as long as a connection may be idle, then for its last.
-    async fn next_head(
-        &self,
-        stream: &mut ClientStream,
-        listener: &plan::Listener,
-        mut deadline: Option<Instant>,
-    ) -> Awaited {
+    /// Reads the next head, which has begun unless it is the connection's first.
+    async fn next_head(&self, stream: &mut ClientStream, listener: &plan::Listener) -> Awaited {
         let limits = Limits { header_bytes: listener.limits.header_bytes, header_count: listener.limits.header_count };
         let mut parser = HeadParser::new(limits);
+        // Asked for only where the head is not here at once.
+        let mut deadline = None;
         loop {
             if !stream.inbox().is_empty() {
                 match parser.parse(stream.inbox()) {
@@ -160,17 +152,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                         };
                     }
                     Outcome::Refused(refusal) => return Awaited::Refused(refusal),
-                    Outcome::Partial => {
-                        deadline.get_or_insert_with(|| Instant::now() + listener.timeouts.header);
-                    }
+                    Outcome::Partial => {}
                 }
             }
             let begun = !stream.inbox().is_empty();
-            let read = match deadline {
-                Some(deadline) => timeout_at(deadline, stream.read_more()).await.ok(),
-                None => self.park(stream, listener.timeouts.keepalive).await,
-            };
-            match read {
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + listener.timeouts.header);
+            match timeout_at(deadline, stream.read_more()).await.ok() {
                 Some(Ok(1..)) => {}
                 None if begun => return Awaited::Broken(Reason::ClientTimeout),
                 Some(_) if begun => return Awaited::Broken(Reason::ClientGone),
@@ -179,17 +166,17 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         }
     }
 
-    /// An idle connection waits here, holding next to nothing, until the client speaks, its time is over, or the process
+    /// An idle connection waits here, holding next to nothing, until the client speaks, its time is over, or its listener
     /// drains and it stays idle for `drain.idle`.
-    async fn park(&self, stream: &mut ClientStream, keepalive: Duration) -> Option<std::io::Result<usize>> {
+    async fn park(&self, stream: &mut ClientStream, entrance: &Entrance) -> Option<std::io::Result<usize>> {
         stream.rest();
-        let deadline = Instant::now() + keepalive;
-        let mut draining = self.draining.clone();
+        let deadline = Instant::now() + entrance.listener.timeouts.keepalive;
+        let mut draining = entrance.draining.clone();
         if !*draining.borrow() {
             tokio::select! {
                 biased;
                 read = timeout_at(deadline, stream.read_more()) => return read.ok(),
-                // The sender lives as long as the process.
+                // The sender lives as long as the connection has its entrance.
                 _ = draining.wait_for(|draining| *draining) => {}
             }
         }
@@ -214,7 +201,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             let arrival = self.arrival(&stream, entrance, ready, number, carried.take());
             let mut session = ServerSession::new_http1(stream);
             session.set_connection_user_context(Some(Box::new(arrival)));
-            if let Some(back) = self.app.process_new_http(session, &self.draining).await {
+            if let Some(back) = self.app.process_new_http(session, &entrance.draining).await {
                 let mut stream = back.consume().0.into_any().downcast::<ClientStream>().ok()?;
                 return stream.settle().await.ok().map(|()| stream);
             }
@@ -232,7 +219,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         number: u32,
         carried: Option<Carried>,
     ) -> Arrival {
-        let last = number >= entrance.listener.limits.keepalive_requests || *self.draining.borrow();
+        let last = number >= entrance.listener.limits.keepalive_requests || entrance.is_draining();
         Arrival {
             snapshot: self.current.load(),
             listener: entrance.listener.clone(),

@@ -131,6 +131,11 @@ impl ClientStream {
         stream
     }
 
+    /// Has other deadlines from now on: its listener's have changed between two requests.
+    pub fn bound(&mut self, timeouts: plan::ListenerTimeouts) {
+        self.timeouts = timeouts;
+    }
+
     /// The socket, what was read of it, and its place: for a connection that speaks another protocol.
     pub(super) fn into_parts(mut self) -> Option<(Transport, BytesMut, Ticket)> {
         Some((self.transport.take()?, std::mem::take(&mut self.inbox), self.ticket.take()?))

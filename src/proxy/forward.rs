@@ -16,6 +16,7 @@ use crate::base::request::RequestView;
 use crate::config::plan::UpstreamProtocol;
 use crate::exchange::Exchange;
 use crate::exchange::grpc;
+use crate::exchange::retry::MARK;
 use crate::exchange::watch::Deadline;
 use crate::filter::compress::Coding;
 use crate::filter::edit::Edit;
@@ -66,6 +67,7 @@ pub(super) fn request(header: &mut RequestHeader, came: &RequestHeader, exchange
     forwarded(header, exchange, original_host.as_ref())?;
     via(header, came.version, &exchange.arrival.snapshot.pseudonym)?;
     header.insert_header(X_REQUEST_ID, exchange.id.as_str())?;
+    mark(header, exchange)?;
     if over_http2 && came.version == http::Version::HTTP_2 {
         trailers_wanted(header, came)?;
     }
@@ -74,6 +76,16 @@ pub(super) fn request(header: &mut RequestHeader, came: &RequestHeader, exchange
         header.insert_header(CONNECTION, "close")?;
     }
     rewrite(header, exchange)
+}
+
+/// Marks a request that is sent again; the mark of a trusted proxy stays.
+fn mark(header: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+    if exchange.retries > 0 {
+        header.insert_header(MARK, exchange.retries.to_string())?;
+    } else if !exchange.marked {
+        header.remove_header(&MARK);
+    }
+    Ok(())
 }
 
 /// Whether the backend speaks the protocol that its upstream is said to speak.

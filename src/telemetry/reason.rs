@@ -20,6 +20,7 @@ pub enum Reason {
     EnhanceYourCalm,
     DestinationUnavailable,
     ConnectionLimitReached,
+    PendingTimeout,
     ConnectionRefused,
     ConnectionTimeout,
     TlsProtocolError,
@@ -40,7 +41,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason with its word, its status and one sentence for the client, which never names a backend.
-    const TABLE: [(Self, &'static str, u16, &'static str); 29] = [
+    const TABLE: [(Self, &'static str, u16, &'static str); 30] = [
         (Self::NoRoute, "no_route", 404, "nothing is served at this address"),
         (Self::Auth, "auth", 401, "authentication is required"),
         (Self::HttpRequestDenied, "http_request_denied", 403, "access is denied"),
@@ -54,6 +55,7 @@ impl Reason {
         (Self::EnhanceYourCalm, "enhance_your_calm", 429, "the connection has asked for too much"),
         (Self::DestinationUnavailable, "destination_unavailable", 503, "no server is available for this request"),
         (Self::ConnectionLimitReached, "connection_limit_reached", 503, "the server is at its limit"),
+        (Self::PendingTimeout, "pending_timeout", 503, "the server is at its limit"),
         (Self::ConnectionRefused, "connection_refused", 502, "the server behind the proxy could not be reached"),
         (
             Self::ConnectionTimeout,

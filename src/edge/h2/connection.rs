@@ -5,6 +5,7 @@
 //! silent, and when it asks for more than it may (`ledger`).
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
@@ -28,11 +29,12 @@ use super::session::{H2Session, Raw};
 use crate::base::clock::{Clock, Moment};
 use crate::base::request::Scheme;
 use crate::config::plan;
-use crate::edge::connection::{Audience, Entrance};
+use crate::edge::connection::Audience;
+use crate::edge::door::Entrance;
 use crate::edge::limits::Ticket;
 use crate::edge::transport::Transport;
 use crate::exchange::refused::{Refused, Seen};
-use crate::exchange::snapshot::{Current, Snapshot};
+use crate::exchange::snapshot::Current;
 use crate::exchange::watch::Watch;
 use crate::exchange::{Arrival, KeepAlive};
 use crate::telemetry::reason::Reason;
@@ -77,7 +79,7 @@ struct Shared<A> {
     audience: Audience,
     current: Current,
     draining: ShutdownWatch,
-    entrance: Entrance,
+    peer: Option<SocketAddr>,
     scheme: Scheme,
     places: Places,
     /// Given up with the last stream, so that a drain waits for it.
@@ -146,7 +148,6 @@ pub(in crate::edge) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     app: &Arc<A>,
     audience: Audience,
     current: &Current,
-    draining: &ShutdownWatch,
     came: Came,
 ) {
     let clock = current.clock();
@@ -157,8 +158,8 @@ pub(in crate::edge) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
         app: app.clone(),
         audience,
         current: current.clone(),
-        draining: draining.clone(),
-        entrance: came.entrance,
+        draining: came.entrance.draining.clone(),
+        peer: came.entrance.peer,
         scheme: came.scheme,
         places: Places {
             taken: AtomicUsize::new(0),
@@ -170,10 +171,10 @@ pub(in crate::edge) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     });
     let handshake = options(&listener.limits).handshake(pipe);
     match timeout(listener.timeouts.header, handshake).await {
-        Ok(Ok(codec)) => Loop::new(codec, signs, shared, clock).run().await,
+        Ok(Ok(codec)) => Loop::new(codec, signs, shared, came.entrance).run().await,
         // The client has not begun to speak HTTP/2, so that there is nobody to tell.
         Ok(Err(_)) => {}
-        Err(_) => shared.lost(Reason::ClientTimeout),
+        Err(_) => shared.lost(&listener, Reason::ClientTimeout),
     }
 }
 
@@ -198,6 +199,7 @@ struct Loop<A> {
     codec: Codec,
     signs: Arc<Signs>,
     shared: Arc<Shared<A>>,
+    entrance: Entrance,
     clock: Clock,
     pings: Option<PingPong>,
     /// What the client was last heard of when it was asked whether it is there.
@@ -209,16 +211,17 @@ struct Loop<A> {
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Loop<A> {
-    fn new(mut codec: Codec, signs: Arc<Signs>, shared: Arc<Shared<A>>, clock: Clock) -> Self {
-        let mut draining = shared.draining.clone();
+    fn new(mut codec: Codec, signs: Arc<Signs>, shared: Arc<Shared<A>>, entrance: Entrance) -> Self {
+        let mut draining = entrance.draining.clone();
         Self {
             pings: codec.ping_pong(),
             codec,
             signs,
-            clock,
+            clock: shared.places.clock,
+            entrance,
             asked: None,
             draining: Some(Box::pin(async move {
-                // The sender lives as long as the process.
+                // The sender lives as long as the connection has its entrance.
                 let _ = draining.wait_for(|draining| *draining).await;
             })),
             shared,
@@ -239,7 +242,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Loop<A> {
                 }
                 Event::Late(Late::Idle) => self.go(FAREWELL),
                 Event::Late(Late::Head) => {
-                    self.shared.lost(Reason::ClientTimeout);
+                    self.lost(Reason::ClientTimeout);
                     self.close(Code::NO_ERROR);
                 }
                 Event::Late(Late::Silent) if self.ask() => {}
@@ -283,7 +286,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Loop<A> {
 
     /// The next deadline.
     fn deadline(&self) -> (Moment, Late) {
-        let timeouts = &self.shared.entrance.listener.timeouts;
+        let timeouts = &self.entrance.listener.timeouts;
         if let End::Closing { since } = self.end {
             return (since + FAREWELL, Late::Going);
         }
@@ -329,16 +332,22 @@ impl<A: HttpServerApp + Send + Sync + 'static> Loop<A> {
     }
 
     fn calm(&mut self, abuse: Abuse) {
-        log::debug!("client overdoes it: listener={} what={abuse:?}", self.shared.entrance.listener.name);
-        self.shared.lost(Reason::EnhanceYourCalm);
+        log::debug!("client overdoes it: listener={} what={abuse:?}", self.entrance.listener.name);
+        self.lost(Reason::EnhanceYourCalm);
         self.close(Code::ENHANCE_YOUR_CALM);
+    }
+
+    fn lost(&self, reason: Reason) {
+        self.shared.lost(&self.entrance.listener, reason);
     }
 
     /// Takes a request: it is served in a task of its own, or refused.
     fn take(&mut self, (request, mut respond): Accepted) {
-        let limits = self.shared.entrance.listener.limits;
+        self.entrance.follow();
+        let listener = self.entrance.listener.clone();
+        let limits = &listener.limits;
         self.requests += 1;
-        if self.requests == limits.keepalive_requests {
+        if self.requests >= limits.keepalive_requests && matches!(self.end, End::None) {
             self.go(FAREWELL);
         }
         // A task may live on for a while after its client has reset the stream.
@@ -348,7 +357,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Loop<A> {
         }
         self.shared.places.taken.fetch_add(1, AcqRel);
         let place = Place(self.shared.clone());
-        drop(tokio::spawn(async move { place.0.serve(request, respond).await }));
+        drop(tokio::spawn(async move { place.0.serve(listener, request, respond).await }));
     }
 }
 
@@ -359,11 +368,11 @@ impl<A: HttpServerApp> Shared<A> {
     }
 
     /// Serves one request.
-    async fn serve(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    async fn serve(&self, listener: Arc<plan::Listener>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let received = self.current.clock().now();
         let (parts, body) = request.into_parts();
         let (method, target) = (parts.method.clone(), parts.uri.clone());
-        let limits = &self.entrance.listener.limits;
+        let limits = &listener.limits;
         let limits = Limits { header_bytes: limits.header_bytes, header_count: limits.header_count };
         let follows = if body.is_end_stream() { Body::None } else { Body::Follows };
         let head = match head::judge(parts, follows, limits) {
@@ -371,10 +380,10 @@ impl<A: HttpServerApp> Shared<A> {
             Err(refusal) => {
                 let path = target.path_and_query().map_or("", |target| target.as_str());
                 let seen = Seen { method: Some(method.as_str().as_bytes()), target: Some(path.as_bytes()) };
-                return self.refuse(respond, received, refusal.reason, seen).await;
+                return self.refuse(&listener, respond, received, refusal.reason, seen);
             }
         };
-        let arrival = self.arrival(&head, received);
+        let arrival = self.arrival(listener, &head, received);
         // A head that was judged sound makes a session: only a status that is none could fail.
         let Ok(session) = H2Session::new(Raw { body, respond }, head.request, arrival, self.current.clock()) else {
             return;
@@ -382,11 +391,11 @@ impl<A: HttpServerApp> Shared<A> {
         self.app.process_new_http(ServerSession::new_custom(Box::new(session)), &self.draining).await;
     }
 
-    fn arrival(&self, head: &Head, received: Moment) -> Arrival {
+    fn arrival(&self, listener: Arc<plan::Listener>, head: &Head, received: Moment) -> Arrival {
         Arrival {
             snapshot: self.current.load(),
-            listener: self.entrance.listener.clone(),
-            peer: self.entrance.peer,
+            listener,
+            peer: self.peer,
             scheme: self.scheme,
             received,
             keep_alive: KeepAlive::Allowed,
@@ -397,9 +406,16 @@ impl<A: HttpServerApp> Shared<A> {
     }
 
     /// Answers a request whose head breaks the rules, and writes its line.
-    async fn refuse(&self, mut respond: SendResponse<Bytes>, received: Moment, reason: Reason, seen: Seen<'_>) {
+    fn refuse(
+        &self,
+        listener: &plan::Listener,
+        mut respond: SendResponse<Bytes>,
+        received: Moment,
+        reason: Reason,
+        seen: Seen<'_>,
+    ) {
         let snapshot = self.current.load();
-        let refused = self.refused(&snapshot, reason);
+        let refused = Refused::new(&snapshot, listener, self.scheme, reason);
         let answer = refused.parts();
         let mut response = Response::new(());
         *response.status_mut() = http::StatusCode::from_u16(answer.status).unwrap_or(http::StatusCode::BAD_REQUEST);
@@ -413,25 +429,21 @@ impl<A: HttpServerApp> Shared<A> {
             let _ = send.send_data(answer.body.clone(), true);
         }
         if self.audience == Audience::Clients {
-            refused.record(self.entrance.peer, received, seen, Some(http::Version::HTTP_2));
+            refused.record(self.peer, received, seen, Some(http::Version::HTTP_2));
         }
     }
 
     /// Writes the line of a connection that ends for what the client did outside of any request.
-    fn lost(&self, reason: Reason) {
+    fn lost(&self, listener: &plan::Listener, reason: Reason) {
         if self.audience == Audience::Clients {
             let snapshot = self.current.load();
             let now = self.current.clock().now();
-            self.refused(&snapshot, reason).record(
-                self.entrance.peer,
+            Refused::new(&snapshot, listener, self.scheme, reason).record(
+                self.peer,
                 now,
                 Seen::default(),
                 Some(http::Version::HTTP_2),
             );
         }
-    }
-
-    fn refused<'a>(&'a self, snapshot: &'a Snapshot, reason: Reason) -> Refused<'a> {
-        Refused::new(snapshot, &self.entrance.listener, self.scheme, reason)
     }
 }

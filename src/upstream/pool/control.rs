@@ -177,6 +177,8 @@ impl Pool {
         self.tell_outage(&self.turnout.load(), &new);
         self.turnout.store(Arc::new(new));
         self.stale.store(false, Relaxed);
+        // Somebody may have come up, or nobody is left to wait for.
+        self.queue.call();
         control.renewed = Some(now);
         let wake = |backend: &Arc<Backend>| backend.read(|health| health.wakes_at(&control.policy, now));
         let next = members.backends.iter().filter_map(wake).min();
