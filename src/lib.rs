@@ -13,5 +13,6 @@ pub mod proxy;
 pub mod route;
 pub mod server;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 pub mod wire;

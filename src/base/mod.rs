@@ -2,8 +2,13 @@
 
 pub mod address;
 pub mod backoff;
+pub mod certificate;
 pub mod clock;
+pub mod crypto;
 pub mod host;
+pub mod inline;
 pub mod path;
 pub mod request;
+pub mod ring;
+pub mod shard;
 pub mod units;

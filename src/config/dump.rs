@@ -10,9 +10,9 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
-    AccessLog, Admin, Backend, Balance, Discovery, HashKey, HealthCheck, ListenAddress, Listener, LogFormat, LogPath,
-    Plan, Probe, Protocols, Retry, Server, Start, StatusSet, Target, TemplatePart, Upstream, UpstreamProtocol,
-    WhenNoneHealthy,
+    AccessLog, Admin, Backend, Balance, CertificateFiles, ClientAuthMode, Discovery, HashKey, HealthCheck,
+    ListenAddress, Listener, ListenerTls, LogFormat, LogPath, Plan, Probe, Protocols, Retry, Server, Start, StatusSet,
+    Target, TemplatePart, TlsVersion, Upstream, UpstreamProtocol, WhenNoneHealthy,
 };
 use crate::base::units::{format_duration, format_share, format_size};
 
@@ -96,9 +96,11 @@ fn listener(listener: &Listener) -> Json {
             Protocols::Http2 => json!(["h2"]),
             Protocols::Both => json!(["h2", "h1"]),
         },
+        "tls": or_none(listener.tls.as_deref(), listener_tls),
         "trusted_proxies": listener.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "max_connections": listener.max_connections,
         "timeouts": {
+            "tls_handshake": time(timeouts.tls_handshake),
             "header": time(timeouts.header),
             "body_idle": time(timeouts.body_idle),
             "write_idle": time(timeouts.write_idle),
@@ -112,6 +114,24 @@ fn listener(listener: &Listener) -> Json {
             "h2_streams": limits.h2_streams,
         },
         "errors": pages(&listener.errors),
+    })
+}
+
+fn listener_tls(tls: &ListenerTls) -> Json {
+    let certificate = |files: &CertificateFiles| json!({ "cert": files.cert, "key": files.key, "ocsp": files.ocsp });
+    json!({
+        "certificates": tls.certificates.iter().map(certificate).collect::<Vec<_>>(),
+        "client_auth": or_none(tls.client_auth.as_ref(), |auth| json!({
+            "ca": auth.ca,
+            "mode": match auth.mode {
+                ClientAuthMode::Required => "required",
+                ClientAuthMode::Optional => "optional",
+            },
+        })),
+        "min_version": match tls.min_version {
+            TlsVersion::V12 => "1.2",
+            TlsVersion::V13 => "1.3",
+        },
     })
 }
 

@@ -65,13 +65,13 @@ const RULES: &[Rule] = &[
     rule("routes[].filters[].auth.forward", &[], "write `basic`"),
     rule("routes[].filters[].mirror", &[], ""),
     rule("routes[].filters[].cache", &[], ""),
-    rule("listeners[].tls", OFF, ""),
+    rule("listeners[].tls.acme", OFF, "write `certificates`"),
     rule("listeners[].proxy_protocol", OFF, ""),
     rule("listeners[].lane", &["off"], "write `lane: off`, or remove it"),
-    rule("listeners[].timeouts.tls_handshake", &[], ""),
     rule("listeners[].limits.connections_per_client", OFF, ""),
     rule("upstreams.*.discovery.etcd", &[], "write `dns` or `file`"),
     rule("upstreams.*.discovery.kubernetes", &[], "write `dns` or `file`"),
+    rule("upstreams.*.protocol", &["h1"], "write `h1`"),
     rule("upstreams.*.send_proxy_protocol", OFF, ""),
 ];
 

@@ -11,7 +11,6 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::base::clock::Moment;
-use crate::base::request::Scheme;
 use crate::config::plan;
 use crate::edge::door::Entrance;
 use crate::edge::h2;
@@ -74,13 +73,13 @@ enum Awaited {
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     /// Serves a connection until either side closes it.
     pub async fn serve(&self, mut stream: Box<ClientStream>, mut entrance: Entrance) {
-        match self.greet(&mut stream, &entrance.listener).await {
+        match self.greet(&mut stream, &entrance).await {
             Greeting::Http1 => {}
             Greeting::Http2 => return self.serve_http2(*stream, entrance).await,
             Greeting::Over(None) => return,
             Greeting::Over(Some(reason)) => {
                 let received = self.current.clock().now();
-                return self.refuse(stream, &entrance, received, reason).await;
+                return self.refuse(stream, &entrance, received, reason, reason.text()).await;
             }
         }
         for number in 1_u32.. {
@@ -98,17 +97,25 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                     Some(back) => stream = back,
                     None => return,
                 },
-                Awaited::Refused(refusal) => return self.refuse(stream, &entrance, received, refusal.reason).await,
-                Awaited::Broken(reason) => return self.refuse(stream, &entrance, received, reason).await,
+                Awaited::Refused(refusal) => {
+                    return self.refuse(stream, &entrance, received, refusal.reason, refusal.detail).await;
+                }
+                Awaited::Broken(reason) => {
+                    return self.refuse(stream, &entrance, received, reason, reason.text()).await;
+                }
                 Awaited::Idle => return,
             }
         }
     }
 
-    /// Finds out what a connection without TLS speaks.
-    async fn greet(&self, stream: &mut ClientStream, listener: &plan::Listener) -> Greeting {
-        if !listener.protocols.http2() {
-            return Greeting::Http1;
+    /// Finds out what a connection speaks: over TLS that was agreed upon, without TLS its first bytes tell.
+    async fn greet(&self, stream: &mut ClientStream, entrance: &Entrance) -> Greeting {
+        let listener = &entrance.listener;
+        match &entrance.tls {
+            Some(facts) if facts.alpn == Some(plan::Alpn::H2) => return Greeting::Http2,
+            Some(_) if listener.protocols.http1() => return Greeting::Http1,
+            _ if !listener.protocols.http2() => return Greeting::Http1,
+            _ => {}
         }
         let deadline = Instant::now() + listener.timeouts.header;
         loop {
@@ -129,7 +136,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
 
     async fn serve_http2(&self, stream: ClientStream, entrance: Entrance) {
         let Some((transport, ahead, ticket)) = stream.into_parts() else { return };
-        let came = h2::Came { transport, ahead, ticket, entrance, scheme: Scheme::Http };
+        let came = h2::Came { transport, ahead, ticket, entrance };
         h2::serve(&self.app, self.audience, &self.current, came).await;
     }
 
@@ -224,7 +231,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             snapshot: self.current.load(),
             listener: entrance.listener.clone(),
             peer: entrance.peer,
-            scheme: Scheme::Http,
+            scheme: entrance.scheme(),
+            tls: entrance.tls.clone(),
             received: ready.received,
             keep_alive: if last { KeepAlive::Last } else { KeepAlive::Allowed },
             body: ready.framing.length(),
@@ -234,15 +242,22 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     }
 
     /// Answers what never became a request, writes its line, and closes.
-    async fn refuse(&self, mut stream: Box<ClientStream>, entrance: &Entrance, received: Moment, reason: Reason) {
+    pub(super) async fn refuse(
+        &self,
+        mut stream: Box<ClientStream>,
+        entrance: &Entrance,
+        received: Moment,
+        reason: Reason,
+        detail: &'static str,
+    ) {
         let snapshot = self.current.load();
         stream.watch().reset();
-        let refused = Refused::new(&snapshot, &entrance.listener, Scheme::Http, reason);
+        let refused = Refused::new(&snapshot, &entrance.listener, reason);
         if let Some(answer) = refused.answer(stream.inbox().starts_with(b"HEAD ")) {
             stream.send_and_close(&answer).await;
         }
         if self.audience == Audience::Clients {
-            refused.record(entrance.peer, received, Seen::of_request_line(stream.inbox()), None);
+            refused.record(entrance.peer, entrance.tls.as_deref(), received, Seen::of(stream.inbox()), detail);
         }
     }
 }

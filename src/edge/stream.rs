@@ -174,6 +174,7 @@ impl ClientStream {
         self.cleared = head;
         self.head.clear();
         self.held = None;
+        self.watch.note_head(&self.inbox[..head]);
         if framing.length() == Some(0) {
             self.head.extend_from_slice(&self.inbox[..head]);
         }
@@ -195,7 +196,11 @@ impl ClientStream {
             return Ok(());
         }
         let transport = self.transport.as_mut().ok_or(ErrorKind::NotConnected)?;
-        tokio::time::timeout(self.timeouts.write_idle, transport.write_all_buf(&mut self.outbox)).await?
+        let send = async {
+            transport.write_all_buf(&mut self.outbox).await?;
+            transport.flush().await
+        };
+        tokio::time::timeout(self.timeouts.write_idle, send).await?
     }
 
     /// Gives back what an idle connection does not need.
@@ -209,6 +214,7 @@ impl ClientStream {
         self.timer = None;
         self.held = None;
         self.head = Vec::new();
+        drop(self.watch.take_head());
     }
 
     /// Sends an answer of our own and closes the connection for writing. Gives up after `write_idle`.
@@ -380,7 +386,21 @@ impl ClientStream {
             let count = ready!(self.poll_written(cx, written))?;
             self.outbox.advance(count);
         }
-        Poll::Ready(Ok(()))
+        self.poll_pass_on(cx)
+    }
+
+    /// Passes on what TLS has taken and not yet given to the socket. A socket alone holds nothing back.
+    fn poll_pass_on(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if !matches!(self.transport, Some(Transport::Tls(_))) {
+            return Poll::Ready(Ok(()));
+        }
+        match self.transport()?.poll_flush(cx) {
+            Poll::Pending => self.poll_written(cx, Poll::Pending).map_ok(drop),
+            passed => {
+                self.writing_since = None;
+                passed
+            }
+        }
     }
 
     /// Accounts for a write, or waits with it as long as the client may take.
@@ -467,7 +487,7 @@ impl Drop for ClientStream {
     /// Sends what is left of an answer that broke off, so that the client sees that it did, and lingers where the client
     /// may still be sending: closing a socket with unread bytes resets the connection, and the client would lose the answer.
     fn drop(&mut self) {
-        let (Some(transport), Some(ticket)) = (self.transport.take(), self.ticket.take()) else { return };
+        let (Some(mut transport), Some(ticket)) = (self.transport.take(), self.ticket.take()) else { return };
         if self.watch.begins_again() {
             let (head, inbox) = (std::mem::take(&mut self.head), std::mem::take(&mut self.inbox));
             *self.remains.lock() = Some(Remains { transport, ticket, head, inbox });
@@ -475,7 +495,7 @@ impl Drop for ClientStream {
         }
         let done = self.body.ended() && self.inbox.is_empty() && self.outbox.is_empty();
         if done || self.writing_since.is_some() || self.watch.is_tunnel() {
-            return;
+            return transport.take_leave();
         }
         let rest = std::mem::take(&mut self.outbox);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

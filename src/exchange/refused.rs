@@ -8,11 +8,13 @@ use std::net::SocketAddr;
 use crate::base::clock::Moment;
 use crate::base::request::{Fields, Scheme};
 use crate::config::plan;
+use crate::exchange::recent::Past;
 use crate::exchange::reply::{Answer, Style};
 use crate::exchange::request_id::RequestId;
 use crate::exchange::snapshot::Snapshot;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::reason::Reason;
+use crate::tls::Facts;
 
 /// The longest method or target that is repeated in the log.
 const LONGEST: usize = 4096;
@@ -21,7 +23,6 @@ const LONGEST: usize = 4096;
 pub struct Refused<'a> {
     snapshot: &'a Snapshot,
     listener: &'a plan::Listener,
-    scheme: Scheme,
     answer: Answer,
     reason: Reason,
 }
@@ -33,21 +34,21 @@ pub struct Seen<'a> {
     pub method: Option<&'a [u8]>,
     /// The target.
     pub target: Option<&'a [u8]>,
+    /// The version of HTTP.
+    pub version: Option<http::Version>,
 }
 
 impl<'a> Seen<'a> {
-    /// The method and target of what may be a request line, cut to what a log line should hold.
+    /// What stands in the inbox of a connection.
     #[must_use]
-    pub fn of_request_line(inbox: &'a [u8]) -> Self {
-        let line = inbox.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
-        let mut parts = line.split(|byte| *byte == b' ').map(|part| &part[..part.len().min(LONGEST)]);
-        let method = parts.next().filter(|part| !part.is_empty());
-        Self { method, target: parts.next().filter(|part| !part.is_empty()) }
+    pub fn of(inbox: &'a [u8]) -> Self {
+        let (method, target) = request_line(inbox);
+        Self { method, target, version: None }
     }
 }
 
 /// Nothing in a broken head can be relied on, so that no field of it is read.
-struct NoFields;
+pub(super) struct NoFields;
 
 impl Fields for NoFields {
     fn get(&self, _name: &str) -> Option<&[u8]> {
@@ -58,15 +59,15 @@ impl Fields for NoFields {
 }
 
 impl<'a> Refused<'a> {
-    /// The refusal for `reason` of what came by `scheme`.
+    /// The refusal for `reason`.
     #[must_use]
-    pub fn new(snapshot: &'a Snapshot, listener: &'a plan::Listener, scheme: Scheme, reason: Reason) -> Self {
+    pub fn new(snapshot: &'a Snapshot, listener: &'a plan::Listener, reason: Reason) -> Self {
         let style = Style {
             pages: [None, Some(&listener.errors), Some(&snapshot.plan.errors)],
             expose_reason: snapshot.plan.expose_reason,
         };
         let answer = Answer::new(reason, &NoFields, style);
-        Self { snapshot, listener, scheme, answer, reason }
+        Self { snapshot, listener, answer, reason }
     }
 
     /// The answer.
@@ -81,27 +82,41 @@ impl<'a> Refused<'a> {
         (self.reason != Reason::ClientGone).then(|| self.answer.clone().into_closing_bytes(head_only))
     }
 
-    /// Writes its line.
-    pub fn record(&self, peer: Option<SocketAddr>, received: Moment, seen: Seen<'_>, protocol: Option<http::Version>) {
+    /// Writes its line. `detail` says what is wrong with it.
+    pub fn record(
+        &self,
+        peer: Option<SocketAddr>,
+        tls: Option<&Facts>,
+        received: Moment,
+        seen: Seen<'_>,
+        detail: &'static str,
+    ) {
         let duration = self.snapshot.clock.now().since(received);
         self.snapshot.counters.answered(self.reason);
         self.snapshot.counters.refused(&self.listener.name, self.reason.status(), duration);
+        let bytes_out = if self.reason == Reason::ClientGone { 0 } else { self.answer.body.len() as u64 };
+        let (id, client) = (RequestId::new(), peer.map(|peer| peer.ip().to_canonical()));
+        self.snapshot.recent.keep(self.reason.status(), Some(self.reason), |past| {
+            *past = Past { received, duration, client, bytes_out, detail: Some(detail), ..self.past() };
+            past.id.set(id.as_str().as_bytes());
+            past.method.set(seen.method.unwrap_or_default());
+            past.path.set(seen.target.unwrap_or_default());
+        });
         let Some(log) = &self.snapshot.access_log else { return };
         if !log.wants(fastrand::u64(..)) {
             return;
         }
-        let bytes_out = if self.reason == Reason::ClientGone { 0 } else { self.answer.body.len() as u64 };
         log.write(&Record {
             time: self.snapshot.clock.wall(received),
-            request_id: RequestId::new().as_str(),
-            client: peer.map(|peer| peer.ip().to_canonical()),
+            request_id: id.as_str(),
+            client,
             listener: &self.listener.name,
             method: seen.method,
-            scheme: self.scheme,
+            scheme: if tls.is_some() { Scheme::Https } else { Scheme::Http },
             host: None,
             path: seen.target,
             query: None,
-            protocol,
+            protocol: seen.version,
             status: self.reason.status(),
             reason: Some(self.reason),
             route: None,
@@ -116,10 +131,42 @@ impl<'a> Refused<'a> {
             bytes_out,
             user_agent: None,
             referer: None,
-            tls: None,
+            tls: tls.map(|facts| facts.version),
             trace_id: None,
         });
     }
+}
+
+impl Refused<'_> {
+    /// What is remembered of every request that never became one.
+    fn past(&self) -> Past {
+        Past {
+            generation: self.snapshot.generation,
+            listener: Some(self.listener.name.clone()),
+            status: self.reason.status(),
+            answered: self.reason != Reason::ClientGone,
+            reason: Some(self.reason),
+            ..Past::default()
+        }
+    }
+}
+
+/// The method and target of what may be a request line, cut to what a log line should hold.
+pub(super) fn request_line(inbox: &[u8]) -> (Option<&[u8]>, Option<&[u8]>) {
+    let line = inbox.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
+    let mut parts = line.split(|byte| *byte == b' ').map(|part| &part[..part.len().min(LONGEST)]);
+    let method = parts.next().filter(|part| !part.is_empty());
+    (method, parts.next().filter(|part| !part.is_empty()))
+}
+
+/// The authority that a sound head names in its first `Host` field.
+pub(super) fn host(head: &[u8]) -> &[u8] {
+    let fields = head.split(|byte| *byte == b'\n').skip(1).filter_map(|line| line.split_at_checked(5));
+    fields
+        .filter(|(name, _)| name.eq_ignore_ascii_case(b"host:"))
+        .map(|(_, value)| value.trim_ascii())
+        .next()
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -128,12 +175,8 @@ mod tests {
 
     #[test]
     fn as_much_as_can_be_made_out_is_told() {
-        let seen = |inbox| {
-            let Seen { method, target } = Seen::of_request_line(inbox);
-            (method, target)
-        };
-        assert_eq!(seen(b"GET /a HTTP/1.1\r\nbad header\r\n"), (Some(&b"GET"[..]), Some(&b"/a"[..])));
-        assert_eq!(seen(b"\r\nPO"), (Some(&b"PO"[..]), None));
-        assert_eq!(seen(b""), (None, None));
+        assert_eq!(request_line(b"GET /a HTTP/1.1\r\nbad header\r\n"), (Some(&b"GET"[..]), Some(&b"/a"[..])));
+        assert_eq!(request_line(b"\r\nPO"), (Some(&b"PO"[..]), None));
+        assert_eq!(request_line(b""), (None, None));
     }
 }

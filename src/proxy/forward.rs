@@ -171,8 +171,7 @@ fn variables<'a>(view: &RequestView<'a>, exchange: &'a Exchange) -> Variables<'a
         query: view.query.unwrap_or(""),
         listener: &exchange.arrival.listener.name,
         route: exchange.route.as_ref().map_or("", |route| &*route.plan.name),
-        tls_version: "",
-        tls_client_subject: "",
+        tls: exchange.arrival.tls.as_deref(),
     }
 }
 

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -49,7 +48,7 @@ fn read_token(path: &Path) -> io::Result<String> {
 
 /// The admin API over what is being served.
 pub(super) fn admin(current: &Current, life: &Life, rules: Rules) -> Admin {
-    Admin { current: current.clone(), readiness: readiness(life), rules: ArcSwap::from_pointee(rules) }
+    Admin::new(current.clone(), readiness(life), rules)
 }
 
 /// The doors of the admin listener.
@@ -93,7 +92,9 @@ pub(super) fn listener(address: ListenAddress) -> Arc<plan::Listener> {
         protocols: plan::Protocols::Http1,
         trusted_proxies: Arc::new([]),
         max_connections: MOST_CONNECTIONS,
+        tls: None,
         timeouts: plan::ListenerTimeouts {
+            tls_handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
             body_idle: Duration::from_secs(10),
             write_idle: Duration::from_secs(10),

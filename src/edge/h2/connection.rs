@@ -38,7 +38,9 @@ use crate::exchange::snapshot::Current;
 use crate::exchange::watch::Watch;
 use crate::exchange::{Arrival, KeepAlive};
 use crate::telemetry::reason::Reason;
+use crate::tls::Facts;
 use crate::wire::head::Limits;
+use crate::wire::refusal::Refusal;
 
 /// What a client may send on one stream before we have read it: enough for 5 MB a second over 50 ms.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -69,8 +71,6 @@ pub(in crate::edge) struct Came {
     pub(in crate::edge) ticket: Ticket,
     /// What it came in by.
     pub(in crate::edge) entrance: Entrance,
-    /// How the client reached us.
-    pub(in crate::edge) scheme: Scheme,
 }
 
 /// What all streams of a connection share.
@@ -80,6 +80,7 @@ struct Shared<A> {
     current: Current,
     draining: ShutdownWatch,
     peer: Option<SocketAddr>,
+    tls: Option<Arc<Facts>>,
     scheme: Scheme,
     places: Places,
     /// Given up with the last stream, so that a drain waits for it.
@@ -160,7 +161,8 @@ pub(in crate::edge) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
         current: current.clone(),
         draining: came.entrance.draining.clone(),
         peer: came.entrance.peer,
-        scheme: came.scheme,
+        tls: came.entrance.tls.clone(),
+        scheme: came.entrance.scheme(),
         places: Places {
             taken: AtomicUsize::new(0),
             empty_since: AtomicU64::new(clock.now().nanos()),
@@ -379,8 +381,12 @@ impl<A: HttpServerApp> Shared<A> {
             Ok(head) => head,
             Err(refusal) => {
                 let path = target.path_and_query().map_or("", |target| target.as_str());
-                let seen = Seen { method: Some(method.as_str().as_bytes()), target: Some(path.as_bytes()) };
-                return self.refuse(&listener, respond, received, refusal.reason, seen);
+                let seen = Seen {
+                    method: Some(method.as_str().as_bytes()),
+                    target: Some(path.as_bytes()),
+                    version: Some(http::Version::HTTP_2),
+                };
+                return self.refuse(&listener, respond, received, refusal, seen);
             }
         };
         let arrival = self.arrival(listener, &head, received);
@@ -397,6 +403,7 @@ impl<A: HttpServerApp> Shared<A> {
             listener,
             peer: self.peer,
             scheme: self.scheme,
+            tls: self.tls.clone(),
             received,
             keep_alive: KeepAlive::Allowed,
             body: head.length,
@@ -411,11 +418,11 @@ impl<A: HttpServerApp> Shared<A> {
         listener: &plan::Listener,
         mut respond: SendResponse<Bytes>,
         received: Moment,
-        reason: Reason,
+        refusal: Refusal,
         seen: Seen<'_>,
     ) {
         let snapshot = self.current.load();
-        let refused = Refused::new(&snapshot, listener, self.scheme, reason);
+        let refused = Refused::new(&snapshot, listener, refusal.reason);
         let answer = refused.parts();
         let mut response = Response::new(());
         *response.status_mut() = http::StatusCode::from_u16(answer.status).unwrap_or(http::StatusCode::BAD_REQUEST);
@@ -429,7 +436,7 @@ impl<A: HttpServerApp> Shared<A> {
             let _ = send.send_data(answer.body.clone(), true);
         }
         if self.audience == Audience::Clients {
-            refused.record(self.peer, received, seen, Some(http::Version::HTTP_2));
+            refused.record(self.peer, self.tls.as_deref(), received, seen, refusal.detail);
         }
     }
 
@@ -438,12 +445,9 @@ impl<A: HttpServerApp> Shared<A> {
         if self.audience == Audience::Clients {
             let snapshot = self.current.load();
             let now = self.current.clock().now();
-            Refused::new(&snapshot, listener, self.scheme, reason).record(
-                self.peer,
-                now,
-                Seen::default(),
-                Some(http::Version::HTTP_2),
-            );
+            let seen = Seen { version: Some(http::Version::HTTP_2), ..Seen::default() };
+            let refused = Refused::new(&snapshot, listener, reason);
+            refused.record(self.peer, self.tls.as_deref(), now, seen, reason.text());
         }
     }
 }
