@@ -71,7 +71,6 @@ const RULES: &[Rule] = &[
     rule("listeners[].limits.connections_per_client", OFF, ""),
     rule("upstreams.*.discovery.etcd", &[], "write `dns` or `file`"),
     rule("upstreams.*.discovery.kubernetes", &[], "write `dns` or `file`"),
-    rule("upstreams.*.protocol", &["h1"], "write `h1`"),
     rule("upstreams.*.send_proxy_protocol", OFF, ""),
 ];
 
