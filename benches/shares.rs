@@ -120,6 +120,7 @@ fn upstream(balance: Balance) -> Upstream {
         when_none_healthy: WhenNoneHealthy::Fail,
         tls: None,
         protocol: UpstreamProtocol::Http1,
+        send_proxy_protocol: None,
         timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, total: None },
         retry: Retry {
             attempts: 1,

@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
+
+use crate::base::proxy_protocol::Version;
 
 /// The whole configuration as it will run.
 #[derive(Debug, Clone)]
@@ -24,6 +26,8 @@ pub struct Plan {
     pub server: Server,
     /// How the process stops.
     pub drain: Drain,
+    /// When the configuration is read again.
+    pub reload: Reload,
     /// Whether answers by the proxy carry `Proxy-Status` (RFC 9209).
     pub expose_reason: bool,
     /// Own error pages by status.
@@ -43,6 +47,19 @@ pub struct Plan {
     pub log: Log,
     /// Whether `/metrics` is served on the admin listener.
     pub prometheus: bool,
+}
+
+impl Plan {
+    /// The files beside those of the configuration that are read with it: error pages, the admin token, roots and
+    /// certificates toward backends. Others are looked at by those who use them.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let listeners = self.listeners.iter().map(|listener| &listener.errors);
+        let routes = self.routes.iter().map(|route| &route.errors);
+        let pages = [&self.errors].into_iter().chain(listeners).chain(routes);
+        let pages = pages.flat_map(|pages| pages.values().map(|page| page.path.as_path()));
+        let tls = self.upstreams.iter().filter_map(|upstream| upstream.tls.as_deref());
+        pages.chain(self.admin.token_file.as_deref()).chain(tls.flat_map(UpstreamTls::files))
+    }
 }
 
 /// Own error pages: the bytes of the page by status.
@@ -91,6 +108,15 @@ pub struct Server {
     pub instance: String,
 }
 
+/// When the configuration is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// When the process is told to.
+    Signal,
+    /// Also when a file that it comes from changes.
+    Watch,
+}
+
 /// How the process stops, and what draining a backend must leave (`drain`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Drain {
@@ -111,6 +137,20 @@ pub enum ListenAddress {
     Inet(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// Whether the two cannot be had at once: a listener on all addresses of a port takes it from every other.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Inet(one), Self::Inet(other)) => {
+                let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+                one == other || (any && one.port() == other.port() && one.is_ipv4() == other.is_ipv4())
+            }
+            _ => self == other,
+        }
+    }
 }
 
 impl fmt::Display for ListenAddress {
@@ -134,6 +174,8 @@ pub struct Listener {
     pub protocols: Protocols,
     /// TLS toward clients; none: plain.
     pub tls: Option<Arc<ListenerTls>>,
+    /// The peers that must begin with the PROXY protocol; none: nobody may.
+    pub proxy_protocol: Option<Arc<[IpNet]>>,
     /// Peers whose `X-Forwarded-For` and `Forwarded` are believed.
     pub trusted_proxies: Arc<[IpNet]>,
     /// Connections at once; more are answered 503 and closed.
@@ -282,6 +324,8 @@ pub struct ListenerLimits {
     pub keepalive_requests: u32,
     /// Streams at once on an HTTP/2 connection.
     pub h2_streams: u32,
+    /// Connections at once from one client: an IPv4 address, or a /64 of IPv6.
+    pub connections_per_client: Option<usize>,
 }
 
 /// Where requests are sent.
@@ -307,6 +351,8 @@ pub struct Upstream {
     pub tls: Option<Arc<UpstreamTls>>,
     /// The protocol that its backends speak.
     pub protocol: UpstreamProtocol,
+    /// The version of the PROXY protocol that connections begin with; none: they do not.
+    pub send_proxy_protocol: Option<Version>,
     /// Deadlines.
     pub timeouts: UpstreamTimeouts,
     /// What is tried again.
@@ -540,6 +586,13 @@ pub enum UpstreamProtocol {
     Http2,
     /// What ALPN chooses; HTTP/1.1 without TLS.
     Auto,
+}
+
+impl UpstreamTls {
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        let identity = self.identity.iter().flat_map(|(cert, key)| [cert.as_path(), key.as_path()]);
+        self.ca.as_deref().into_iter().chain(identity)
+    }
 }
 
 /// Deadlines toward backends.

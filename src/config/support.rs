@@ -57,7 +57,6 @@ const RULES: &[Rule] = &[
     never("server.downstream_tls_offload_threadpools", OFFLOAD),
     never("server.downstream_tls_offload_thread_per_pool", OFFLOAD),
     never("server.fast_timeout_to_tokio_threshold_seconds", "remove it: it stays at Pingora's default"),
-    rule("reload", &["signal"], "write `signal`, and send SIGHUP after a change"),
     rule("tracing", OFF, ""),
     rule("routes[].upgrade", &["websocket"], "remove it: `websocket` is the default"),
     rule("routes[].filters[].rate_limit", &[], ""),
@@ -66,12 +65,9 @@ const RULES: &[Rule] = &[
     rule("routes[].filters[].mirror", &[], ""),
     rule("routes[].filters[].cache", &[], ""),
     rule("listeners[].tls.acme", OFF, "write `certificates`"),
-    rule("listeners[].proxy_protocol", OFF, ""),
     rule("listeners[].lane", &["off"], "write `lane: off`, or remove it"),
-    rule("listeners[].limits.connections_per_client", OFF, ""),
     rule("upstreams.*.discovery.etcd", &[], "write `dns` or `file`"),
     rule("upstreams.*.discovery.kubernetes", &[], "write `dns` or `file`"),
-    rule("upstreams.*.send_proxy_protocol", OFF, ""),
 ];
 
 impl Support {

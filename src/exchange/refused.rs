@@ -25,6 +25,7 @@ pub struct Refused<'a> {
     listener: &'a plan::Listener,
     answer: Answer,
     reason: Reason,
+    detail: Option<&'static str>,
 }
 
 /// As much as could be made out of the request.
@@ -67,7 +68,7 @@ impl<'a> Refused<'a> {
             expose_reason: snapshot.plan.expose_reason,
         };
         let answer = Answer::new(reason, &NoFields, style);
-        Self { snapshot, listener, answer, reason }
+        Self { snapshot, listener, answer, reason, detail: None }
     }
 
     /// The answer.
@@ -82,22 +83,21 @@ impl<'a> Refused<'a> {
         (self.reason != Reason::ClientGone).then(|| self.answer.clone().into_closing_bytes(head_only))
     }
 
-    /// Writes its line. `detail` says what is wrong with it.
-    pub fn record(
-        &self,
-        peer: Option<SocketAddr>,
-        tls: Option<&Facts>,
-        received: Moment,
-        seen: Seen<'_>,
-        detail: &'static str,
-    ) {
+    /// The same, with what is wrong with it.
+    #[must_use]
+    pub fn because(self, detail: &'static str) -> Self {
+        Self { detail: Some(detail), ..self }
+    }
+
+    /// Writes its line.
+    pub fn record(&self, peer: Option<SocketAddr>, tls: Option<&Facts>, received: Moment, seen: Seen<'_>) {
         let duration = self.snapshot.clock.now().since(received);
         self.snapshot.counters.answered(self.reason);
         self.snapshot.counters.refused(&self.listener.name, self.reason.status(), duration);
         let bytes_out = if self.reason == Reason::ClientGone { 0 } else { self.answer.body.len() as u64 };
         let (id, client) = (RequestId::new(), peer.map(|peer| peer.ip().to_canonical()));
         self.snapshot.recent.keep(self.reason.status(), Some(self.reason), |past| {
-            *past = Past { received, duration, client, bytes_out, detail: Some(detail), ..self.past() };
+            *past = Past { received, duration, client, bytes_out, detail: self.detail, ..self.past() };
             past.id.set(id.as_str().as_bytes());
             past.method.set(seen.method.unwrap_or_default());
             past.path.set(seen.target.unwrap_or_default());

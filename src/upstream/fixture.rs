@@ -23,6 +23,7 @@ pub(super) fn upstream(name: &str) -> plan::Upstream {
         when_none_healthy: plan::WhenNoneHealthy::Fail,
         tls: None,
         protocol: plan::UpstreamProtocol::Http1,
+        send_proxy_protocol: None,
         timeouts: plan::UpstreamTimeouts {
             connect: Duration::from_secs(3),
             first_byte: Duration::from_secs(15),

@@ -80,6 +80,7 @@ struct Shared<A> {
     current: Current,
     draining: ShutdownWatch,
     peer: Option<SocketAddr>,
+    local: Option<SocketAddr>,
     tls: Option<Arc<Facts>>,
     scheme: Scheme,
     places: Places,
@@ -161,6 +162,7 @@ pub(in crate::edge) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
         current: current.clone(),
         draining: came.entrance.draining.clone(),
         peer: came.entrance.peer,
+        local: came.entrance.local,
         tls: came.entrance.tls.clone(),
         scheme: came.entrance.scheme(),
         places: Places {
@@ -402,6 +404,7 @@ impl<A: HttpServerApp> Shared<A> {
             snapshot: self.current.load(),
             listener,
             peer: self.peer,
+            local: self.local,
             scheme: self.scheme,
             tls: self.tls.clone(),
             received,
@@ -436,7 +439,7 @@ impl<A: HttpServerApp> Shared<A> {
             let _ = send.send_data(answer.body.clone(), true);
         }
         if self.audience == Audience::Clients {
-            refused.record(self.peer, self.tls.as_deref(), received, seen, refusal.detail);
+            refused.because(refusal.detail).record(self.peer, self.tls.as_deref(), received, seen);
         }
     }
 
@@ -447,7 +450,7 @@ impl<A: HttpServerApp> Shared<A> {
             let now = self.current.clock().now();
             let seen = Seen { version: Some(http::Version::HTTP_2), ..Seen::default() };
             let refused = Refused::new(&snapshot, listener, reason);
-            refused.record(self.peer, self.tls.as_deref(), now, seen, reason.text());
+            refused.because(reason.text()).record(self.peer, self.tls.as_deref(), now, seen);
         }
     }
 }
