@@ -70,6 +70,7 @@ impl Observe for Present<'_> {
                 scrape.backend(name, backend.address(), backend.usable(), backend.in_flight().into());
             }
             scrape.failing_open(name, target.pool.failing_open());
+            scrape.breakers(name, target.pool.limits().pending as u64, target.pool.retry_budget().left);
         }
         for route in self.0.live.iter().filter(|route| !route.filters.rate_limits().is_empty()) {
             scrape.buckets_forgotten(&route.plan.name, route.filters.rate_limits().forgotten());
@@ -113,5 +114,7 @@ fn upstream_status(target: &Target) -> Value {
         "balance": target.plan.balance.to_string(),
         "backends": target.pool.status(),
         "unresolved": unresolved,
+        "limits": target.pool.limits(),
+        "retry_budget": target.pool.retry_budget(),
     })
 }

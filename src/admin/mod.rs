@@ -46,19 +46,16 @@ pub struct Admin {
     /// Who may ask what.
     pub rules: ArcSwap<Rules>,
     /// Places for those who read events.
-    readers: Arc<Semaphore>,
+    pub readers: Readers,
 }
 
-impl Admin {
-    /// The admin API over what is served, with places for readers of events.
-    #[must_use]
-    pub fn new(current: Current, readiness: Box<dyn Fn() -> Readiness + Send + Sync>, rules: Rules) -> Self {
-        Self {
-            current,
-            readiness,
-            rules: ArcSwap::from_pointee(rules),
-            readers: Arc::new(Semaphore::new(stream::READERS)),
-        }
+/// Places for those who read events: so many at once, so that there is always room for questions.
+#[derive(Debug, Clone)]
+pub struct Readers(Arc<Semaphore>);
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(stream::READERS)))
     }
 }
 

@@ -10,6 +10,7 @@ pub mod host;
 pub mod inline;
 pub mod pairs;
 pub mod path;
+pub mod proxy_protocol;
 pub mod request;
 pub mod ring;
 pub mod shard;

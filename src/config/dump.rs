@@ -14,6 +14,7 @@ use super::plan::{
     ListenAddress, Listener, ListenerTls, LogFormat, LogPath, Plan, Probe, Retry, Server, Start, StatusSet, Target,
     TemplatePart, TlsVersion, Upstream, WhenNoneHealthy,
 };
+use crate::base::proxy_protocol::Version;
 use crate::base::units::{format_duration, format_share, format_size};
 
 /// The plan as JSON.
@@ -92,6 +93,9 @@ fn listener(listener: &Listener) -> Json {
         "name": &*listener.name,
         "address": listen_address(&listener.address),
         "tls": or_none(listener.tls.as_deref(), listener_tls),
+        "proxy_protocol": or_none(listener.proxy_protocol.as_deref(), |from| json!({
+            "from": from.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })),
         "trusted_proxies": listener.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "max_connections": listener.max_connections,
         "timeouts": {
@@ -106,6 +110,7 @@ fn listener(listener: &Listener) -> Json {
             "header_count": limits.header_count,
             "body": or_none(limits.body, |size| json!(format_size(size))),
             "keepalive_requests": limits.keepalive_requests,
+            "connections_per_client": or_none(limits.connections_per_client, |count| json!(count)),
         },
         "errors": pages(&listener.errors),
     })
@@ -153,6 +158,10 @@ fn upstream(upstream: &Upstream) -> Json {
             "verify": tls.verify,
             "cert": tls.identity.as_ref().map(|identity| &identity.0),
             "key": tls.identity.as_ref().map(|identity| &identity.1),
+        })),
+        "send_proxy_protocol": or_none(upstream.send_proxy_protocol, |version| json!(match version {
+            Version::V1 => "v1",
+            Version::V2 => "v2",
         })),
         "timeouts": {
             "connect": time(timeouts.connect),

@@ -66,14 +66,11 @@ const RULES: &[Rule] = &[
     rule("routes[].filters[].cache", &[], ""),
     rule("listeners[].protocols[]", &["h1"], "write `protocols: [h1]`"),
     rule("listeners[].tls.acme", OFF, "write `certificates`"),
-    rule("listeners[].proxy_protocol", OFF, ""),
     rule("listeners[].lane", &["off"], "write `lane: off`, or remove it"),
     rule("listeners[].limits.h2_streams", &[], ""),
-    rule("listeners[].limits.connections_per_client", OFF, ""),
     rule("upstreams.*.discovery.etcd", &[], "write `dns` or `file`"),
     rule("upstreams.*.discovery.kubernetes", &[], "write `dns` or `file`"),
     rule("upstreams.*.protocol", &["h1"], "write `h1`"),
-    rule("upstreams.*.send_proxy_protocol", OFF, ""),
 ];
 
 impl Support {

@@ -34,6 +34,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use crate::base::clock::Moment;
+use crate::base::proxy_protocol::Ends;
 use crate::base::request::{Fields, RequestView, Scheme};
 use crate::config::plan;
 use crate::exchange::client::Client;
@@ -70,6 +71,8 @@ pub struct Arrival {
     pub listener: Arc<plan::Listener>,
     /// The connection's other end; none on a unix socket.
     pub peer: Option<SocketAddr>,
+    /// Where the client connected to; none on a unix socket.
+    pub local: Option<SocketAddr>,
     /// How the client reached us.
     pub scheme: Scheme,
     /// What its connection's TLS handshake has settled; none on a plain connection.
@@ -234,6 +237,14 @@ impl Exchange {
     #[must_use]
     pub fn client_address(&self) -> Option<IpAddr> {
         self.client.address
+    }
+
+    /// Whose it is, for backends that are told by the PROXY protocol. The port is known only of a client that came directly.
+    #[must_use]
+    pub fn ends(&self) -> Option<Ends> {
+        let (source, destination) = (self.client_address()?, self.arrival.local?);
+        let port = self.arrival.peer.filter(|peer| peer.ip().to_canonical() == source).map_or(0, |peer| peer.port());
+        Some(Ends { source: SocketAddr::new(source, port), destination })
     }
 
     /// The bound on its body: the route's where it has one, else the listener's.

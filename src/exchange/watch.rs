@@ -16,6 +16,10 @@ use crate::exchange::trail::Trail;
 use crate::telemetry::reason::Reason;
 use crate::upstream::backend::BackendId;
 
+/// How long a client that has closed its side is still answered. It may only have said all it has to say (TCP lets it); most
+/// have left, and no backend shall work for them much longer.
+pub const HALF_CLOSED: Duration = Duration::from_millis(500);
+
 /// How much of a head is kept for a request that is cut off.
 const HEAD_KEPT: usize = 1024;
 

@@ -287,6 +287,9 @@ impl Lifecycle {
     /// Finishes what is under way. A second SIGTERM, or SIGINT, ends the wait.
     async fn drain(&self, signals: &mut Signals, delay: Duration) {
         self.life.advance(Phase::Leaving);
+        let connections = self.connections.open();
+        let text = format!("the process drains: {connections} connections are open");
+        self.current.load().events.tell("drain", text, vec![("connections", connections.to_string())]);
         let begun = Instant::now();
         let impatient = async {
             loop {

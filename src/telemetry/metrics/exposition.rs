@@ -21,6 +21,8 @@ pub struct Scrape {
     backends: BTreeMap<[Arc<str>; 2], Present>,
     failing_open: BTreeMap<Arc<str>, bool>,
     buckets_forgotten: BTreeMap<Arc<str>, u64>,
+    pending: BTreeMap<Arc<str>, u64>,
+    retry_budget: BTreeMap<Arc<str>, f64>,
     certificates: BTreeMap<String, u64>,
     access_log_dropped: Option<u64>,
 }
@@ -45,6 +47,12 @@ impl Scrape {
     /// How many buckets the rate limits of a route have forgotten for want of room.
     pub fn buckets_forgotten(&mut self, route: &Arc<str>, buckets: u64) {
         self.buckets_forgotten.insert(Arc::clone(route), buckets);
+    }
+
+    /// How many requests wait for a place at an upstream, and how many retries its budget allows now.
+    pub fn breakers(&mut self, upstream: &Arc<str>, pending: u64, retry_budget: f64) {
+        self.pending.insert(Arc::clone(upstream), pending);
+        self.retry_budget.insert(Arc::clone(upstream), retry_budget);
     }
 
     /// When the certificate of a file ceases to be valid, in seconds since 1970.
@@ -224,6 +232,16 @@ fn present(out: &mut String, scrape: &Scrape) {
     for (upstream, failing_open) in &scrape.failing_open {
         family.sample(&[("upstream", upstream)], u8::from(*failing_open));
     }
+    let help = "Requests that wait for a place, because the limits of their upstream are reached.";
+    let mut family = Family::new(out, Kind::Gauge, "roundel_upstream_pending", help);
+    for (upstream, pending) in &scrape.pending {
+        family.sample(&[("upstream", upstream)], *pending);
+    }
+    let help = "Retries that the retry budget allows now, at once.";
+    let mut family = Family::new(out, Kind::Gauge, "roundel_retry_budget", help);
+    for (upstream, left) in &scrape.retry_budget {
+        family.sample(&[("upstream", upstream)], *left);
+    }
 }
 
 fn listeners(out: &mut String, registry: &Registry) {
@@ -287,6 +305,7 @@ mod tests {
             scrape.backend(&web, &Arc::from("10.0.0.2:80"), false, 0);
             scrape.failing_open(&web, false);
             scrape.buckets_forgotten(&Arc::from("site"), 5);
+            scrape.breakers(&web, 2, 29.2);
             scrape.certificate("tls/site.pem".into(), 1_893_456_000);
             scrape.access_log_dropped(7);
         }
@@ -366,6 +385,8 @@ mod tests {
             r#"roundel_rate_limited_total{route="site"} 1"#,
             r#"roundel_rate_limited_dry_run_total{route="site"} 1"#,
             r#"roundel_rate_limit_keys_forgotten_total{route="site"} 5"#,
+            r#"roundel_upstream_pending{upstream="web"} 2"#,
+            r#"roundel_retry_budget{upstream="web"} 29.2"#,
             "roundel_access_log_dropped_total 7",
         ] {
             assert!(text.lines().any(|told| told == line), "{line} is missing in\n{text}");
