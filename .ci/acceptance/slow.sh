@@ -10,15 +10,21 @@ cd "$(dirname "$0")/../.."
 
 free 8080
 free 9901
+backend b
+b_port=$port
 backend a
-head -c 4000000 /dev/zero >"$work/a/large"
+head -c 1500000 /dev/zero >"$work/a/large"
 cat >"$work/roundel.yaml" <<YAML
 listeners:
   - address: 127.0.0.1:8080
     timeouts: { header: 3s, body_idle: 3s, write_idle: 3s, keepalive: 3s }
 access_log: none
 upstreams:
-  web: { backends: ["127.0.0.1:$port"] }
+  web: { backends: ["127.0.0.1:$b_port"] }
+  files: { backends: ["127.0.0.1:$port"] }
+routes:
+  - { name: files, match: [{ path_prefix: /large }], to: files }
+  - { name: all, to: web }
 YAML
 mkdir -m 0700 "$work/run"
 # For a thousand clients and their backends.
@@ -30,21 +36,23 @@ until_true "the proxy is ready" curl -fsS http://127.0.0.1:9901/readyz
 open_connections() { curl -fsS http://127.0.0.1:9901/metrics | sed -n 's/^roundel_connections{listener="127.0.0.1:8080"} //p'; }
 all_closed() { [[ "$(open_connections)" == 0 ]]; }
 
-# Runs slowhttptest with 1,000 connections for at most 12 s, and a client of our own beside it.
+# Runs slowhttptest with 1,000 connections for at most a minute, and a client of our own beside it.
 attack() {
     local name=$1 served=0
     shift
-    slowhttptest -c 1000 -r 500 -l 12 -u "$@" >"$work/slow" 2>&1 &
+    slowhttptest -c 1000 -r 500 -l 60 -u "$@" >"$work/slow" 2>&1 &
     local slow=$!
     children+=("$slow")
     for _ in {1..8}; do
         sleep 1
-        curl -fsS --max-time 5 -o "$work/page" http://127.0.0.1:8080/ || fail "$name: a client was not served"
+        curl -fsS --max-time 15 -o "$work/page" http://127.0.0.1:8080/ || fail "$name: a client was not served"
         served=$((served + 1))
     done
-    wait "$slow" || true
+    # While the attack goes on: it has not closed them.
     until_true "$name: every connection is closed" all_closed
-    say "$name: $served requests of others served, all connections closed"
+    kill "$slow" 2>/dev/null || true
+    wait "$slow" || true
+    say "$name: $served requests of others served, all connections closed by the proxy"
 }
 
 attack "slow heads" http://127.0.0.1:8080/ -H -i 2 -x 24
