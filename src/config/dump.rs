@@ -11,8 +11,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
     AccessLog, Admin, Backend, Balance, CertificateFiles, ClientAuthMode, Discovery, HashKey, HealthCheck,
-    ListenAddress, Listener, ListenerTls, LogFormat, LogPath, Plan, Probe, Retry, Server, Start, StatusSet, Target,
-    TemplatePart, TlsVersion, Upstream, WhenNoneHealthy,
+    ListenAddress, Listener, ListenerRedirect, ListenerTls, LogFormat, LogPath, Plan, Probe, Reload, Retry, Server,
+    Start, StatusSet, Target, TemplatePart, TlsVersion, Upstream, WhenNoneHealthy,
 };
 use crate::base::proxy_protocol::Version;
 use crate::base::units::{format_duration, format_share, format_size};
@@ -27,6 +27,10 @@ pub fn dump(plan: &Plan) -> Json {
         "drain": {
             "delay": time(plan.drain.delay), "idle": time(plan.drain.idle), "tunnels": time(plan.drain.tunnels),
             "floor": format_share(plan.drain.floor),
+        },
+        "reload": match plan.reload {
+            Reload::Signal => "signal",
+            Reload::Watch => "watch",
         },
         "expose_reason": plan.expose_reason,
         "errors": pages(&plan.errors),
@@ -93,6 +97,7 @@ fn listener(listener: &Listener) -> Json {
         "name": &*listener.name,
         "address": listen_address(&listener.address),
         "tls": or_none(listener.tls.as_deref(), listener_tls),
+        "redirect": or_none(listener.redirect, |ListenerRedirect::Https| json!("https")),
         "proxy_protocol": or_none(listener.proxy_protocol.as_deref(), |from| json!({
             "from": from.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })),
@@ -104,6 +109,7 @@ fn listener(listener: &Listener) -> Json {
             "body_idle": time(timeouts.body_idle),
             "write_idle": time(timeouts.write_idle),
             "keepalive": time(timeouts.keepalive),
+            "tunnel_idle": time(timeouts.tunnel_idle),
         },
         "limits": {
             "header_bytes": format_size(limits.header_bytes as u64),
@@ -207,6 +213,7 @@ fn retry(retry: &Retry) -> Json {
         "budget": format_share(retry.budget),
         "min_per_second": retry.min_per_second,
         "statuses": statuses(&retry.statuses),
+        "grpc_statuses": retry.grpc_statuses,
         "backoff": time(retry.backoff),
         "max_backoff": time(retry.max_backoff),
         "body": format_size(retry.body),

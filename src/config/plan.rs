@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub struct Plan {
     pub server: Server,
     /// How the process stops.
     pub drain: Drain,
+    /// When the configuration is read again.
+    pub reload: Reload,
     /// Whether answers by the proxy carry `Proxy-Status` (RFC 9209).
     pub expose_reason: bool,
     /// Own error pages by status.
@@ -45,6 +47,19 @@ pub struct Plan {
     pub log: Log,
     /// Whether `/metrics` is served on the admin listener.
     pub prometheus: bool,
+}
+
+impl Plan {
+    /// The files beside those of the configuration that are read with it: error pages, the admin token, roots and
+    /// certificates toward backends. Others are looked at by those who use them.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let listeners = self.listeners.iter().map(|listener| &listener.errors);
+        let routes = self.routes.iter().map(|route| &route.errors);
+        let pages = [&self.errors].into_iter().chain(listeners).chain(routes);
+        let pages = pages.flat_map(|pages| pages.values().map(|page| page.path.as_path()));
+        let tls = self.upstreams.iter().filter_map(|upstream| upstream.tls.as_deref());
+        pages.chain(self.admin.token_file.as_deref()).chain(tls.flat_map(UpstreamTls::files))
+    }
 }
 
 /// Own error pages: the bytes of the page by status.
@@ -93,6 +108,15 @@ pub struct Server {
     pub instance: String,
 }
 
+/// When the configuration is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// When the process is told to.
+    Signal,
+    /// Also when a file that it comes from changes.
+    Watch,
+}
+
 /// How the process stops, and what draining a backend must leave (`drain`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Drain {
@@ -115,6 +139,20 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
+impl ListenAddress {
+    /// Whether the two cannot be had at once: a listener on all addresses of a port takes it from every other.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Inet(one), Self::Inet(other)) => {
+                let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+                one == other || (any && one.port() == other.port() && one.is_ipv4() == other.is_ipv4())
+            }
+            _ => self == other,
+        }
+    }
+}
+
 impl fmt::Display for ListenAddress {
     /// `127.0.0.1:8080`, or `unix:/run/roundel/http.sock`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,6 +172,8 @@ pub struct Listener {
     pub address: ListenAddress,
     /// TLS toward clients; none: plain.
     pub tls: Option<Arc<ListenerTls>>,
+    /// Where clients are sent instead; none: they are served.
+    pub redirect: Option<ListenerRedirect>,
     /// The peers that must begin with the PROXY protocol; none: nobody may.
     pub proxy_protocol: Option<Arc<[IpNet]>>,
     /// Peers whose `X-Forwarded-For` and `Forwarded` are believed.
@@ -146,6 +186,13 @@ pub struct Listener {
     pub limits: ListenerLimits,
     /// Own error pages, before those of the whole configuration.
     pub errors: ErrorPages,
+}
+
+/// Where a listener sends clients instead of serving them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerRedirect {
+    /// To the same host and path by HTTPS.
+    Https,
 }
 
 /// TLS toward the clients of a listener.
@@ -498,6 +545,13 @@ pub struct UpstreamTls {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
+impl UpstreamTls {
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        let identity = self.identity.iter().flat_map(|(cert, key)| [cert.as_path(), key.as_path()]);
+        self.ca.as_deref().into_iter().chain(identity)
+    }
+}
+
 /// Deadlines toward backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamTimeouts {
@@ -522,6 +576,8 @@ pub struct Retry {
     pub min_per_second: u32,
     /// Statuses of backends that are retried.
     pub statuses: StatusSet,
+    /// Statuses of gRPC that are retried where nothing but the status was answered.
+    pub grpc_statuses: Vec<u8>,
     /// The longest wait before the first retry; doubled for each further one.
     pub backoff: Duration,
     /// The longest wait before any retry.

@@ -11,6 +11,7 @@ pub mod attempt;
 pub mod client;
 pub mod counters;
 pub mod explain;
+pub mod grpc;
 pub mod key;
 mod news;
 pub mod recent;

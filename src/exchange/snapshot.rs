@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use crate::base::clock::Clock;
 use crate::base::request::Fields;
@@ -233,6 +234,7 @@ impl Target {
 #[derive(Debug, Clone)]
 pub struct Current {
     snapshot: Arc<ArcSwap<Snapshot>>,
+    generation: Arc<watch::Sender<u64>>,
     clock: Clock,
 }
 
@@ -240,15 +242,34 @@ impl Current {
     /// Begins with `snapshot`.
     #[must_use]
     pub fn new(snapshot: Snapshot) -> Self {
-        let clock = snapshot.clock;
-        snapshot.counters.registry().process().generation(snapshot.generation);
-        Self { snapshot: Arc::new(ArcSwap::from_pointee(snapshot)), clock }
+        let (clock, generation) = (snapshot.clock, snapshot.generation);
+        snapshot.counters.registry().process().generation(generation);
+        Self {
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            generation: Arc::new(watch::Sender::new(generation)),
+            clock,
+        }
     }
 
     /// The snapshot as it is now.
     #[must_use]
     pub fn load(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Lets `snapshot` serve from now on. Requests that have begun keep theirs.
+    pub fn replace(&self, snapshot: Snapshot) {
+        let generation = snapshot.generation;
+        snapshot.counters.registry().process().generation(generation);
+        self.snapshot.store(Arc::new(snapshot));
+        self.generation.send_replace(generation);
+    }
+
+    /// Hears of every new snapshot, by its generation, once it serves: the one place for whoever keeps something of a plan
+    /// beside the snapshot (certificates, watched files).
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
     }
 
     /// The process's clock.

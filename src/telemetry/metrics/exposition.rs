@@ -20,9 +20,9 @@ pub trait Observe {
 pub struct Scrape {
     backends: BTreeMap<[Arc<str>; 2], Present>,
     failing_open: BTreeMap<Arc<str>, bool>,
-    buckets_forgotten: BTreeMap<Arc<str>, u64>,
     pending: BTreeMap<Arc<str>, u64>,
     retry_budget: BTreeMap<Arc<str>, f64>,
+    buckets_forgotten: BTreeMap<Arc<str>, u64>,
     certificates: BTreeMap<String, u64>,
     access_log_dropped: Option<u64>,
 }
@@ -44,15 +44,15 @@ impl Scrape {
         self.failing_open.insert(Arc::clone(upstream), failing_open);
     }
 
-    /// How many buckets the rate limits of a route have forgotten for want of room.
-    pub fn buckets_forgotten(&mut self, route: &Arc<str>, buckets: u64) {
-        self.buckets_forgotten.insert(Arc::clone(route), buckets);
-    }
-
     /// How many requests wait for a place at an upstream, and how many retries its budget allows now.
     pub fn breakers(&mut self, upstream: &Arc<str>, pending: u64, retry_budget: f64) {
         self.pending.insert(Arc::clone(upstream), pending);
         self.retry_budget.insert(Arc::clone(upstream), retry_budget);
+    }
+
+    /// How many buckets the rate limits of a route have forgotten for want of room.
+    pub fn buckets_forgotten(&mut self, route: &Arc<str>, buckets: u64) {
+        self.buckets_forgotten.insert(Arc::clone(route), buckets);
     }
 
     /// When the certificate of a file ceases to be valid, in seconds since 1970.
@@ -304,8 +304,8 @@ mod tests {
             scrape.backend(&web, &Arc::from("10.0.0.1:80"), true, 3);
             scrape.backend(&web, &Arc::from("10.0.0.2:80"), false, 0);
             scrape.failing_open(&web, false);
-            scrape.buckets_forgotten(&Arc::from("site"), 5);
             scrape.breakers(&web, 2, 29.2);
+            scrape.buckets_forgotten(&Arc::from("site"), 5);
             scrape.certificate("tls/site.pem".into(), 1_893_456_000);
             scrape.access_log_dropped(7);
         }
@@ -382,11 +382,11 @@ mod tests {
             r#"roundel_backend_up{upstream="web",backend="10.0.0.2:80"} 0"#,
             r#"roundel_backend_in_flight{upstream="web",backend="10.0.0.1:80"} 3"#,
             r#"roundel_config_reloads_total{outcome="failure"} 1"#,
+            r#"roundel_upstream_pending{upstream="web"} 2"#,
+            r#"roundel_retry_budget{upstream="web"} 29.2"#,
             r#"roundel_rate_limited_total{route="site"} 1"#,
             r#"roundel_rate_limited_dry_run_total{route="site"} 1"#,
             r#"roundel_rate_limit_keys_forgotten_total{route="site"} 5"#,
-            r#"roundel_upstream_pending{upstream="web"} 2"#,
-            r#"roundel_retry_budget{upstream="web"} 29.2"#,
             "roundel_access_log_dropped_total 7",
         ] {
             assert!(text.lines().any(|told| told == line), "{line} is missing in\n{text}");
