@@ -43,7 +43,6 @@ pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
     if args.test {
         return print(format_args!("{}: the configuration is good\n", conf.display()));
     }
-    // A daemon may leave this directory.
-    let conf = Some(std::path::absolute(conf)?);
-    server::run(loaded.plan, Options { daemon: args.daemon, upgrade: args.upgrade, conf, predecessor })
+    let file = Some(conf.clone());
+    server::run(loaded.plan, Options { file, daemon: args.daemon, upgrade: args.upgrade, predecessor })
 }

@@ -80,12 +80,12 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// How the process is to be started, beside its plan.
 #[derive(Debug, Default)]
 pub struct Options {
+    /// The configuration's file, to be read again by a reload and by a new process; none where there is none.
+    pub file: Option<PathBuf>,
     /// Go into the background.
     pub daemon: bool,
     /// Take the listening sockets over from a running process, by Pingora's protocol.
     pub upgrade: bool,
-    /// The file that the plan comes from, which a reload and a new process read again; none where there is none.
-    pub conf: Option<PathBuf>,
     /// The process that has started this one to take its place.
     pub predecessor: Option<Predecessor>,
 }
@@ -112,7 +112,9 @@ enum Ending {
 ///
 /// # Errors
 /// It cannot start; the error is one line with the remedy.
-pub fn run(plan: Plan, options: Options) -> io::Result<ExitCode> {
+pub fn run(plan: Plan, mut options: Options) -> io::Result<ExitCode> {
+    // A daemon goes to another directory.
+    options.file = options.file.as_deref().map(std::path::absolute).transpose()?;
     // A process that takes the place of a daemon is one already.
     let daemon = (options.daemon || plan.server.daemon) && options.predecessor.is_none();
     if !daemon {
@@ -210,8 +212,8 @@ fn start(plan: Plan, mut options: Options, parent: &Parent) -> io::Result<Ending
         true => Front::Goes,
         false => Front::Stays,
     };
-    let built = Built { current: Current::new(snapshot), lasting, sockets, rules, log };
-    serve(built, &life, Place { front, notify, pid_file: pid_file.clone(), parent, options })?;
+    let built = Built { file: options.file.take(), current: Current::new(snapshot), lasting, sockets, rules, log };
+    serve(built, &life, Place { front, notify, pid_file: pid_file.clone(), parent, predecessor: options.predecessor })?;
     if life.has_served() {
         pid_file.forget_predecessor();
     }
@@ -229,6 +231,7 @@ struct Place<'a> {
 
 /// What has been built when the process begins to serve.
 struct Built {
+    file: Option<PathBuf>,
     current: Current,
     lasting: Lasting,
     sockets: Sockets,
@@ -238,7 +241,7 @@ struct Built {
 
 /// Runs Pingora's server over what was built.
 fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
-    let Built { current, lasting, sockets, rules, log } = built;
+    let Built { file, current, lasting, sockets, rules, log } = built;
     let plan = current.load().plan.clone();
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&plan.server));
     let Sockets { listeners, admin, predecessor, abandoned } = sockets;
@@ -261,7 +264,6 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
         let (doors, admin_doors) = (doors.clone(), admin_doors.clone());
         move || Ok(doors.sockets()?.into_iter().chain(admin_doors.sockets()?).collect())
     });
-    let file = place.options.conf.clone();
     let launch = file.as_deref().map(Launch::of_this_process).transpose()?;
     let gifts = upgrade::gifts(current.clone(), sockets.clone());
     let upgrades =

@@ -54,7 +54,6 @@ pub(super) fn admin(current: &Current, life: &Life, rules: Rules, upgrades: Orde
         current: current.clone(),
         readiness: readiness(life),
         rules: ArcSwap::from_pointee(rules),
-        reload: OnceLock::new(),
         upgrades,
         reload: OnceLock::new(),
         readers: Readers::default(),
