@@ -78,6 +78,9 @@ impl Observe for Present<'_> {
         if let Some(log) = &self.0.access_log {
             scrape.access_log_dropped(log.dropped());
         }
+        if self.0.plan.tracing.is_some() {
+            scrape.spans(self.0.spans.counts());
+        }
     }
 }
 

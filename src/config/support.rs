@@ -58,7 +58,6 @@ const RULES: &[Rule] = &[
     never("server.downstream_tls_offload_thread_per_pool", OFFLOAD),
     never("server.fast_timeout_to_tokio_threshold_seconds", "remove it: it stays at Pingora's default"),
     rule("reload", &["signal"], "write `signal`, and send SIGHUP after a change"),
-    rule("tracing", OFF, ""),
     rule("routes[].upgrade", &["websocket"], "remove it: `websocket` is the default"),
     rule("routes[].filters[].rate_limit", &[], ""),
     rule("routes[].filters[].auth.jwt", &[], "write `basic`"),

@@ -73,6 +73,8 @@ pub struct Past {
     pub bytes_in: u64,
     /// Bytes of body written to the client.
     pub bytes_out: u64,
+    /// The id of its trace, where it has one.
+    pub trace: Option<u128>,
     /// The tries at backends.
     pub trail: Trail,
     /// Who could not be chosen, where the request ended for want of a backend.

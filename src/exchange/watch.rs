@@ -13,6 +13,7 @@ use crate::base::clock::Moment;
 use crate::exchange::request_id::RequestId;
 use crate::exchange::trail::Trail;
 use crate::telemetry::reason::Reason;
+use crate::telemetry::trace::Trace;
 use crate::upstream::backend::BackendId;
 
 /// How much of a head is kept for a request that is cut off.
@@ -81,6 +82,8 @@ pub struct Carried {
     pub tried: Vec<BackendId>,
     /// How its tries went.
     pub trail: Trail,
+    /// Its trace.
+    pub trace: Option<Trace>,
     /// How often it was sent, or a connect was made for it.
     pub attempts: u32,
     /// How often it was sent again.

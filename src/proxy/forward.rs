@@ -24,6 +24,8 @@ use crate::upstream::sticky::{self, Token};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Fields that belong to one connection whether `Connection` names them or not.
@@ -62,6 +64,13 @@ pub(super) fn request(header: &mut RequestHeader, exchange: &Exchange) -> Result
     via(header, &exchange.arrival.snapshot.pseudonym)?;
     header.insert_header(X_REQUEST_ID, exchange.id.as_str())?;
     mark(header, exchange)?;
+    if let Some(parent) = exchange.traceparent() {
+        header.insert_header(TRACEPARENT, parent)?;
+        if exchange.trace.is_some_and(|trace| trace.parent.is_none()) {
+            // It belongs to a trace that could not be read.
+            header.remove_header(&TRACESTATE);
+        }
+    }
     if exchange.afterwards == Afterwards::Close {
         header.insert_header(CONNECTION, "close")?;
     }

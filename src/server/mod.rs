@@ -14,6 +14,7 @@ mod operators;
 pub mod process;
 pub mod pulse;
 mod sockets;
+pub mod traces;
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -37,6 +38,7 @@ use self::listen::Predecessor;
 use self::process::{Identity, PidFile, Start};
 use self::pulse::Pulse;
 use self::sockets::Sockets;
+use self::traces::Traces;
 use crate::admin::Rules;
 use crate::base::clock::Clock;
 use crate::base::crypto;
@@ -147,6 +149,7 @@ fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> 
         access_log,
         recent: Arc::new(Recent::new(plan.server.threads)),
         events: Arc::default(),
+        spans: Arc::default(),
         pools: HashMap::new(),
         terminators: HashMap::new(),
     };
@@ -189,6 +192,7 @@ fn serve(
     let supervisor = background_service("upstreams", supervisor(&current.load())?);
     let watched = supervisor.task();
     server.add_service(supervisor);
+    server.add_service(background_service("traces", Traces { current: current.clone() }));
     server.add_service(background_service("pulse", Pulse { current: current.clone() }));
     server.add_service(background_service("files", FileWatch { current: current.clone() }));
     server.add_service(Accept {

@@ -51,6 +51,7 @@ pub fn explain(past: &Past, snapshot: &Snapshot) -> Value {
         "bytes_in": past.bytes_in,
         "bytes_out": past.bytes_out,
         "generation": past.generation,
+        "trace_id": past.trace.map(|id| format!("{id:032x}")),
         "route": route,
         "filters": filters::steps(past, snapshot),
         "attempts": tries::all(past, snapshot),

@@ -22,6 +22,7 @@ pub struct Scrape {
     failing_open: BTreeMap<Arc<str>, bool>,
     certificates: BTreeMap<String, u64>,
     access_log_dropped: Option<u64>,
+    spans: Option<(u64, u64)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +51,11 @@ impl Scrape {
     pub fn access_log_dropped(&mut self, lines: u64) {
         self.access_log_dropped = Some(lines);
     }
+
+    /// How many spans were sent, and how many were dropped.
+    pub fn spans(&mut self, (sent, dropped): (u64, u64)) {
+        self.spans = Some((sent, dropped));
+    }
 }
 
 /// All metrics as text.
@@ -67,6 +73,12 @@ pub(super) fn write(registry: &Registry, observed: &dyn Observe) -> String {
     if let Some(lines) = scrape.access_log_dropped {
         let help = "Lines of the access log that were dropped because it could not be written fast enough.";
         Family::new(&mut out, Kind::Counter, "roundel_access_log_dropped_total", help).sample(&[], lines);
+    }
+    if let Some((sent, dropped)) = scrape.spans {
+        Family::new(&mut out, Kind::Counter, "roundel_spans_sent_total", "Spans that the receiver of traces took.")
+            .sample(&[], sent);
+        let help = "Spans that were dropped because the receiver of traces did not take them, or not fast enough.";
+        Family::new(&mut out, Kind::Counter, "roundel_spans_dropped_total", help).sample(&[], dropped);
     }
     Family::new(&mut out, Kind::Gauge, "roundel_build_info", "Always 1; the version that runs is a label.")
         .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
@@ -262,6 +274,7 @@ mod tests {
             scrape.failing_open(&web, false);
             scrape.certificate("tls/site.pem".into(), 1_893_456_000);
             scrape.access_log_dropped(7);
+            scrape.spans((8, 9));
         }
     }
 
@@ -335,6 +348,8 @@ mod tests {
             r#"roundel_backend_in_flight{upstream="web",backend="10.0.0.1:80"} 3"#,
             r#"roundel_config_reloads_total{outcome="failure"} 1"#,
             "roundel_access_log_dropped_total 7",
+            "roundel_spans_sent_total 8",
+            "roundel_spans_dropped_total 9",
         ] {
             assert!(text.lines().any(|told| told == line), "{line} is missing in\n{text}");
         }
