@@ -8,6 +8,7 @@ pub mod crypto;
 pub mod host;
 pub mod inline;
 pub mod path;
+pub mod proxy_protocol;
 pub mod request;
 pub mod ring;
 pub mod shard;

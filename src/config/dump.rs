@@ -95,6 +95,9 @@ fn listener(listener: &Listener) -> Json {
         "name": &*listener.name,
         "address": listen_address(&listener.address),
         "tls": or_none(listener.tls.as_deref(), listener_tls),
+        "proxy_protocol": or_none(listener.proxy_protocol.as_deref(), |from| json!({
+            "from": from.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })),
         "trusted_proxies": listener.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "max_connections": listener.max_connections,
         "timeouts": {
@@ -109,6 +112,7 @@ fn listener(listener: &Listener) -> Json {
             "header_count": limits.header_count,
             "body": or_none(limits.body, |size| json!(format_size(size))),
             "keepalive_requests": limits.keepalive_requests,
+            "connections_per_client": or_none(limits.connections_per_client, |count| json!(count)),
         },
         "errors": pages(&listener.errors),
     })

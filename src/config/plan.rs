@@ -134,6 +134,8 @@ pub struct Listener {
     pub address: ListenAddress,
     /// TLS toward clients; none: plain.
     pub tls: Option<Arc<ListenerTls>>,
+    /// The peers that must begin with the PROXY protocol; none: nobody may.
+    pub proxy_protocol: Option<Arc<[IpNet]>>,
     /// Peers whose `X-Forwarded-For` and `Forwarded` are believed.
     pub trusted_proxies: Arc<[IpNet]>,
     /// Connections at once; more are answered 503 and closed.
@@ -245,6 +247,8 @@ pub struct ListenerLimits {
     pub body: Option<u64>,
     /// Requests on one connection, after which it is closed.
     pub keepalive_requests: u32,
+    /// Connections at once from one client: an IPv4 address, or a /64 of IPv6.
+    pub connections_per_client: Option<usize>,
 }
 
 /// Where requests are sent.

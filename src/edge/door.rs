@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::base::request::Scheme;
 use crate::config::plan;
 use crate::edge::limits::{Connections, Gate};
-use crate::telemetry::metrics::series;
+use crate::telemetry::metrics::series::{self, Refusal};
 use crate::tls::{Facts, Terminator};
 
 /// What belongs to a listener and lives longer than a connection.
@@ -86,7 +86,7 @@ impl Door {
 pub struct Entrance {
     /// The listener, as it was planned when the present request, or the connection, began.
     pub listener: Arc<plan::Listener>,
-    /// The other end; none on a unix socket.
+    /// The other end, or whom the PROXY protocol names in its place; none on a unix socket.
     pub peer: Option<SocketAddr>,
     /// What the TLS handshake has settled; none on a plain connection, and before the handshake.
     pub tls: Option<Arc<Facts>>,
@@ -117,6 +117,13 @@ impl Entrance {
     #[must_use]
     pub fn terminator(&self) -> Option<Arc<Terminator>> {
         self.door.terminator()
+    }
+
+    /// Counts that the connection ends before a request could come.
+    pub fn refused(&self, refusal: Refusal) {
+        if let Some(counts) = self.door.counts() {
+            counts.refused(refusal);
+        }
     }
 
     /// The scheme by which the client reached us.

@@ -98,6 +98,7 @@ pub(super) fn listener(address: ListenAddress) -> Arc<plan::Listener> {
         trusted_proxies: Arc::new([]),
         max_connections: MOST_CONNECTIONS,
         tls: None,
+        proxy_protocol: None,
         timeouts: plan::ListenerTimeouts {
             tls_handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
@@ -111,6 +112,7 @@ pub(super) fn listener(address: ListenAddress) -> Arc<plan::Listener> {
             header_count: 64,
             body: Some(0),
             keepalive_requests: 1000,
+            connections_per_client: None,
         },
         errors: plan::ErrorPages::new(),
     })

@@ -42,7 +42,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason with its word, its status and one sentence for the client, which never names a backend.
-    const TABLE: &'static [(Self, &'static str, u16, &'static str)] = &[
+    const TABLE: [(Self, &'static str, u16, &'static str); 31] = [
         (Self::NoRoute, "no_route", 404, "nothing is served at this address"),
         (Self::Auth, "auth", 401, "authentication is required"),
         (Self::HttpRequestDenied, "http_request_denied", 403, "access is denied"),

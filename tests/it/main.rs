@@ -23,6 +23,7 @@ mod limits;
 mod page;
 mod process;
 mod reasons;
+mod proxy_protocol;
 mod responses;
 mod round_robin;
 mod simulate;

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::{Checker, certificate, pages};
 use crate::config::file::File;
-use crate::config::file::listener::{Limits, Listener, Protocol, Timeouts};
-use crate::config::file::term::{Spanned, written_or_default};
+use crate::config::file::collection::OrNone;
+use crate::config::file::listener::{Limits, Listener, Protocol, ProxyProtocol, Timeouts};
+use crate::config::file::term::{Field, Spanned, written_or_default};
 use crate::config::plan::{self, ListenAddress};
 use crate::config::read::At;
 
@@ -92,12 +95,20 @@ fn listener(file: &Listener, name: &str, address: ListenAddress, checker: &mut C
         name: name.into(),
         address,
         tls: certificate::listener_tls(&file.tls, checker).map(Arc::new),
+        proxy_protocol: proxy_protocol(&file.proxy_protocol, checker),
         trusted_proxies: trusted.into(),
         max_connections: file.max_connections().size(),
         timeouts: timeouts(&written_or_default(&file.timeouts)),
         limits: limits(&written_or_default(&file.limits)),
         errors: pages::read(&file.errors, checker),
     }
+}
+
+fn proxy_protocol(field: &Field<OrNone<ProxyProtocol>>, checker: &mut Checker<'_, '_>) -> Option<Arc<[IpNet]>> {
+    let Spanned { value, at } = field.given()?;
+    let written = value.as_some()?;
+    checker.required(&written.from, *at, "`proxy_protocol` needs the peers that send it", "write `from: [10.0.0.0/8]`");
+    Some(written.from.value().map(|list| list.0.values()).unwrap_or_default().into())
 }
 
 fn timeouts(file: &Timeouts) -> plan::ListenerTimeouts {
@@ -117,6 +128,7 @@ fn limits(file: &Limits) -> plan::ListenerLimits {
         header_count: file.header_count().size(),
         body: file.body().some().map(|size| size.0),
         keepalive_requests: file.keepalive_requests().small(),
+        connections_per_client: file.connections_per_client().some().map(|count| count.size()),
     }
 }
 
