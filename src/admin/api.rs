@@ -13,6 +13,9 @@ use crate::config::{dump, plan};
 use crate::exchange::snapshot::{Snapshot, Target};
 use crate::telemetry::metrics::{self, Observe, Scrape};
 
+/// The description of the API (OpenAPI 3.1).
+const OPENAPI: &str = include_str!("openapi.json");
+
 /// The answer to a request that may be answered.
 pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Reply {
     let snapshot = admin.current.load();
@@ -43,6 +46,7 @@ pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Reply {
         "/api/v1/config" => Answer::json(StatusCode::OK, &dump::dump(&snapshot.plan)),
         "/api/v1/history" => Answer::json(StatusCode::OK, &snapshot.counters.registry().history()),
         "/api/v1/status" => Answer::json(StatusCode::OK, &status(&snapshot)),
+        "/api/v1/openapi.json" => Answer::new(StatusCode::OK, "application/json", OPENAPI),
         "/api/v1/requests" => requests::last(&snapshot, guard::query(header)),
         path => match path.strip_prefix("/api/v1/requests/") {
             Some(id) => requests::one(&snapshot, id),
