@@ -7,7 +7,8 @@ use pingora_http::RequestHeader;
 use serde_json::{Value, json};
 
 use super::drain::Order;
-use super::{Admin, Answer, Readiness, Reply, guard, requests, stream};
+use super::reload::{self, Wish};
+use super::{Admin, Answer, Readiness, Reply, guard, requests, stream, upgrade};
 use crate::base::clock::{Moment, rfc3339};
 use crate::config::{dump, plan};
 use crate::exchange::snapshot::{Snapshot, Target};
@@ -17,8 +18,11 @@ use crate::telemetry::metrics::{self, Observe, Scrape};
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// The answer to a request that may be answered.
-pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Reply {
+pub(super) async fn answer(admin: &Admin, header: &RequestHeader, address: &plan::ListenAddress) -> Reply {
     let snapshot = admin.current.load();
+    if guard::path(header) == upgrade::PATH && header.method == Method::POST {
+        return upgrade::answer(&admin.upgrades, guard::query(header), address).await.into();
+    }
     if let Some(order) = Order::parse(guard::path(header), guard::query(header)) {
         let answer = match order {
             _ if header.method != Method::POST => {
@@ -29,6 +33,22 @@ pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Reply {
             Err(refusal) => refusal,
         };
         return answer.into();
+    }
+    if guard::path(header) == "/api/v1/reload" {
+        let answer = match (Wish::parse(guard::query(header)), admin.reload.get()) {
+            _ if header.method != Method::POST => {
+                let refusal = Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is written to (POST)");
+                Answer { allow: "POST", ..refusal }
+            }
+            (Ok(wish), Some(reload)) => reload::answer(&**reload, wish).await,
+            (Ok(_), None) => Answer::problem(StatusCode::SERVICE_UNAVAILABLE, "the process is starting"),
+            (Err(refusal), _) => refusal,
+        };
+        return answer.into();
+    }
+    if guard::path(header) == upgrade::PATH {
+        let refusal = Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is written to (POST)");
+        return Answer { allow: "POST", ..refusal }.into();
     }
     if !matches!(header.method, Method::GET | Method::HEAD) {
         return Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is only read (GET, HEAD)").into();
@@ -74,6 +94,10 @@ impl Observe for Present<'_> {
                 scrape.backend(name, backend.address(), backend.usable(), backend.in_flight().into());
             }
             scrape.failing_open(name, target.pool.failing_open());
+            scrape.breakers(name, target.pool.limits().pending as u64, target.pool.retry_budget().left);
+        }
+        for route in self.0.live.iter().filter(|route| !route.filters.rate_limits().is_empty()) {
+            scrape.buckets_forgotten(&route.plan.name, route.filters.rate_limits().forgotten());
         }
         for serving in self.0.terminators.values().flat_map(|terminator| terminator.serving()) {
             let not_after = serving.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -117,5 +141,7 @@ fn upstream_status(target: &Target) -> Value {
         "balance": target.plan.balance.to_string(),
         "backends": target.pool.status(),
         "unresolved": unresolved,
+        "limits": target.pool.limits(),
+        "retry_budget": target.pool.retry_budget(),
     })
 }

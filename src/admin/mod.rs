@@ -7,10 +7,12 @@ mod api;
 mod drain;
 mod guard;
 mod page;
+mod reload;
 mod requests;
 mod stream;
+pub mod upgrade;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -20,9 +22,10 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub use self::guard::Rules;
+pub use self::reload::{Done, Refusal, Reload, Wish};
 use crate::config::plan::ListenAddress;
 use crate::exchange::Arrival;
 use crate::exchange::snapshot::Current;
@@ -45,6 +48,10 @@ pub struct Admin {
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
     /// Who may ask what.
     pub rules: ArcSwap<Rules>,
+    /// Who reloads; empty until all that it may change is there.
+    pub reload: OnceLock<Box<dyn Reload>>,
+    /// Where an order to upgrade goes.
+    pub upgrades: upgrade::Orders,
     /// Places for those who read events.
     pub readers: Readers,
 }
@@ -82,11 +89,13 @@ struct Answer {
     /// What a page may do in the browser; none where it is no page.
     policy: Option<String>,
     body: Vec<u8>,
+    /// Dropped when the answer has been sent: somebody waits for that.
+    held: Option<oneshot::Sender<()>>,
 }
 
 impl Answer {
     fn new(status: StatusCode, content_type: &'static str, body: impl Into<String>) -> Self {
-        Self { status, content_type, allow: "GET, HEAD", policy: None, body: body.into().into_bytes() }
+        Self { status, content_type, allow: "GET, HEAD", policy: None, body: body.into().into_bytes(), held: None }
     }
 
     fn json(status: StatusCode, value: &serde_json::Value) -> Self {
@@ -104,9 +113,17 @@ impl Answer {
 
     /// A refusal, as `application/problem+json` (RFC 9457).
     fn problem(status: StatusCode, detail: &str) -> Self {
+        Self::problem_with(status, detail, serde_json::Map::new())
+    }
+
+    /// A refusal with more to tell, in members of its own.
+    fn problem_with(status: StatusCode, detail: &str, more: serde_json::Map<String, serde_json::Value>) -> Self {
         let title = status.canonical_reason().unwrap_or_default();
-        let problem =
+        let mut problem =
             serde_json::json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
+        if let Some(problem) = problem.as_object_mut() {
+            problem.extend(more);
+        }
         Self { content_type: "application/problem+json", ..Self::json(status, &problem) }
     }
 }
@@ -124,7 +141,7 @@ impl HttpServerApp for Admin {
         let address = address(&mut session)?;
         let admitted = self.rules.load().guard(&address).admit(session.req_header());
         let reply = match admitted {
-            Ok(()) => api::answer(self, session.req_header()).await,
+            Ok(()) => api::answer(self, session.req_header(), &address).await,
             Err(refusal) => refusal.into(),
         };
         match reply {
@@ -168,5 +185,6 @@ async fn write(session: &mut ServerSession, answer: Answer) -> Result<()> {
     if !head_only {
         session.write_response_body(answer.body.into(), true).await?;
     }
+    drop(answer.held);
     Ok(())
 }

@@ -11,9 +11,10 @@ use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
     AccessLog, Admin, Backend, Balance, CertificateFiles, ClientAuthMode, Discovery, HashKey, HealthCheck,
-    ListenAddress, Listener, ListenerTls, LogFormat, LogPath, Plan, Probe, Retry, Server, Start, StatusSet, Target,
-    TemplatePart, TlsVersion, Upstream, WhenNoneHealthy,
+    ListenAddress, Listener, ListenerTls, LogFormat, LogPath, Plan, Probe, Reload, Retry, Server, Start, StatusSet,
+    Target, TemplatePart, TlsVersion, Upstream, WhenNoneHealthy,
 };
+use crate::base::proxy_protocol::Version;
 use crate::base::units::{format_duration, format_share, format_size};
 
 /// The plan as JSON.
@@ -26,6 +27,10 @@ pub fn dump(plan: &Plan) -> Json {
         "drain": {
             "delay": time(plan.drain.delay), "idle": time(plan.drain.idle), "tunnels": time(plan.drain.tunnels),
             "floor": format_share(plan.drain.floor),
+        },
+        "reload": match plan.reload {
+            Reload::Signal => "signal",
+            Reload::Watch => "watch",
         },
         "expose_reason": plan.expose_reason,
         "errors": pages(&plan.errors),
@@ -106,6 +111,7 @@ fn listener(listener: &Listener) -> Json {
             "body_idle": time(timeouts.body_idle),
             "write_idle": time(timeouts.write_idle),
             "keepalive": time(timeouts.keepalive),
+            "tunnel_idle": time(timeouts.tunnel_idle),
         },
         "limits": {
             "header_bytes": format_size(limits.header_bytes as u64),
@@ -161,6 +167,10 @@ fn upstream(upstream: &Upstream) -> Json {
             "cert": tls.identity.as_ref().map(|identity| &identity.0),
             "key": tls.identity.as_ref().map(|identity| &identity.1),
         })),
+        "send_proxy_protocol": or_none(upstream.send_proxy_protocol, |version| json!(match version {
+            Version::V1 => "v1",
+            Version::V2 => "v2",
+        })),
         "timeouts": {
             "connect": time(timeouts.connect),
             "first_byte": time(timeouts.first_byte),
@@ -205,6 +215,7 @@ fn retry(retry: &Retry) -> Json {
         "budget": format_share(retry.budget),
         "min_per_second": retry.min_per_second,
         "statuses": statuses(&retry.statuses),
+        "grpc_statuses": retry.grpc_statuses,
         "backoff": time(retry.backoff),
         "max_backoff": time(retry.max_backoff),
         "body": format_size(retry.body),

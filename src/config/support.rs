@@ -57,9 +57,7 @@ const RULES: &[Rule] = &[
     never("server.downstream_tls_offload_threadpools", OFFLOAD),
     never("server.downstream_tls_offload_thread_per_pool", OFFLOAD),
     never("server.fast_timeout_to_tokio_threshold_seconds", "remove it: it stays at Pingora's default"),
-    rule("reload", &["signal"], "write `signal`, and send SIGHUP after a change"),
     rule("routes[].upgrade", &["websocket"], "remove it: `websocket` is the default"),
-    rule("routes[].filters[].rate_limit", &[], ""),
     rule("routes[].filters[].auth.jwt", &[], "write `basic`"),
     rule("routes[].filters[].auth.forward", &[], "write `basic`"),
     rule("routes[].filters[].mirror", &[], ""),
@@ -71,7 +69,6 @@ const RULES: &[Rule] = &[
     rule("upstreams.*.discovery.etcd", &[], "write `dns` or `file`"),
     rule("upstreams.*.discovery.kubernetes", &[], "write `dns` or `file`"),
     rule("upstreams.*.protocol", &["h1"], "write `h1`"),
-    rule("upstreams.*.send_proxy_protocol", OFF, ""),
 ];
 
 impl Support {

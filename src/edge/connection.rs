@@ -181,6 +181,7 @@ impl<A: HttpServerApp> Edge<A> {
             snapshot: self.current.load(),
             listener: entrance.listener.clone(),
             peer: entrance.peer,
+            local: entrance.local,
             scheme: entrance.scheme(),
             tls: entrance.tls.clone(),
             received: ready.received,

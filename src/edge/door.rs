@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::base::request::Scheme;
 use crate::config::plan;
 use crate::edge::limits::{Connections, Gate};
+use crate::edge::transport::Transport;
 use crate::telemetry::metrics::series::{self, Refusal};
 use crate::tls::{Facts, Terminator};
 
@@ -88,6 +89,8 @@ pub struct Entrance {
     pub listener: Arc<plan::Listener>,
     /// The other end, or whom the PROXY protocol names in its place; none on a unix socket.
     pub peer: Option<SocketAddr>,
+    /// Where the client connected to, as far as is known; none on a unix socket.
+    pub local: Option<SocketAddr>,
     /// What the TLS handshake has settled; none on a plain connection, and before the handshake.
     pub tls: Option<Arc<Facts>>,
     /// Turns true when the listener is taken away, or the process drains: connections come to an end.
@@ -98,9 +101,9 @@ pub struct Entrance {
 impl Entrance {
     /// The way in for a connection of this door.
     #[must_use]
-    pub fn by(door: &Arc<Door>, peer: Option<SocketAddr>) -> Self {
+    pub fn by(door: &Arc<Door>, transport: &Transport) -> Self {
         let (listener, draining) = (door.plan.load_full(), door.draining.subscribe());
-        Self { listener, peer, tls: None, draining, door: Arc::clone(door) }
+        Self { listener, peer: transport.peer(), local: transport.local(), tls: None, draining, door: Arc::clone(door) }
     }
 
     /// Takes up a change of the listener's plan, before the next request. Whether there was one.

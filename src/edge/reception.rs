@@ -96,7 +96,7 @@ async fn welcome(transport: Transport, entrance: &mut Entrance, ticket: &mut Tic
     if must_be_introduced(entrance.peer, listener.proxy_protocol.as_deref()) {
         match introduced(&mut transport, listener.timeouts.header).await {
             Ok(None) => {}
-            Ok(Some(ends)) => entrance.peer = Some(ends.source),
+            Ok(Some(ends)) => (entrance.peer, entrance.local) = (Some(ends.source), Some(ends.destination)),
             Err(error) => return Received::Gone(Refusal::ProxyProtocol, error),
         }
     }

@@ -67,6 +67,8 @@ pub struct Past {
     pub answered: bool,
     /// Why the proxy answered by itself, or why there was no whole answer.
     pub reason: Option<Reason>,
+    /// Why it would have been refused, were a filter not on trial.
+    pub on_trial: Option<Reason>,
     /// What was wrong with a head that never became a request.
     pub detail: Option<&'static str>,
     /// Bytes of body that the client sent.

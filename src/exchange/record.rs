@@ -92,6 +92,7 @@ fn write_line(exchange: &Exchange, end: &End<'_>, outcome: &Outcome) {
         protocol: Some(end.version),
         status: outcome.status,
         reason: exchange.reason,
+        dry_run: exchange.dry_run,
         route: exchange.route.as_ref().map(|route| &*route.plan.name),
         upstream: exchange.target.as_ref().map(|target| &*target.plan.name),
         backend: last.map(|last| &*last.backend),
@@ -133,6 +134,7 @@ fn remember(exchange: &mut Exchange, end: &End<'_>, outcome: &Outcome) {
         past.answered = end.status.is_some();
         past.reason = exchange.reason;
         past.detail = None;
+        past.on_trial = exchange.dry_run;
         past.bytes_in = exchange.arrival.watch.body_received();
         past.bytes_out = end.bytes_out;
         past.trail = trail;

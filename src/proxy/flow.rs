@@ -11,7 +11,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http::header::RETRY_AFTER;
 use pingora_core::protocols::Digest;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -21,7 +20,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::answer_head::{self, Asked};
 use super::forward::{self, view};
-use super::{answer, failure};
+use super::{answer, departure, failure};
 use crate::exchange::admission::{self, Admission};
 use crate::exchange::attempt;
 use crate::exchange::rescue::Failure;
@@ -361,17 +360,13 @@ fn bear_deadline(peer: &mut HttpPeer, left: Duration, asked: Asked) {
     }
 }
 
-/// Begins the next try, unless the client leaves while it waits for one. While the body is still to be read, a client that has
-/// left is noticed when that is done.
+/// Begins the next try, unless the client leaves while it waits for one.
 async fn begin_try(session: &mut Session, exchange: &mut Exchange) -> std::result::Result<(), Reason> {
-    if !session.is_body_done() {
-        return attempt::begin(exchange).await;
-    }
     let watch = exchange.arrival.watch.clone();
     tokio::select! {
         biased;
         begun = attempt::begin(exchange) => return begun,
-        _ = session.as_mut().read_body_or_idle(true) => {}
+        () = departure::of_client(session) => {}
     }
     let reason = watch.ended().unwrap_or(Reason::ClientGone);
     exchange.reason = Some(reason);
@@ -381,7 +376,7 @@ async fn begin_try(session: &mut Session, exchange: &mut Exchange) -> std::resul
 /// The peer of the leased backend.
 fn peer(exchange: &Exchange) -> Option<HttpPeer> {
     let (target, lease) = (exchange.target.as_ref()?, exchange.lease.as_ref()?);
-    Some(target.peers.peer(lease.backend()))
+    Some(target.peers.peer(lease.backend(), exchange.ends()))
 }
 
 /// Carries out what follows a failed try.
@@ -392,19 +387,12 @@ fn decide(mut error: Box<Error>, failure: Failure, exchange: &mut Exchange, stan
 
 /// Whether the request is tried again in place of passing on an answer with the status that has come.
 fn passes_over(session: &Session, header: &ResponseHeader, exchange: &mut Exchange) -> bool {
-    let Some(target) = &exchange.target else { return false };
-    let status = header.status.as_u16();
-    if !target.plan.retry.statuses.contains(status) {
-        return false;
-    }
-    let now = exchange.arrival.snapshot.clock.wall(exchange.now());
-    let after = header.headers.get(RETRY_AFTER).and_then(|value| retry::retry_after(value.as_bytes(), now));
     let standing = Standing {
         idempotent: retry::is_idempotent(&session.req_header().method),
         replayable: !session.as_ref().retry_buffer_truncated() && exchange.body_is_kept(),
         ..attempt::standing(exchange)
     };
-    attempt::answered(exchange, status, after, standing) != Verdict::GiveUp
+    attempt::answered(exchange, header.status.as_u16(), &header.headers, standing) != Verdict::GiveUp
 }
 
 /// Puts a part of the answer's body through the encoder; none where nothing of it comes out yet.

@@ -143,7 +143,7 @@ async fn accept<A: HttpServerApp + Send + Sync + 'static>(
 
 /// Serves a connection, or turns it away where there is no room.
 fn enter<A: HttpServerApp + Send + Sync + 'static>(door: &Arc<Door>, edge: &Arc<Edge<A>>, transport: Transport) {
-    let entrance = Entrance::by(door, transport.peer());
+    let entrance = Entrance::by(door, &transport);
     let Some(ticket) = door.gate().enter() else {
         return edge.turn_away(transport, &entrance, Refusal::MaxConnections);
     };

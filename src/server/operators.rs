@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,6 +13,7 @@ use super::accept::{Accept, AfterClose, Opening};
 use super::doors::Doors;
 use super::lifecycle::{Life, Phase};
 use super::listen::Bound;
+use crate::admin::upgrade::Orders;
 use crate::admin::{Admin, Readers, Readiness, Rules};
 use crate::config::plan::{self, ListenAddress};
 use crate::edge::connection::{Audience, Edge};
@@ -48,11 +49,13 @@ fn read_token(path: &Path) -> io::Result<String> {
 }
 
 /// The admin API over what is being served.
-pub(super) fn admin(current: &Current, life: &Life, rules: Rules) -> Admin {
+pub(super) fn admin(current: &Current, life: &Life, rules: Rules, upgrades: Orders) -> Admin {
     Admin {
         current: current.clone(),
         readiness: readiness(life),
         rules: ArcSwap::from_pointee(rules),
+        upgrades,
+        reload: OnceLock::new(),
         readers: Readers::default(),
     }
 }
@@ -63,7 +66,7 @@ pub(super) fn doors(admin: Admin, sockets: Vec<Bound>) -> Arc<Doors<Admin>> {
     let edge =
         Edge { app: Arc::new(admin), audience: Audience::Operators, current, farewells: Arc::new(Semaphore::new(1)) };
     let listeners = sockets.into_iter().map(|bound| (listener(bound.address.clone()), bound)).collect();
-    Doors::new(edge, &Arc::new(Connections::default()), listeners)
+    Doors::new(edge, Arc::new(Connections::default()), listeners)
 }
 
 /// The service of the admin listener.

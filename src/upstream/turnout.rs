@@ -56,11 +56,20 @@ impl Turnout {
 
     /// The backend that comes next, if `board` succeeds in counting the request there.
     pub(super) fn choose(&self, choice: &Choice<'_>, board: impl Fn(&Backend) -> bool) -> Option<Arc<Backend>> {
-        self.primaries.choose(choice, &board).or_else(|| self.backups.choose(choice, &board)).cloned()
+        let backup = || match self.primaries.is_worth_waiting_for(choice) {
+            true => None,
+            false => self.backups.choose(choice, &board),
+        };
+        self.primaries.choose(choice, &board).or_else(backup).cloned()
     }
 }
 
 impl Tier {
+    /// Whether somebody is here whom nothing but his limit keeps from the request: a backup does not stand in for that.
+    fn is_worth_waiting_for(&self, choice: &Choice<'_>) -> bool {
+        self.usable.iter().any(|backend| choice.would_admit(backend) && !backend.has_room())
+    }
+
     fn choose(&self, choice: &Choice<'_>, board: impl Fn(&Backend) -> bool) -> Option<&Arc<Backend>> {
         let anybody = || self.usable.iter().find(|backend| choice.admits(backend) && board(backend));
         self.policy.pick(choice).filter(|backend| board(backend)).or_else(anybody)

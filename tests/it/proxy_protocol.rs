@@ -145,3 +145,83 @@ async fn one_client_cannot_take_all_connections_also_behind_a_proxy() {
     })
     .await;
 }
+
+/// A proxy in front of another one, which expects to be told whose each connection is.
+async fn chain(origin: &Origin, version: &str, tls: bool) -> (Proxy, Proxy) {
+    let authority = Authority::new();
+    let site = authority.issue(&["site.example"]);
+    let setup = || {
+        let files = [("site.pem", site.pem()), ("site.key", site.key_pem()), ("ca.pem", authority.pem().to_owned())];
+        files.into_iter().fold(Setup::new(&[origin]), |setup, (name, content)| setup.file(name, content))
+    };
+    let inner = match tls {
+        true => LISTENER.replace(
+            "    proxy_protocol",
+            "    tls: { certificates: [{ cert: site.pem, key: site.key }] }\n    proxy_protocol",
+        ),
+        false => LISTENER.to_owned(),
+    };
+    let behind = setup().start(&inner).await;
+    let (scheme, tls) = if tls { ("https://", "{ sni: site.example, ca: ca.pem }") } else { ("", "none") };
+    let yaml = format!(
+        "
+listeners: [{{ address: \"{{listen}}\", proxy_protocol: {{ from: 127.0.0.1 }} }}]
+upstreams:
+  behind:
+    backends: [\"{scheme}{}\"]
+    health_check: {{ type: http, path: /probe }}
+    tls: {tls}
+    send_proxy_protocol: {version}
+",
+        behind.address()
+    );
+    let front = setup().start(&yaml).await;
+    front.until_state("behind", behind.address(), "healthy").await;
+    (front, behind)
+}
+
+#[tokio::test]
+async fn a_backend_is_told_the_client_in_both_versions_and_before_tls() {
+    for (version, tls) in [("v1", false), ("v2", false), ("v1", true), ("v2", true)] {
+        let origin = Origin::start("a").await;
+        let (front, behind) = chain(&origin, version, tls).await;
+
+        for (header, client) in [(V1, "192.0.2.7"), (V2, "2001:db8::1")] {
+            let path = format!("/{client}");
+            assert_eq!(open(&front, header).await.get(&path).await.status, 200, "{version} tls={tls}");
+            assert_eq!(behind.log_for(&path).await["client"], client, "{version} tls={tls}");
+        }
+        assert_eq!(behind.log_for("/probe").await["client"], "127.0.0.1", "a probe is nobody's request");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_made_for_one_client_serves_no_other() {
+    let origin = Origin::start("a").await;
+    let (front, behind) = chain(&origin, "v2", false).await;
+    let (mut one, mut other) = (open(&front, V1).await, open(&front, V2).await);
+
+    for round in 0..5 {
+        for (connection, client) in [(&mut one, "192.0.2.7"), (&mut other, "2001:db8::1")] {
+            let path = format!("/{round}/{client}");
+            assert_eq!(connection.get(&path).await.status, 200);
+            assert_eq!(behind.log_for(&path).await["client"], client);
+        }
+    }
+    let reused = front.metric("roundel_upstream_connections_total", &[("reused", "true")]).await;
+    assert_eq!(reused, 8.0, "each client's connection is used again for that client");
+}
+
+#[tokio::test]
+async fn a_backend_that_refuses_is_told_as_without_the_header() {
+    let mut origin = Origin::start("a").await;
+    let yaml = "
+upstreams:
+  web: { backends: [\"{a}\"], health_check: none, outlier: none, send_proxy_protocol: v2 }
+";
+    let proxy = Proxy::start(&[&origin], yaml).await;
+    origin.kill().await;
+
+    assert_eq!(crate::harness::get(proxy.address(), "/x").await.status, 502);
+    assert_eq!(proxy.log_for("/x").await["reason"], "connection_refused");
+}

@@ -75,18 +75,7 @@ fn overlapping<'a>(
     address: &ListenAddress,
     seen: &'a HashMap<ListenAddress, At>,
 ) -> Option<(&'a ListenAddress, &'a At)> {
-    seen.iter().find(|(known, _)| *known != address && overlap(known, address))
-}
-
-/// Whether two addresses cannot be had at once: a listener on all addresses of a port takes it from every other.
-pub(super) fn overlap(one: &ListenAddress, other: &ListenAddress) -> bool {
-    match (one, other) {
-        (ListenAddress::Inet(one), ListenAddress::Inet(other)) => {
-            let any = one.ip().is_unspecified() || other.ip().is_unspecified();
-            one == other || (any && one.port() == other.port() && one.is_ipv4() == other.is_ipv4())
-        }
-        _ => one == other,
-    }
+    seen.iter().find(|(known, _)| *known != address && known.overlaps(address))
 }
 
 fn listener(file: &Listener, name: &str, address: ListenAddress, checker: &mut Checker<'_, '_>) -> plan::Listener {

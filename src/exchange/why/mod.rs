@@ -75,6 +75,7 @@ fn route(past: &Past, snapshot: &Snapshot) -> (Value, Vec<String>) {
             None
         }
     };
+    notes.extend(past.on_trial.map(|reason| format!("a filter on trial would have refused it: {}", reason.as_str())));
     let rejected = explained.iter().flat_map(route::Explanation::rejected);
     let rejected: Vec<_> = rejected.map(|rule| json!({ "route": &*rule.route, "why": rule.verdict.why() })).collect();
     let rule = explained.as_ref().and_then(route::Explanation::winner).map(|rule| rule.rule.as_str());
