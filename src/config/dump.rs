@@ -11,8 +11,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
     AccessLog, Admin, Backend, Balance, CertificateFiles, ClientAuthMode, Discovery, HashKey, HealthCheck,
-    ListenAddress, Listener, ListenerTls, LogFormat, LogPath, Plan, Probe, Reload, Retry, Server, Start, StatusSet,
-    Target, TemplatePart, TlsVersion, Upstream, WhenNoneHealthy,
+    ListenAddress, Listener, ListenerRedirect, ListenerTls, LogFormat, LogPath, Plan, Probe, Reload, Retry, Server,
+    Start, StatusSet, Target, TemplatePart, TlsVersion, Upstream, WhenNoneHealthy,
 };
 use crate::base::proxy_protocol::Version;
 use crate::base::units::{format_duration, format_share, format_size};
@@ -100,6 +100,7 @@ fn listener(listener: &Listener) -> Json {
         "name": &*listener.name,
         "address": listen_address(&listener.address),
         "tls": or_none(listener.tls.as_deref(), listener_tls),
+        "redirect": or_none(listener.redirect, |ListenerRedirect::Https| json!("https")),
         "proxy_protocol": or_none(listener.proxy_protocol.as_deref(), |from| json!({
             "from": from.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })),

@@ -174,6 +174,8 @@ pub struct Listener {
     pub address: ListenAddress,
     /// TLS toward clients; none: plain.
     pub tls: Option<Arc<ListenerTls>>,
+    /// Where clients are sent instead; none: they are served.
+    pub redirect: Option<ListenerRedirect>,
     /// The peers that must begin with the PROXY protocol; none: nobody may.
     pub proxy_protocol: Option<Arc<[IpNet]>>,
     /// Peers whose `X-Forwarded-For` and `Forwarded` are believed.
@@ -186,6 +188,13 @@ pub struct Listener {
     pub limits: ListenerLimits,
     /// Own error pages, before those of the whole configuration.
     pub errors: ErrorPages,
+}
+
+/// Where a listener sends clients instead of serving them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerRedirect {
+    /// To the same host and path by HTTPS.
+    Https,
 }
 
 /// TLS toward the clients of a listener.

@@ -6,12 +6,14 @@
 use crate::base::clock::Moment;
 use crate::base::path::NormalPath;
 use crate::base::request::RequestView;
+use crate::config::plan::RouteMatch;
 use crate::exchange::grpc;
 use crate::exchange::key;
 use crate::exchange::snapshot::RouteLive;
 use crate::exchange::watch::Deadline;
 use crate::exchange::{Exchange, Rewritten};
 use crate::filter::auth::basic::Job;
+use crate::filter::redirect::Redirect;
 use crate::filter::{self, Decision, Refusal};
 use crate::route::Found;
 use crate::telemetry::reason::Reason;
@@ -42,6 +44,9 @@ pub fn begin(exchange: &mut Exchange, request: &RequestView<'_>) -> Admission {
     }
     let snapshot = exchange.arrival.snapshot.clone();
     let Ok(path) = NormalPath::new(request.path) else { return Reason::HttpRequestError.into() };
+    if exchange.arrival.listener.redirect.is_some() {
+        return redirected(request, &path);
+    }
     let Some(found) = snapshot.routes.find(request, &path) else { return Reason::NoRoute.into() };
     let route = snapshot.live[found.index].clone();
     exchange.route = Some(route.clone());
@@ -72,6 +77,14 @@ fn limit(exchange: &mut Exchange, request: &RequestView<'_>, route: &RouteLive, 
     exchange.limit_fields = passage.fields;
     exchange.arrival.snapshot.counters.limited(route.index, passage.refusal.is_some(), passage.on_trial);
     passage.refusal
+}
+
+/// The answer of a listener that serves nothing itself.
+fn redirected(request: &RequestView<'_>, path: &NormalPath<'_>) -> Admission {
+    match Redirect::to_https().answer(request, path, &RouteMatch::default()) {
+        Some(answer) => Admission::Answer(answer),
+        None => Reason::HttpRequestError.into(),
+    }
 }
 
 /// Goes on after a password was hashed, and was `right` or not.

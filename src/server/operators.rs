@@ -101,6 +101,7 @@ pub(super) fn listener(address: ListenAddress) -> Arc<plan::Listener> {
         trusted_proxies: Arc::new([]),
         max_connections: MOST_CONNECTIONS,
         tls: None,
+        redirect: None,
         proxy_protocol: None,
         timeouts: plan::ListenerTimeouts {
             tls_handshake: Duration::from_secs(10),

@@ -209,22 +209,23 @@ impl Parts {
 
     fn tell(&self, outcome: &Result<Done, Refusal>) {
         let snapshot = self.current.load();
-        let (process, events) = (snapshot.counters.registry().process(), &snapshot.events);
+        let process = snapshot.counters.registry().process();
+        let event = |outcome: &str, text: String| {
+            let facts = vec![("outcome", outcome.to_owned()), ("generation", snapshot.generation.to_string())];
+            snapshot.events.tell("reload", text, facts);
+        };
         match outcome {
             Ok(done) => {
+                event("success", format!("configuration reloaded: {}", done.diff.summary()));
                 process.reloaded(series::Reload::Success);
                 let (generation, changes) = (done.generation, done.diff.summary());
                 log::info!("configuration reloaded: generation={generation} changes=\"{changes}\"");
-                let text = format!("the configuration was reloaded (generation {generation}): {changes}");
-                let facts = vec![("outcome", "success".to_owned()), ("generation", generation.to_string())];
-                events.tell("reload", text, facts);
                 done.warnings.iter().for_each(|warning| log::warn!("{warning}"));
             }
             Err(refusal) => {
+                event("failure", format!("configuration not reloaded: {}", refusal.words()));
                 process.reloaded(series::Reload::Failure);
                 log::error!("configuration not reloaded, the old one serves on: {}", refusal.words());
-                let text = format!("the configuration was not reloaded, the old one serves on: {}", refusal.words());
-                events.tell("reload", text, vec![("outcome", "failure".to_owned())]);
                 refusal.faults().into_iter().flatten().for_each(|fault| log::error!("{fault}"));
             }
         }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::{Checker, certificate, pages};
 use crate::config::file::File;
 use crate::config::file::collection::OrNone;
-use crate::config::file::listener::{Limits, Listener, Protocol, ProxyProtocol, Timeouts};
+use crate::config::file::listener::{Limits, Listener, Protocol, ProxyProtocol, Redirect, Timeouts};
 use crate::config::file::term::{Field, Spanned, written_or_default};
 use crate::config::plan::{self, ListenAddress};
 use crate::config::read::At;
@@ -67,6 +67,7 @@ fn one(item: &Spanned<Listener>, seen: &mut Seen, checker: &mut Checker<'_, '_>)
         }
     }
     check_protocols(&item.value, checker);
+    check_redirect(&item.value, checker);
     Some(listener(&item.value, name, address.address.clone(), checker))
 }
 
@@ -84,6 +85,7 @@ fn listener(file: &Listener, name: &str, address: ListenAddress, checker: &mut C
         name: name.into(),
         address,
         tls: certificate::listener_tls(&file.tls, checker).map(Arc::new),
+        redirect: file.redirect.value().map(|Redirect::Https| plan::ListenerRedirect::Https),
         proxy_protocol: proxy_protocol(&file.proxy_protocol, checker),
         trusted_proxies: trusted.into(),
         max_connections: file.max_connections().size(),
@@ -118,6 +120,13 @@ fn limits(file: &Limits) -> plan::ListenerLimits {
         body: file.body().some().map(|size| size.0),
         keepalive_requests: file.keepalive_requests().small(),
         connections_per_client: file.connections_per_client().some().map(|count| count.size()),
+    }
+}
+
+fn check_redirect(file: &Listener, checker: &mut Checker<'_, '_>) {
+    if let (Some(at), Some(Spanned { value: OrNone::Some(_), at: tls })) = (file.redirect.at(), file.tls.given()) {
+        let message = "a listener with TLS has nowhere to redirect to";
+        checker.clash(at, message, (*tls, "`tls` is here"), "write `redirect` on the listener for plain HTTP");
     }
 }
 

@@ -19,6 +19,8 @@ section! {
         protocols: List<Protocol>,
         /// TLS toward clients.
         tls: OrNone<Tls>,
+        /// Answers every request with a redirect (308) to the same host and path by HTTPS, on port 443.
+        redirect: Redirect,
         /// The PROXY protocol, version 1 or 2, from proxies in front.
         proxy_protocol: OrNone<ProxyProtocol>,
         /// Peers whose `X-Forwarded-For` and `Forwarded` are believed. Without it: nobody's.
@@ -43,6 +45,14 @@ words! {
         H1 = "h1",
         /// HTTP/2.
         H2 = "h2",
+    }
+}
+
+words! {
+    /// Where a listener sends clients instead.
+    Redirect {
+        /// HTTPS.
+        Https = "https",
     }
 }
 
