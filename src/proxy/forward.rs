@@ -27,6 +27,8 @@ use crate::upstream::sticky::{self, Token};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Fields that belong to one connection whether `Connection` names them or not.
@@ -68,6 +70,13 @@ pub(super) fn request(header: &mut RequestHeader, came: &RequestHeader, exchange
     via(header, came.version, &exchange.arrival.snapshot.pseudonym)?;
     header.insert_header(X_REQUEST_ID, exchange.id.as_str())?;
     mark(header, exchange)?;
+    if let Some(parent) = exchange.traceparent() {
+        header.insert_header(TRACEPARENT, parent)?;
+        if exchange.trace.is_some_and(|trace| trace.parent.is_none()) {
+            // It belongs to a trace that could not be read.
+            header.remove_header(&TRACESTATE);
+        }
+    }
     if over_http2 && came.version == http::Version::HTTP_2 {
         trailers_wanted(header, came)?;
     }
