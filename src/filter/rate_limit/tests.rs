@@ -1,3 +1,5 @@
+//! What rate limits promise: exactness, fairness, and that nothing is taken in vain.
+
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName};
