@@ -127,7 +127,7 @@ fn the_schema_refuses_what_the_program_refuses() {
         "upstream: {}",
         "upstreams: { web: { backends: [a:1], wieght: 3 } }",
         "upstreams: { web: { backends: [a:1], timeouts: { connect: 3 } } }",
-        "upstreams: { web: { backends: [a:1], protocol: h2 } }",
+        "upstreams: { web: { backends: [a:1], protocol: h3 } }",
         "drain: { delay: 3 s }",
         "log: { level: loud }",
         "server: { threads: 0 }",

@@ -111,8 +111,9 @@ fn finish(exchange: &mut Exchange, request: &RequestView<'_>, path: &NormalPath<
         return reason.into();
     }
     let watch = exchange.arrival.watch.clone();
-    let timeouts = [route.plan.request_timeout, grpc::timeout(request.fields)];
-    watch.set_after(Deadline::Request, exchange.arrival.received, timeouts.into_iter().flatten().min());
+    // The client of a gRPC call says how long it waits: all tries together must not take longer.
+    let patience = [route.plan.request_timeout, grpc::timeout(request.fields)].into_iter().flatten().min();
+    watch.set_after(Deadline::Request, exchange.arrival.received, patience);
     if let Some(rewrite) = route.filters.rewrite() {
         exchange.rewritten = Rewritten {
             path: rewrite.path(path, found.matched).map(|path| path.into_owned()),

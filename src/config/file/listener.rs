@@ -15,7 +15,8 @@ section! {
         name: Name,
         /// Where to listen: `address:port`, `"[address]:port"` or `unix:/path`. Required.
         address: ListenAddress,
-        /// The protocols spoken. Without it: h2 and h1 with TLS, h1 without.
+        /// The protocols spoken. Without it: h2 and h1 with TLS, h1 without. Over TLS the client chooses by ALPN; without TLS
+        /// it speaks HTTP/2 by prior knowledge, and its first bytes decide.
         protocols: List<Protocol>,
         /// TLS toward clients.
         tls: OrNone<Tls>,

@@ -8,6 +8,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod client;
+pub(crate) mod h2;
 pub(crate) mod origin;
 pub(crate) mod proxy;
 pub(crate) mod tls;
