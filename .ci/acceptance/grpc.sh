@@ -58,10 +58,11 @@ PYTHON
 children+=("$!")
 until_true "the gRPC server listens" grep -q '^port' "$work/server.out"
 backend=127.0.0.1:$(sed -n 's/^port //p' "$work/server.out")
-free 8080
-free 9901
+free 18080
+free 19901
 cat >"$work/roundel.yaml" <<YAML
-listeners: [{ address: "127.0.0.1:8080", protocols: [h2], limits: { h2_streams: 1000 } }]
+admin: { address: "127.0.0.1:19901" }
+listeners: [{ address: "127.0.0.1:18080", protocols: [h2], limits: { h2_streams: 1000 } }]
 upstreams:
   calls: { backends: [$backend], protocol: h2 }
   gone: { backends: ["127.0.0.1:1"], protocol: h2, health_check: none }
@@ -72,14 +73,14 @@ YAML
 mkdir -m 0700 "$work/run"
 RUNTIME_DIRECTORY="$work/run" "$ROUNDEL" -c "$work/roundel.yaml" >"$work/access.log" 2>"$work/log" &
 children+=("$!")
-until_true "the proxy is ready" curl -fsS http://127.0.0.1:9901/readyz
+until_true "the proxy is ready" curl -fsS http://127.0.0.1:19901/readyz
 
 cat >"$work/client.py" <<'PYTHON'
 import time
 import grpc
 
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0)]
-channel = grpc.insecure_channel("127.0.0.1:8080", options=OPTIONS)
+channel = grpc.insecure_channel("127.0.0.1:18080", options=OPTIONS)
 say = lambda text: print("   " + text, flush=True)
 
 def outcome(call):

@@ -4,6 +4,8 @@
 //! has failed, the road says what it knows of the request to [`failed`], and does what the verdict says. Connecting and sending
 //! are the road's own.
 
+use std::time::Duration;
+
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::base::request::Fields;
@@ -143,7 +145,12 @@ fn follow(exchange: &mut Exchange, failure: Failure, standing: Standing, cause: 
     let verdict = retry::after(failure, standing, &target.plan.retry);
     let Verdict::Retry(least) = verdict else { return verdict };
     let counters = &exchange.arrival.snapshot.counters;
-    let Some(backoff) = target.pool.grant_retry(exchange.retries + 1) else {
+    let granted = match failure {
+        // The backend has done nothing for it, and wants it elsewhere: nobody's load grows, and there is nothing to wait for.
+        Failure::Unprocessed => Some(Duration::ZERO),
+        _ => target.pool.grant_retry(exchange.retries + 1),
+    };
+    let Some(backoff) = granted else {
         counters.budget_exhausted(exchange);
         return Verdict::GiveUp;
     };

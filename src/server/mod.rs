@@ -207,7 +207,7 @@ fn start(plan: Plan, mut options: Options, parent: &Parent) -> io::Result<Ending
     if let Some(predecessor) = &mut options.predecessor
         && let Some(estate) = predecessor.take_estate()?
     {
-        estate.settle(&snapshot);
+        estate.settle(&snapshot, &lasting.rate_limits);
     }
     let life = Life::default();
     let notify = Notify::from_environment();
@@ -268,7 +268,7 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
         move || Ok(doors.sockets()?.into_iter().chain(admin_doors.sockets()?).collect())
     });
     let launch = file.as_deref().map(Launch::of_this_process).transpose()?;
-    let gifts = upgrade::gifts(current.clone(), sockets.clone());
+    let gifts = upgrade::gifts(current.clone(), lasting.rate_limits.clone(), sockets.clone());
     let upgrades =
         Upgrades::new(launch, place.front, place.notify.clone(), place.pid_file.clone(), gifts, life.clone());
     let opened = Opened {
