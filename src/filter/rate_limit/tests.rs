@@ -1,3 +1,5 @@
+//! What a limit lets through, with the clock in the hand of the test.
+
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName};
