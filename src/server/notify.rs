@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -24,6 +26,8 @@ const PATIENCE_MS: u16 = 5_000;
 pub struct Notify {
     socket: Option<SocketName>,
     watchdog: Option<Duration>,
+    /// Another process is the main one: nobody listens to this one any more, and systemd would complain.
+    relieved: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone)]
@@ -44,6 +48,7 @@ impl Notify {
         Self {
             socket: environment("NOTIFY_SOCKET").filter(|name| !name.is_empty()).map(SocketName),
             watchdog: micros.filter(|micros| *micros > 0).map(Duration::from_micros),
+            relieved: Arc::default(),
         }
     }
 
@@ -85,14 +90,23 @@ impl Notify {
     /// to end before, systemd would take that for the end of the service.
     pub fn main_pid(&self, pid: u32, status: &str) {
         let Some(name) = &self.socket else { return };
-        self.tell(&format!("MAINPID={pid}\nSTATUS={status}"));
+        self.relieved.store(true, Relaxed);
+        // The watchdog's time begins anew for the new process.
+        self.send(name, &format!("WATCHDOG=1\nMAINPID={pid}\nSTATUS={status}"));
         if let Err(error) = name.barrier() {
             log::warn!("systemd may not have heard of the new main process: {error}");
         }
     }
 
     fn tell(&self, message: &str) {
-        let Some(name) = &self.socket else { return };
+        if let Some(name) = &self.socket
+            && !self.relieved.load(Relaxed)
+        {
+            self.send(name, message);
+        }
+    }
+
+    fn send(&self, name: &SocketName, message: &str) {
         if let Err(error) = name.send(message) {
             log::warn!("cannot notify: socket={} error=\"{error}\"", name.0.display());
         }
@@ -188,12 +202,16 @@ mod tests {
 
         std::thread::scope(|scope| {
             let telling = scope.spawn(|| notify.main_pid(42, "serving"));
-            assert_eq!(receive(), "MAINPID=42\nSTATUS=serving");
+            assert_eq!(receive(), "WATCHDOG=1\nMAINPID=42\nSTATUS=serving");
             assert!(!telling.is_finished());
             // Read without taking the descriptor: the kernel closes it.
             assert_eq!(receive(), "BARRIER=1");
             telling.join().unwrap();
         });
+        // From then on it is silent.
+        notify.alive();
+        socket.set_nonblocking(true).unwrap();
+        assert!(socket.recv(&mut [0; 256]).is_err());
     }
 
     #[test]

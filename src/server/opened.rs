@@ -101,7 +101,9 @@ impl Opened {
 fn watch(notify: Notify) {
     let Some(every) = notify.watchdog() else { return };
     drop(tokio::spawn(async move {
-        let mut beat = tokio::time::interval(every.max(Duration::from_millis(1)));
+        // Not at once: after an upgrade systemd does not listen to this process yet.
+        let every = every.max(Duration::from_millis(1));
+        let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
         beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             beat.tick().await;
