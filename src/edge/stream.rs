@@ -42,6 +42,9 @@ const READ: usize = 16 * 1024;
 /// before the system resets the connection for the bytes nobody read (RFC 9112, 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
+/// How long a client that has closed its side is still answered. It may only have said all it has to say (TCP lets it); most
+/// have left, and no backend shall work for them much longer.
+const HALF_CLOSED: Duration = Duration::from_millis(500);
 
 /// The client's connection, with what has been read of it and not yet handed on.
 #[derive(Debug)]
@@ -58,6 +61,8 @@ pub struct ClientStream {
     /// Since when a read, or a write, has waited for the client.
     reading_since: Option<Moment>,
     writing_since: Option<Moment>,
+    /// Since when the client's side is closed, where it has closed it after the whole request.
+    half_closed_since: Option<Moment>,
     timer: Option<Pin<Box<Sleep>>>,
     timeouts: plan::ListenerTimeouts,
     clock: Clock,
@@ -96,6 +101,7 @@ impl ClientStream {
             outbox: BytesMut::new(),
             reading_since: None,
             writing_since: None,
+            half_closed_since: None,
             timer: None,
             timeouts,
             clock,
@@ -164,6 +170,7 @@ impl ClientStream {
         self.body = BodyCheck::new(framing);
         self.reading_since = None;
         self.writing_since = None;
+        self.half_closed_since = None;
         self.advance_body()?;
         self.watch.note_body(self.body.decoded());
         Ok(())
@@ -264,12 +271,9 @@ impl ClientStream {
 
     /// The request's body has been read, or it had none: only the end of the connection is of interest.
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        if self.inbox.is_empty() {
+        if self.inbox.is_empty() && self.half_closed_since.is_none() {
             match self.poll_fill(cx) {
-                Poll::Ready(Ok(0)) => {
-                    self.watch.end(Reason::ClientGone);
-                    return Poll::Ready(Ok(()));
-                }
+                Poll::Ready(Ok(0)) => self.half_closed_since = Some(self.clock.now()),
                 Poll::Ready(Err(error)) => {
                     self.watch.end(Reason::ClientGone);
                     return Poll::Ready(Err(error));
@@ -278,7 +282,8 @@ impl ClientStream {
                 Poll::Ready(Ok(_)) | Poll::Pending => {}
             }
         }
-        self.poll_deadline(cx, None).map(Err)
+        let gone = self.half_closed_since.map(|since| (since + HALF_CLOSED, Reason::ClientGone));
+        self.poll_deadline(cx, gone).map(Err)
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {

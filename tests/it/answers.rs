@@ -146,6 +146,25 @@ async fn a_client_that_leaves_is_499_in_the_log() {
 }
 
 #[tokio::test]
+async fn a_client_that_has_closed_its_side_is_answered_unless_the_backend_takes_its_time() {
+    let a = Origin::start("a").await;
+    a.on("/slow", Script::hang());
+    let proxy = Proxy::start(&[&a], "upstreams: { web: { backends: [{a}] } }").await;
+
+    let mut client = Connection::open(proxy.address()).await;
+    client.send("GET /said HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    client.finish().await;
+    assert_eq!(client.answer().await.origin(), "a");
+    client.expect_close().await;
+
+    let mut client = Connection::open(proxy.address()).await;
+    client.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    client.finish().await;
+    assert_eq!(proxy.log_for("/slow").await["reason"], "client_gone");
+    assert_eq!((a.requests_for("/said"), a.requests_for("/slow")), (1, 1));
+}
+
+#[tokio::test]
 async fn an_answer_that_breaks_off_is_never_made_to_look_whole() {
     let a = Origin::start("a").await;
     a.on("/length", Script::new([Step::Reply(Reply::ok("half").declared_length(8)), Step::Close]));
