@@ -1,6 +1,6 @@
 //! One request on its way: what both roads know of it, and what they share.
 //!
-//! `snapshot` is what it is served by, `client` and `request_id` say whose it is, `admission` where it goes, `retry` and
+//! `snapshot` is what it is served by, `client` and `request_id` say whose it is, `admission` where it goes, `forward` what passes of its fields and its answer's, `retry` and
 //! `rescue` what becomes of failures (`rescue` is the only place that turns an error into a status), `reply` how answers of
 //! our own look, `watch` what it tells its connection, `record` what is told of it at its end. `rehearsal` plays failures in
 //! virtual time, by the same rules. The roads themselves are in `proxy` and `lane`.
@@ -9,6 +9,7 @@ pub mod admission;
 pub mod client;
 pub mod counters;
 pub mod explain;
+pub mod forward;
 pub mod key;
 pub mod record;
 pub mod refused;

@@ -23,6 +23,7 @@ use self::control::Control;
 use super::backend::{Admission, Backend, BackendId, ProbeReport};
 use super::balance::{Choice, Luck};
 use super::change::Listener;
+use super::connection::Connection;
 use super::lease::{Ask, Lease, NoBackend};
 use super::members::Members;
 use super::state::{Entry, Event, Failure, Health, Policy, Snapshot, State};
@@ -190,6 +191,15 @@ impl Pool {
         }
         self.renew(&mut control, now);
         self.tell(control);
+    }
+
+    /// Closes connections that have waited long enough for another request, or that the other side has closed. To be called
+    /// about once a second.
+    pub fn sweep(&self) {
+        let (now, plan, members) = (self.time.now(), self.plan.load(), self.members.load());
+        for backend in members.backends.iter().chain(members.leaving.iter()) {
+            backend.warm().sweep(now, &plan.keepalive, Connection::is_quiet);
+        }
     }
 
     /// Whether some backend is still without the verdict of its first probe.
