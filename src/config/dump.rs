@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
-    AccessLog, Admin, Backend, Balance, Discovery, HashKey, HealthCheck, ListenAddress, Listener, LogFormat, LogPath,
-    Plan, Probe, Server, Start, StatusSet, Target, TemplatePart, Upstream, WhenNoneHealthy,
+    AccessLog, Admin, Backend, Balance, Discovery, HashKey, HealthCheck, Lane, ListenAddress, Listener, LogFormat,
+    LogPath, Plan, Probe, Server, Start, StatusSet, Target, TemplatePart, Upstream, WhenNoneHealthy,
 };
 use crate::base::units::{format_duration, format_share, format_size};
 
@@ -91,6 +91,7 @@ fn listener(listener: &Listener) -> Json {
         "address": listen_address(&listener.address),
         "trusted_proxies": listener.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "max_connections": listener.max_connections,
+        "lane": match listener.lane { Lane::Auto => "auto", Lane::Off => "off" },
         "timeouts": {
             "header": time(timeouts.header),
             "body_idle": time(timeouts.body_idle),

@@ -68,7 +68,6 @@ const RULES: &[Rule] = &[
     rule("listeners[].protocols[]", &["h1"], "write `protocols: [h1]`"),
     rule("listeners[].tls", OFF, ""),
     rule("listeners[].proxy_protocol", OFF, ""),
-    rule("listeners[].lane", &["off"], "write `lane: off`, or remove it"),
     rule("listeners[].timeouts.tls_handshake", &[], ""),
     rule("listeners[].limits.h2_streams", &[], ""),
     rule("listeners[].limits.connections_per_client", OFF, ""),

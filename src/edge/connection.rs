@@ -21,6 +21,7 @@ use crate::exchange::refused::Refused;
 use crate::exchange::snapshot::Current;
 use crate::exchange::watch::Carried;
 use crate::exchange::{Arrival, KeepAlive};
+use crate::lane::{Lane, Served};
 use crate::telemetry::reason::Reason;
 use crate::wire::framing::Framing;
 use crate::wire::head::{HeadParser, Limits, Outcome};
@@ -38,6 +39,8 @@ pub struct Edge<A> {
     pub farewells: Arc<Semaphore>,
     /// Turns true when the process drains.
     pub draining: ShutdownWatch,
+    /// What serves plain requests; none for operators.
+    pub lane: Option<Lane>,
 }
 
 /// For whom an edge is.
@@ -59,10 +62,12 @@ pub struct Entrance {
 }
 
 /// A request whose head stands at the front of the inbox.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Ready {
     framing: Framing,
     received: Moment,
+    /// What has read it.
+    parser: HeadParser,
 }
 
 /// How the wait for a head ended.
@@ -81,9 +86,13 @@ impl<A: HttpServerApp> Edge<A> {
         for number in 1_u32.. {
             let received = self.current.clock().now();
             match self.next_head(&mut stream, &entrance.listener, number).await {
-                Awaited::Ready(ready) => match self.hand_over(stream, &entrance, ready, number).await {
-                    Some(back) => stream = back,
-                    None => return,
+                Awaited::Ready(ready) => match self.direct(&mut stream, &entrance, &ready, number).await {
+                    Served::Again => {}
+                    Served::Last => return,
+                    Served::Declined => match self.hand_over(stream, &entrance, &ready, number).await {
+                        Some(back) => stream = back,
+                        None => return,
+                    },
                 },
                 Awaited::Refused(refusal) => return self.refuse(stream, &entrance, received, refusal.reason).await,
                 Awaited::Broken(reason) => return self.refuse(stream, &entrance, received, reason).await,
@@ -102,11 +111,10 @@ impl<A: HttpServerApp> Edge<A> {
             if !stream.inbox().is_empty() {
                 match parser.parse(stream.inbox()) {
                     Outcome::Complete(head) => {
-                        let ready = Ready { framing: head.body, received: self.current.clock().now() };
-                        let len = head.len;
+                        let (framing, len) = (head.body, head.len);
                         // What came of the body with the head is known to be sound before anyone else hears of the request.
-                        return match stream.begin(len, ready.framing) {
-                            Ok(()) => Awaited::Ready(ready),
+                        return match stream.begin(len, framing) {
+                            Ok(()) => Awaited::Ready(Ready { framing, received: self.current.clock().now(), parser }),
                             Err(refusal) => Awaited::Refused(refusal),
                         };
                     }
@@ -148,6 +156,17 @@ impl<A: HttpServerApp> Edge<A> {
         timeout_at(deadline.min(Instant::now() + idle), stream.read_more()).await.ok()
     }
 
+    /// Lets the lane serve a request, where the listener has one and the request fits.
+    async fn direct(&self, stream: &mut ClientStream, entrance: &Entrance, ready: &Ready, number: u32) -> Served {
+        match &self.lane {
+            Some(lane) if entrance.listener.lane == plan::Lane::Auto => {
+                let arrival = self.arrival(stream, entrance, ready, number, None);
+                lane.serve(stream, arrival, &ready.parser, &self.draining).await
+            }
+            _ => Served::Declined,
+        }
+    }
+
     /// Hands a request to Pingora, and takes the connection back where it may carry another.
     ///
     /// A request may come back to be begun again, where a backend died after its answer's head and before anything was sent
@@ -156,7 +175,7 @@ impl<A: HttpServerApp> Edge<A> {
         &self,
         mut stream: Box<ClientStream>,
         entrance: &Entrance,
-        ready: Ready,
+        ready: &Ready,
         number: u32,
     ) -> Option<Box<ClientStream>> {
         let mut carried = None;
@@ -179,7 +198,7 @@ impl<A: HttpServerApp> Edge<A> {
         &self,
         stream: &ClientStream,
         entrance: &Entrance,
-        ready: Ready,
+        ready: &Ready,
         number: u32,
         carried: Option<Carried>,
     ) -> Arrival {

@@ -3,9 +3,12 @@
 //! The filters act here in their fixed order. Nothing waits: where a password must be hashed, the road does that on a thread
 //! that may block and comes back with the result.
 
+use std::sync::Arc;
+
 use crate::base::path::NormalPath;
 use crate::base::request::RequestView;
 use crate::exchange::key;
+use crate::exchange::snapshot::RouteLive;
 use crate::exchange::watch::Deadline;
 use crate::exchange::{Exchange, Rewritten};
 use crate::filter::auth::basic::Job;
@@ -28,19 +31,43 @@ pub enum Admission {
 
 impl From<Reason> for Admission {
     fn from(reason: Reason) -> Self {
-        Self::Refuse(Refusal { reason, fields: Vec::new() })
+        Self::Refuse(refusal(reason))
     }
+}
+
+fn refusal(reason: Reason) -> Refusal {
+    Refusal { reason, fields: Vec::new() }
 }
 
 /// Finds the route of a request and lets its filters decide.
 pub fn begin(exchange: &mut Exchange, request: &RequestView<'_>) -> Admission {
-    if is_loop(request, &exchange.arrival.snapshot.pseudonym) {
-        return Reason::ProxyLoopDetected.into();
-    }
+    begin_where(exchange, request, |_| true).unwrap_or(Reason::ProxyInternalError.into())
+}
+
+/// The same on a road that not every route fits; none where the one that wins does not, and then nothing has happened.
+pub fn begin_where(
+    exchange: &mut Exchange,
+    request: &RequestView<'_>,
+    fits: impl Fn(&RouteLive) -> bool,
+) -> Option<Admission> {
     let snapshot = exchange.arrival.snapshot.clone();
-    let Ok(path) = NormalPath::new(request.path) else { return Reason::HttpRequestError.into() };
-    let Some(found) = snapshot.routes.find(request, &path) else { return Reason::NoRoute.into() };
-    let route = snapshot.live[found.index].clone();
+    if is_loop(request, &snapshot.pseudonym) {
+        return Some(Reason::ProxyLoopDetected.into());
+    }
+    let Ok(path) = NormalPath::new(request.path) else { return Some(Reason::HttpRequestError.into()) };
+    let Some(found) = snapshot.routes.find(request, &path) else { return Some(Reason::NoRoute.into()) };
+    let route = &snapshot.live[found.index];
+    fits(route).then(|| filtered(exchange, request, route, &path, found))
+}
+
+/// Lets the filters of the route decide.
+fn filtered(
+    exchange: &mut Exchange,
+    request: &RequestView<'_>,
+    route: &Arc<RouteLive>,
+    path: &NormalPath<'_>,
+    found: Found<'_>,
+) -> Admission {
     exchange.route = Some(route.clone());
     if let Some(reason) = refused_upgrade(request) {
         return reason.into();
@@ -51,7 +78,7 @@ pub fn begin(exchange: &mut Exchange, request: &RequestView<'_>) -> Admission {
     }
     let now = exchange.now();
     match route.filters.authenticate(request, now) {
-        Decision::Continue => finish(exchange, request, &path, found),
+        Decision::Continue => finish(exchange, request, path, found),
         decision => decided(decision),
     }
 }

@@ -6,11 +6,13 @@
 //! virtual time, by the same rules. The roads themselves are in `proxy` and `lane`.
 
 pub mod admission;
+pub mod attempt;
 pub mod client;
 pub mod counters;
 pub mod explain;
 pub mod forward;
 pub mod key;
+pub mod progress;
 pub mod record;
 pub mod refused;
 pub mod rehearsal;
@@ -203,11 +205,11 @@ impl Exchange {
         self.arrival.watch.is_answered()
     }
 
-    /// Whether what has come of its body is little enough to be kept for another try.
+    /// Whether its body, as long as it says it is and as much as has come of it, is little enough to be kept for another try.
     #[must_use]
     pub fn body_is_kept(&self) -> bool {
         let most = self.target.as_ref().map_or(0, |target| target.plan.retry.body);
-        self.arrival.watch.body_received() <= most
+        self.arrival.body.unwrap_or_default().max(self.arrival.watch.body_received()) <= most
     }
 
     /// How answers of our own to it look.

@@ -27,7 +27,7 @@ use crate::exchange::rescue::{self, Failure};
 use crate::exchange::retry::{self, Standing, Verdict};
 use crate::exchange::snapshot::Target;
 use crate::exchange::watch::Deadline;
-use crate::exchange::{Arrival, Exchange, KeepAlive, record};
+use crate::exchange::{Arrival, Exchange, KeepAlive, progress, record};
 use crate::filter::compress::Coding;
 use crate::filter::encode::Encoder;
 use crate::telemetry::metrics::series::Attempt;
@@ -158,7 +158,7 @@ impl ProxyHttp for Flow {
         let exchange = ctx.exchange();
         forward::request(header, exchange)?;
         if session.is_body_done() {
-            expect_answer(exchange);
+            progress::sent(exchange);
         }
         Ok(())
     }
@@ -172,7 +172,7 @@ impl ProxyHttp for Flow {
         ctx: &mut Context,
     ) -> Result<()> {
         if end_of_stream && status_sent(session).is_none() {
-            expect_answer(ctx.exchange());
+            progress::sent(ctx.exchange());
         }
         Ok(())
     }
@@ -186,7 +186,8 @@ impl ProxyHttp for Flow {
     ) -> Result<()> {
         answer_head::check(header, asked(session))?;
         if !header.status.is_informational() || header.status == StatusCode::SWITCHING_PROTOCOLS {
-            answered(ctx.exchange(), header.status.as_u16());
+            let exchange = ctx.exchange();
+            progress::answered(exchange, header.status.as_u16(), idle_bound(exchange));
         }
         Ok(())
     }
@@ -420,33 +421,9 @@ fn failed_encoding(error: std::io::Error) -> Box<Error> {
     Error::because(ErrorType::InternalError, "compressing the answer", error)
 }
 
-/// The whole request has been sent: the answer's time begins.
-fn expect_answer(exchange: &mut Exchange) {
-    let now = exchange.now();
-    exchange.sent = Some(now);
-    let first_byte = exchange.target.as_ref().map(|target| target.plan.timeouts.first_byte);
-    exchange.arrival.watch.set_after(Deadline::FirstByte, now, first_byte);
-}
-
-/// The answer has begun.
-fn answered(exchange: &mut Exchange, status: u16) {
-    let watch = &exchange.arrival.watch;
-    watch.clear(Deadline::FirstByte);
-    if let Some(target) = &exchange.target
-        && target.plan.timeouts.idle < target.plan.timeouts.first_byte
-    {
-        // Pingora has one timeout for all reads, the longer of the two.
-        watch.bound_answer(target.plan.timeouts.idle, exchange.now());
-    }
-    let latency = exchange.now().since(exchange.sent.unwrap_or(exchange.try_began));
-    exchange.first_byte = Some(latency);
-    let counters = &exchange.arrival.snapshot.counters;
-    counters.first_byte(exchange, latency);
-    counters.attempt(exchange, Attempt::Answered(status));
-    if let Some(lease) = &mut exchange.lease {
-        match status {
-            502..=504 => lease.failed(crate::upstream::state::Failure::Gateway, &format!("status {status}")),
-            _ => lease.succeeded(latency),
-        }
-    }
+/// How long Pingora may wait for the next part of an answer, where that is longer than the upstream says: it has one timeout for
+/// all reads, the longer of the two.
+fn idle_bound(exchange: &Exchange) -> Option<Duration> {
+    let timeouts = &exchange.target.as_ref()?.plan.timeouts;
+    (timeouts.idle < timeouts.first_byte).then_some(timeouts.idle)
 }

@@ -33,12 +33,14 @@ use crate::config::plan::{self, ListenAddress, LogPath, Plan};
 use crate::edge::connection::{Audience, Edge};
 use crate::edge::limits::{Connections, Gate};
 use crate::exchange::snapshot::{Current, Lasting, Snapshot, Target};
+use crate::lane::Lane;
 use crate::proxy::Flow;
 use crate::telemetry;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log::ProcessLog;
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::metrics::series::Probe;
+use crate::upstream::connection::Connector;
 use crate::upstream::discovery::dns::Resolver;
 use crate::upstream::health::{ProbeListener, Prober};
 use crate::upstream::peer::default_roots;
@@ -234,6 +236,7 @@ fn serve(
         current: current.clone(),
         farewells: Arc::new(Semaphore::new(FAREWELLS)),
         draining: life.draining(),
+        lane: Some(Lane::new(Connector::new(&conf))),
     };
     let accept = Accept {
         name: "listeners",
@@ -325,6 +328,7 @@ fn admin_listener(address: ListenAddress) -> plan::Listener {
         address,
         trusted_proxies: Arc::new([]),
         max_connections: ADMIN_CONNECTIONS,
+        lane: plan::Lane::Off,
         timeouts: plan::ListenerTimeouts {
             header: Duration::from_secs(10),
             body_idle: Duration::from_secs(10),
@@ -374,6 +378,7 @@ fn admin_services(
             farewells: Arc::new(Semaphore::new(1)),
             // Readiness is asked for to the very end.
             draining: watch::channel(false).1,
+            lane: None,
         };
         let listener = admin_listener(address);
         // On a socket that was handed over the old process answers until this one serves: nobody who asks whether the

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::{Checker, pages};
 use crate::config::file::File;
 use crate::config::file::collection::OrNone;
-use crate::config::file::listener::{Limits, Listener, Protocol, Timeouts, Tls};
+use crate::config::file::listener::{Lane, Limits, Listener, Protocol, Timeouts, Tls};
 use crate::config::file::term::{Spanned, written_or_default};
 use crate::config::plan::{self, ListenAddress};
 use crate::config::read::At;
@@ -94,6 +94,10 @@ fn listener(file: &Listener, name: &str, address: ListenAddress, checker: &mut C
         address,
         trusted_proxies: trusted.into(),
         max_connections: file.max_connections().size(),
+        lane: match file.lane.value() {
+            Some(Lane::Off) => plan::Lane::Off,
+            Some(Lane::Auto) | None => plan::Lane::Auto,
+        },
         timeouts: timeouts(&written_or_default(&file.timeouts)),
         limits: limits(&written_or_default(&file.limits)),
         errors: pages::read(&file.errors, checker),

@@ -159,8 +159,25 @@ impl Setup {
         for (word, value) in &self.words {
             text = text.replace(word, value);
         }
+        let text = on_the_road_of_the_run(&text);
         text.replace("{listen}", &listen.to_string()).replace("{admin}", &admin.to_string())
     }
+}
+
+/// With `ROUNDEL_TEST_LANE=off` in the environment, every listener of every test takes the general road, so that one run can hold the
+/// promises of each.
+fn on_the_road_of_the_run(text: &str) -> String {
+    match std::env::var("ROUNDEL_TEST_LANE").as_deref() {
+        Ok("off") if !text.contains("lane:") => {
+            text.replace("address: \"{listen}\"", "address: \"{listen}\", lane: off")
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// Which road plain requests take in this run.
+pub(crate) fn takes_the_lane() -> bool {
+    std::env::var("ROUNDEL_TEST_LANE").as_deref() != Ok("off")
 }
 
 /// A running proxy; killed when dropped.
