@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use roundel::base::clock::Clock;
-use roundel::config::plan::{Balance, HashKey, Keepalive, Retry, Upstream, UpstreamTimeouts, WhenNoneHealthy};
+use roundel::config::plan::{
+    Balance, HashKey, Keepalive, Retry, StatusSet, Upstream, UpstreamLimits, UpstreamTimeouts, WhenNoneHealthy,
+};
 use roundel::upstream::{Ask, Member, Pool};
 
 struct Counting;
@@ -87,7 +89,15 @@ fn choose(pool: &Arc<Pool>, times: u32) {
 fn member(index: usize, weight: u32) -> Member {
     let [.., high, low] = (index as u32).to_be_bytes();
     let addr = std::net::SocketAddr::from(([198, 18, high, low], 80));
-    Member { name: addr.to_string().into(), addr: addr.into(), tls: false, weight, backup: false, host: "".into() }
+    Member {
+        name: addr.to_string().into(),
+        addr: addr.into(),
+        tls: false,
+        weight,
+        backup: false,
+        most: None,
+        host: "".into(),
+    }
 }
 
 fn upstream(balance: Balance) -> Upstream {
@@ -103,7 +113,16 @@ fn upstream(balance: Balance) -> Upstream {
         when_none_healthy: WhenNoneHealthy::Fail,
         tls: None,
         timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, total: None },
-        retry: Retry { attempts: 1, body: 0 },
+        retry: Retry {
+            attempts: 1,
+            budget: 0.2,
+            min_per_second: 3,
+            statuses: StatusSet(Vec::new()),
+            backoff: Duration::ZERO,
+            max_backoff: Duration::ZERO,
+            body: 0,
+        },
+        limits: UpstreamLimits { connections: None, requests: None, pending: None, pending_timeout: second },
         keepalive: Keepalive { idle: second, max_idle: 0, max_requests: None },
         sticky: None,
     }

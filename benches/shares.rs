@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use roundel::base::clock::Clock;
 use roundel::config::plan::{
-    Balance, HashKey, HealthCheck, Keepalive, Probe, Retry, Start, Upstream, UpstreamTimeouts, WhenNoneHealthy,
+    Balance, HashKey, HealthCheck, Keepalive, Probe, Retry, Start, StatusSet, Upstream, UpstreamLimits,
+    UpstreamTimeouts, WhenNoneHealthy,
 };
 use roundel::upstream::{Ask, Member, Pool};
 
@@ -84,7 +85,15 @@ fn shares(balance: Balance, weights: &[u32], dead: Option<usize>) -> Vec<f64> {
 
 fn member(index: usize, weight: u32) -> Member {
     let addr = std::net::SocketAddr::from(([198, 18, 0, index as u8 + 1], 80));
-    Member { name: addr.to_string().into(), addr: addr.into(), tls: false, weight, backup: false, host: "".into() }
+    Member {
+        name: addr.to_string().into(),
+        addr: addr.into(),
+        tls: false,
+        weight,
+        backup: false,
+        most: None,
+        host: "".into(),
+    }
 }
 
 fn upstream(balance: Balance) -> Upstream {
@@ -111,7 +120,16 @@ fn upstream(balance: Balance) -> Upstream {
         when_none_healthy: WhenNoneHealthy::Fail,
         tls: None,
         timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, total: None },
-        retry: Retry { attempts: 1, body: 0 },
+        retry: Retry {
+            attempts: 1,
+            budget: 0.2,
+            min_per_second: 3,
+            statuses: StatusSet(Vec::new()),
+            backoff: Duration::ZERO,
+            max_backoff: Duration::ZERO,
+            body: 0,
+        },
+        limits: UpstreamLimits { connections: None, requests: None, pending: None, pending_timeout: second },
         keepalive: Keepalive { idle: second, max_idle: 0, max_requests: None },
         sticky: None,
     }

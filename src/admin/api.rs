@@ -28,6 +28,7 @@ pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Answer {
         return Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is only read (GET, HEAD)");
     }
     match guard::path(header) {
+        "/" => Answer::page(),
         "/healthz" => Answer::text(StatusCode::OK, "ok\n"),
         "/readyz" => ready((admin.readiness)()),
         "/metrics" if snapshot.plan.prometheus => {
@@ -36,6 +37,7 @@ pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Answer {
             Answer::new(StatusCode::OK, metrics::CONTENT_TYPE, snapshot.counters.registry().expose(&Present(&snapshot)))
         }
         "/api/v1/config" => Answer::json(StatusCode::OK, &dump::dump(&snapshot.plan)),
+        "/api/v1/history" => Answer::json(StatusCode::OK, &snapshot.counters.registry().history()),
         "/api/v1/status" => Answer::json(StatusCode::OK, &status(&snapshot)),
         _ => Answer::problem(StatusCode::NOT_FOUND, "there is no such endpoint"),
     }

@@ -24,13 +24,22 @@ enum Deed {
     Resume,
 }
 
+/// How a deed is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Manner {
+    /// How long the end of what is in flight is waited for.
+    wait: Option<Duration>,
+    /// Whether too little may be left in use.
+    force: bool,
+}
+
 /// `/api/v1/upstreams/U/backends/B/drain` or `.../resume`, taken apart.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Order {
     upstream: String,
     backend: String,
     deed: Deed,
-    wait: Option<Duration>,
+    manner: Manner,
 }
 
 impl Order {
@@ -48,8 +57,8 @@ impl Order {
             _ => return None,
         };
         let text = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
-        let order = |wait| Self { upstream: text(upstream), backend: text(backend), deed, wait };
-        Some(wait(query, deed).map(order))
+        let order = |manner| Self { upstream: text(upstream), backend: text(backend), deed, manner };
+        Some(manner(query, deed).map(order))
     }
 
     /// Carries the order out; waits until nothing is in flight where that was asked for.
@@ -58,13 +67,22 @@ impl Order {
             return Answer::problem(StatusCode::NOT_FOUND, "there is no upstream of that name");
         };
         let backends = match self.deed {
-            Deed::Drain => target.pool.drain(&self.backend),
+            Deed::Drain if self.manner.force => target.pool.drain(&self.backend),
+            Deed::Drain => match target.pool.drain_down_to(&self.backend, snapshot.plan.drain.floor) {
+                Ok(backends) => backends,
+                Err(shortage) => {
+                    return Answer::problem(
+                        StatusCode::CONFLICT,
+                        &format!("not drained: {shortage} (force it, or wait)"),
+                    );
+                }
+            },
             Deed::Resume => target.pool.resume(&self.backend),
         };
         if backends.is_empty() {
             return Answer::problem(StatusCode::NOT_FOUND, "the upstream has no backend of that name or address");
         }
-        if let Some(wait) = self.wait {
+        if let Some(wait) = self.manner.wait {
             // What is still in flight then is told in the answer.
             let _ = tokio::time::timeout(wait, until_idle(&backends)).await;
         }
@@ -72,15 +90,21 @@ impl Order {
     }
 }
 
-fn wait(query: &str, deed: Deed) -> Result<Option<Duration>, Answer> {
-    match query.split_once('=') {
-        _ if query.is_empty() => Ok(None),
-        Some(("wait", text)) if deed == Deed::Drain => match parse_duration(text) {
-            Ok(wait) => Ok(Some(wait.min(LONGEST_WAIT))),
-            Err(_) => Err(Answer::problem(StatusCode::BAD_REQUEST, "`wait` is no duration (write `wait=30s`)")),
-        },
-        _ => Err(Answer::problem(StatusCode::BAD_REQUEST, "unknown parameter (a drain knows `wait`, a resume none)")),
+fn manner(query: &str, deed: Deed) -> Result<Manner, Answer> {
+    let fault = |detail| Err(Answer::problem(StatusCode::BAD_REQUEST, detail));
+    let mut manner = Manner::default();
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        match parameter.split_once('=') {
+            Some(("wait", text)) if deed == Deed::Drain => match parse_duration(text) {
+                Ok(wait) => manner.wait = Some(wait.min(LONGEST_WAIT)),
+                Err(_) => return fault("`wait` is no duration (write `wait=30s`)"),
+            },
+            Some(("force", "true")) if deed == Deed::Drain => manner.force = true,
+            Some(("force", "false")) if deed == Deed::Drain => manner.force = false,
+            _ => return fault("unknown parameter (a drain knows `wait=30s` and `force=true`, a resume none)"),
+        }
     }
+    Ok(manner)
 }
 
 async fn until_idle(backends: &[Arc<Backend>]) {
@@ -109,9 +133,12 @@ mod tests {
             upstream: "web".into(),
             backend: "unix:/run/a.sock".into(),
             deed: Deed::Drain,
-            wait: Some(Duration::from_secs(30)),
+            manner: Manner { wait: Some(Duration::from_secs(30)), force: true },
         };
-        assert_eq!(order("/api/v1/upstreams/web/backends/unix:%2Frun%2Fa.sock/drain", "wait=30s"), Some(drain));
+        assert_eq!(
+            order("/api/v1/upstreams/web/backends/unix:%2Frun%2Fa.sock/drain", "force=true&wait=30s"),
+            Some(drain)
+        );
         assert!(order("/api/v1/upstreams/web/backends/10.0.0.1:80/resume", "").is_some());
         assert!(Order::parse("/api/v1/upstreams/web", "").is_none());
     }

@@ -7,35 +7,65 @@ use http::{Method, StatusCode};
 use pingora_http::RequestHeader;
 
 use super::Answer;
+use crate::config::plan::ListenAddress;
 
 /// The endpoints that never need a token.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
 
-/// Who may write.
+/// Who may ask what, by the configuration.
 #[derive(Clone)]
-pub enum Writers {
+pub struct Rules {
+    /// Further host names under which the listener is known.
+    pub hosts: Vec<String>,
+    /// The token, where there is one.
+    pub token: Option<String>,
+}
+
+impl Rules {
+    /// What a request that came in at `address` must bring: beyond loopback the token for everything, on loopback to write,
+    /// and on a unix socket none, whose permissions say who may. No browser reaches a unix socket, so that `Host` is not
+    /// checked there.
+    pub(super) fn guard(&self, address: &ListenAddress) -> Guard<'_> {
+        let token = self.token.as_deref();
+        match address {
+            ListenAddress::Unix(_) => {
+                Guard { hosts: &self.hosts, read_token: None, write: Writers::Anybody, check_host: false }
+            }
+            ListenAddress::Inet(inet) => Guard {
+                hosts: &self.hosts,
+                read_token: token.filter(|_| !inet.ip().is_loopback()),
+                write: token.map_or(Writers::Nobody, Writers::Bearer),
+                check_host: true,
+            },
+        }
+    }
+}
+
+/// Who may write.
+#[derive(Clone, Copy)]
+enum Writers<'a> {
     /// Whoever can reach the listener: only its own user can.
     Anybody,
     /// Whoever bears this token.
-    Bearer(String),
+    Bearer(&'a str),
     /// Nobody: it is reached by TCP, and no token is configured.
     Nobody,
 }
 
 /// What a request must bring.
 #[derive(Clone)]
-pub struct Guard {
+pub(super) struct Guard<'a> {
     /// Further host names under which the listener is known.
-    pub hosts: Vec<String>,
-    /// The token that reading needs; none on loopback and on a unix socket.
-    pub read_token: Option<String>,
-    /// The token that writing needs; none on a unix socket, whose permissions say who may.
-    pub write: Writers,
-    /// Whether the `Host` field is checked: not on a unix socket, which no browser reaches.
-    pub check_host: bool,
+    hosts: &'a [String],
+    /// The token that reading needs.
+    read_token: Option<&'a str>,
+    /// The token that writing needs.
+    write: Writers<'a>,
+    /// Whether the `Host` field is checked.
+    check_host: bool,
 }
 
-impl Guard {
+impl Guard<'_> {
     /// Lets a request in, or says why not.
     pub(super) fn admit(&self, header: &RequestHeader) -> Result<(), Answer> {
         if self.check_host {
@@ -47,7 +77,7 @@ impl Guard {
         if !matches!(header.method, Method::GET | Method::HEAD) {
             return self.admit_writing(header);
         }
-        match &self.read_token {
+        match self.read_token {
             Some(token) if !bears(header, token) => Err(Answer::problem(
                 StatusCode::UNAUTHORIZED,
                 "beyond loopback every request needs the token of admin.token_file (Authorization: Bearer TOKEN)",
@@ -57,7 +87,7 @@ impl Guard {
     }
 
     fn admit_writing(&self, header: &RequestHeader) -> Result<(), Answer> {
-        match &self.write {
+        match self.write {
             Writers::Anybody => Ok(()),
             Writers::Bearer(token) if bears(header, token) => Ok(()),
             Writers::Bearer(_) => Err(Answer::problem(
@@ -144,18 +174,16 @@ mod tests {
         header
     }
 
-    fn guard(read_token: Option<&str>) -> Guard {
-        Guard {
-            hosts: vec!["proxy.internal".into()],
-            read_token: read_token.map(Into::into),
-            write: read_token.map_or(Writers::Nobody, |token| Writers::Bearer(token.into())),
-            check_host: true,
-        }
+    /// Whether a request is admitted beyond loopback, or with what status it is refused.
+    fn admit(token: Option<&str>, header: &RequestHeader) -> Result<(), u16> {
+        let rules = Rules { hosts: vec!["proxy.internal".into()], token: token.map(Into::into) };
+        let address = ListenAddress::Inet("10.0.0.1:9901".parse().unwrap());
+        rules.guard(&address).admit(header).map_err(|answer| answer.status.as_u16())
     }
 
     #[test]
     fn only_known_names_and_address_literals_are_hosts() {
-        let status = |host| guard(None).admit(&request(&[("host", host)])).err().map(|answer| answer.status.as_u16());
+        let status = |host| admit(None, &request(&[("host", host)])).err();
         for host in ["127.0.0.1:9901", "[::1]:9901", "localhost", "LOCALHOST:1", "proxy.internal"] {
             assert_eq!(status(host), None, "{host}");
         }
@@ -167,25 +195,27 @@ mod tests {
     #[test]
     fn pages_of_another_origin_are_refused() {
         let header = request(&[("host", "127.0.0.1"), ("origin", "https://evil.example")]);
-        assert_eq!(guard(None).admit(&header).err().unwrap().status.as_u16(), 403);
+        assert_eq!(admit(None, &header), Err(403));
         let header = request(&[("host", "127.0.0.1"), ("origin", "http://127.0.0.1:9901")]);
-        assert!(guard(None).admit(&header).is_ok());
+        assert_eq!(admit(None, &header), Ok(()));
     }
 
     #[test]
     fn writing_by_tcp_needs_the_token_and_nobody_has_one_where_there_is_none() {
         let mut header = request(&[("host", "127.0.0.1")]);
         header.set_method(Method::POST);
-        assert_eq!(guard(None).admit(&header).err().unwrap().status.as_u16(), 403);
-        assert_eq!(guard(Some("s3cret")).admit(&header).err().unwrap().status.as_u16(), 401);
+        assert_eq!(admit(None, &header), Err(403));
+        assert_eq!(admit(Some("s3cret"), &header), Err(401));
         header.insert_header("authorization", "Bearer s3cret").unwrap();
-        assert!(guard(Some("s3cret")).admit(&header).is_ok());
+        assert_eq!(admit(Some("s3cret"), &header), Ok(()));
     }
 
     #[test]
     fn beyond_loopback_the_token_is_needed() {
-        let admits =
-            |value| guard(Some("s3cret")).admit(&request(&[("host", "10.0.0.1"), ("authorization", value)])).is_ok();
+        let admits = |value| {
+            let header = request(&[("host", "10.0.0.1"), ("authorization", value)]);
+            admit(Some("s3cret"), &header).is_ok()
+        };
         assert!(admits("Bearer s3cret"));
         for wrong in ["Bearer s3cre", "Bearer s3crets", "Basic s3cret", "s3cret", ""] {
             assert!(!admits(wrong), "{wrong}");

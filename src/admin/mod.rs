@@ -6,9 +6,11 @@
 mod api;
 mod drain;
 mod guard;
+mod page;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::StatusCode;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
@@ -17,7 +19,9 @@ use pingora_core::server::ShutdownWatch;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 
-pub use self::guard::{Guard, Writers};
+pub use self::guard::Rules;
+use crate::config::plan::ListenAddress;
+use crate::exchange::Arrival;
 use crate::exchange::snapshot::Current;
 
 /// Whether requests are served, in words.
@@ -35,8 +39,8 @@ pub struct Admin {
     pub current: Current,
     /// Whether it is.
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
-    /// Who may ask.
-    pub guard: Guard,
+    /// Who may ask what.
+    pub rules: ArcSwap<Rules>,
 }
 
 /// What is answered.
@@ -45,16 +49,23 @@ struct Answer {
     content_type: &'static str,
     /// The methods that a 405 names.
     allow: &'static str,
+    /// What a page may do in the browser; none where it is no page.
+    policy: Option<String>,
     body: Vec<u8>,
 }
 
 impl Answer {
     fn new(status: StatusCode, content_type: &'static str, body: impl Into<String>) -> Self {
-        Self { status, content_type, allow: "GET, HEAD", body: body.into().into_bytes() }
+        Self { status, content_type, allow: "GET, HEAD", policy: None, body: body.into().into_bytes() }
     }
 
     fn json(status: StatusCode, value: &serde_json::Value) -> Self {
         Self::new(status, "application/json", format!("{value}\n"))
+    }
+
+    fn page() -> Self {
+        let (page, policy) = page::compose();
+        Self { policy: Some(policy), ..Self::new(StatusCode::OK, "text/html; charset=utf-8", page) }
     }
 
     fn text(status: StatusCode, text: impl Into<String>) -> Self {
@@ -80,7 +91,9 @@ impl HttpServerApp for Admin {
         if !session.read_request().await.ok()? {
             return None;
         }
-        let answer = match self.guard.admit(session.req_header()) {
+        let address = address(&mut session)?;
+        let admitted = self.rules.load().guard(&address).admit(session.req_header());
+        let answer = match admitted {
             Ok(()) => api::answer(self, session.req_header()).await,
             Err(refusal) => refusal,
         };
@@ -91,11 +104,21 @@ impl HttpServerApp for Admin {
     }
 }
 
+/// Where a request came in: different rules hold on a socket and beyond loopback.
+fn address(session: &mut ServerSession) -> Option<ListenAddress> {
+    let arrival = session.take_connection_user_context()?.downcast::<Arrival>().ok()?;
+    Some(arrival.listener.address.clone())
+}
+
 async fn write(session: &mut ServerSession, answer: Answer) -> Result<()> {
-    let mut header = ResponseHeader::build(answer.status, Some(6))?;
+    let mut header = ResponseHeader::build(answer.status, Some(8))?;
     header.insert_header("content-type", answer.content_type)?;
     header.insert_header("cache-control", "no-store")?;
     header.insert_header("x-content-type-options", "nosniff")?;
+    if let Some(policy) = &answer.policy {
+        header.insert_header("content-security-policy", policy)?;
+        header.insert_header("referrer-policy", "no-referrer")?;
+    }
     if answer.status == StatusCode::UNAUTHORIZED {
         header.insert_header("www-authenticate", "Bearer realm=\"roundel admin\"")?;
     }

@@ -1,6 +1,7 @@
 //! Small values without a subject: time, units, addresses. Imports nothing of this crate.
 
 pub mod address;
+pub mod backoff;
 pub mod clock;
 pub mod host;
 pub mod path;

@@ -2,11 +2,13 @@
 
 mod check;
 mod demo;
+mod drain;
 mod explain;
 mod healthcheck;
 mod pages;
 mod run;
 mod simulate;
+mod speak;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -63,6 +65,10 @@ enum Command {
     Explain(explain::Args),
     /// Ask a running proxy whether it is ready (exit 0: it is), for containers
     Healthcheck(healthcheck::Args),
+    /// Take a backend of a running proxy out of use: it gets nothing new (exit 1: refused, or requests still in flight)
+    Drain(drain::DrainArgs),
+    /// Take a drained backend of a running proxy back into use
+    Resume(drain::ResumeArgs),
     /// Tell what the health settings of a configuration detect, how fast, and at what cost
     Simulate(simulate::Args),
     /// Print the JSON Schema of the configuration language
@@ -101,6 +107,8 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Healthcheck(args)) => healthcheck::run(&args),
+        Some(Command::Drain(args)) => drain::drain(&args),
+        Some(Command::Resume(args)) => drain::resume(&args),
         Some(Command::Simulate(args)) => simulate::run(&args),
         Some(Command::Schema) => pages::schema(),
         Some(Command::Completions { shell }) => pages::completions(shell),

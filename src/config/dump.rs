@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
     AccessLog, Admin, Backend, Balance, Discovery, HashKey, HealthCheck, Lane, ListenAddress, Listener, LogFormat,
-    LogPath, Plan, Probe, Server, Start, StatusSet, Target, TemplatePart, Upstream, WhenNoneHealthy,
+    LogPath, Plan, Probe, Retry, Server, Start, StatusSet, Target, TemplatePart, Upstream, WhenNoneHealthy,
 };
 use crate::base::units::{format_duration, format_share, format_size};
 
@@ -24,6 +24,7 @@ pub fn dump(plan: &Plan) -> Json {
         "server": server(&plan.server),
         "drain": {
             "delay": time(plan.drain.delay), "idle": time(plan.drain.idle), "tunnels": time(plan.drain.tunnels),
+            "floor": format_share(plan.drain.floor),
         },
         "expose_reason": plan.expose_reason,
         "errors": pages(&plan.errors),
@@ -109,7 +110,7 @@ fn listener(listener: &Listener) -> Json {
 }
 
 fn upstream(upstream: &Upstream) -> Json {
-    let (timeouts, keepalive) = (&upstream.timeouts, &upstream.keepalive);
+    let (timeouts, keepalive, limits) = (&upstream.timeouts, &upstream.keepalive, &upstream.limits);
     json!({
         "backends": upstream.backends.iter().map(backend).collect::<Vec<_>>(),
         "discovery": or_none(upstream.discovery.as_ref(), discovery),
@@ -139,7 +140,13 @@ fn upstream(upstream: &Upstream) -> Json {
             "idle": time(timeouts.idle),
             "total": or_none(timeouts.total, |total| json!(time(total))),
         },
-        "retry": { "attempts": upstream.retry.attempts, "body": format_size(upstream.retry.body) },
+        "retry": retry(&upstream.retry),
+        "limits": {
+            "connections": or_none(limits.connections, |count| json!(count)),
+            "requests": or_none(limits.requests, |count| json!(count)),
+            "pending": or_none(limits.pending, |count| json!(count)),
+            "pending_timeout": time(limits.pending_timeout),
+        },
         "keepalive": {
             "idle": time(keepalive.idle),
             "max_idle": keepalive.max_idle,
@@ -160,6 +167,20 @@ fn backend(backend: &Backend) -> Json {
     json!({
         "name": &*backend.name, "address": address, "tls": backend.tls,
         "weight": backend.weight, "backup": backend.backup,
+        "max_requests": or_none(backend.max_requests, |count| json!(count)),
+        "max_connections": or_none(backend.max_connections, |count| json!(count)),
+    })
+}
+
+fn retry(retry: &Retry) -> Json {
+    json!({
+        "attempts": retry.attempts,
+        "budget": format_share(retry.budget),
+        "min_per_second": retry.min_per_second,
+        "statuses": statuses(&retry.statuses),
+        "backoff": time(retry.backoff),
+        "max_backoff": time(retry.max_backoff),
+        "body": format_size(retry.body),
     })
 }
 

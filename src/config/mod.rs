@@ -19,7 +19,7 @@ pub mod support;
 mod check;
 pub mod lint;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use diagnostic::{Diagnostic, Diagnostics, Paint, Severity};
 pub use read::Environment;
@@ -56,8 +56,7 @@ pub fn load(path: &Path, environment: Environment<'_>) -> Result<Loaded, Diagnos
 /// Everything that is wrong with it.
 pub fn load_with(path: &Path, environment: Environment<'_>, support: Support) -> Result<Loaded, Diagnostics> {
     let tree = read::file(path, environment)?;
-    let source = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    compile(&tree, &source, environment, support)
+    compile(&tree, &canonical(path), environment, support)
 }
 
 /// Reads a text that goes by the name `name`; its relative paths start from the working directory.
@@ -80,6 +79,17 @@ pub fn load_text_with(
 ) -> Result<Loaded, Diagnostics> {
     let tree = read::text(name, text, environment)?;
     compile(&tree, Path::new(name), environment, support)
+}
+
+/// The admin socket of a process that runs the configuration at `path`: it follows from the path and the environment alone, so
+/// that it is known even where the file cannot be read.
+#[must_use]
+pub fn admin_socket(path: &Path, environment: Environment<'_>) -> PathBuf {
+    check::admin_socket(&canonical(path), environment)
+}
+
+fn canonical(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 /// The environment of this process. A variable that is no UTF-8 is as if it were not set.

@@ -91,8 +91,8 @@ pub struct Server {
     pub instance: String,
 }
 
-/// How the process stops (`drain`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the process stops, and what draining a backend must leave (`drain`).
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Drain {
     /// From "not ready" to the closing of the listeners.
     pub delay: Duration,
@@ -100,6 +100,8 @@ pub struct Drain {
     pub idle: Duration,
     /// How long tunnels may go on.
     pub tunnels: Duration,
+    /// The share of an upstream's weight (0.0 to 1.0) that must stay usable where one backend is drained.
+    pub floor: f64,
 }
 
 /// An address to listen on.
@@ -204,6 +206,8 @@ pub struct Upstream {
     pub timeouts: UpstreamTimeouts,
     /// What is tried again.
     pub retry: Retry,
+    /// Bounds over the whole upstream.
+    pub limits: UpstreamLimits,
     /// Idle connections.
     pub keepalive: Keepalive,
     /// Sticky sessions.
@@ -223,6 +227,10 @@ pub struct Backend {
     pub weight: u32,
     /// Used only when no other backend is usable.
     pub backup: bool,
+    /// Requests at once; none: no bound of its own.
+    pub max_requests: Option<u32>,
+    /// Connections at once; none: no bound of its own.
+    pub max_connections: Option<u32>,
 }
 
 /// Where a backend is.
@@ -436,8 +444,31 @@ pub struct UpstreamTimeouts {
 pub struct Retry {
     /// Tries beyond the first; 0 turns retries off (failed connects still go to another backend).
     pub attempts: u32,
+    /// The share of a retry that each request pays for (0.0 to 1.0).
+    pub budget: f64,
+    /// Retries that each second pays for.
+    pub min_per_second: u32,
+    /// Statuses of backends that are retried.
+    pub statuses: StatusSet,
+    /// The longest wait before the first retry; doubled for each further one.
+    pub backoff: Duration,
+    /// The longest wait before any retry.
+    pub max_backoff: Duration,
     /// Bytes of a request's body that are kept for another try.
     pub body: u64,
+}
+
+/// Bounds over a whole upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamLimits {
+    /// Connections that are in use at once; none: no bound.
+    pub connections: Option<u32>,
+    /// Requests at once; none: no bound.
+    pub requests: Option<u32>,
+    /// Requests that wait for a place; none: no bound but their time.
+    pub pending: Option<usize>,
+    /// How long a request may wait for a place.
+    pub pending_timeout: Duration,
 }
 
 /// Idle connections to backends.

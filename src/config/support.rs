@@ -71,19 +71,10 @@ const RULES: &[Rule] = &[
     rule("listeners[].timeouts.tls_handshake", &[], ""),
     rule("listeners[].limits.h2_streams", &[], ""),
     rule("listeners[].limits.connections_per_client", OFF, ""),
-    rule("upstreams.*.backends[].max_requests", OFF, ""),
-    rule("upstreams.*.backends[].max_connections", OFF, ""),
     rule("upstreams.*.discovery.etcd", &[], "write `dns` or `file`"),
     rule("upstreams.*.discovery.kubernetes", &[], "write `dns` or `file`"),
     rule("upstreams.*.protocol", &["h1"], "write `h1`"),
     rule("upstreams.*.send_proxy_protocol", OFF, ""),
-    rule("upstreams.*.retry.budget", &[], ""),
-    rule("upstreams.*.retry.min_per_second", &[], ""),
-    rule("upstreams.*.retry.statuses", &[], ""),
-    rule("upstreams.*.retry.backoff", &[], ""),
-    rule("upstreams.*.retry.max_backoff", &[], ""),
-    rule("upstreams.*.retry.body", &[], ""),
-    rule("upstreams.*.limits", OFF, ""),
 ];
 
 impl Support {

@@ -3,19 +3,17 @@
 //! Reads each HTTP/1.1 head once, under a deadline and bounds. A head that breaks the grammar is answered here; every
 //! other is handed to the app (Pingora's `HttpProxy`) with the connection itself, which comes back when it may carry another.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::server::ShutdownWatch;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::base::clock::Moment;
 use crate::base::request::Scheme;
 use crate::config::plan;
+use crate::edge::door::Entrance;
 use crate::edge::stream::ClientStream;
 use crate::exchange::refused::Refused;
 use crate::exchange::snapshot::Current;
@@ -37,8 +35,6 @@ pub struct Edge<A> {
     pub current: Current,
     /// Places for clients that are told that there is no room.
     pub farewells: Arc<Semaphore>,
-    /// Turns true when the process drains.
-    pub draining: ShutdownWatch,
     /// What serves plain requests; none for operators.
     pub lane: Option<Lane>,
 }
@@ -50,15 +46,6 @@ pub enum Audience {
     Clients,
     /// Operators: the access log is not about them.
     Operators,
-}
-
-/// What one connection came in by.
-#[derive(Clone)]
-pub struct Entrance {
-    /// The listener.
-    pub listener: Arc<plan::Listener>,
-    /// The other end; none on a unix socket.
-    pub peer: Option<SocketAddr>,
 }
 
 /// A request whose head stands at the front of the inbox.
@@ -82,10 +69,18 @@ enum Awaited {
 
 impl<A: HttpServerApp> Edge<A> {
     /// Serves a connection until either side closes it.
-    pub async fn serve(&self, mut stream: Box<ClientStream>, entrance: Entrance) {
+    pub async fn serve(&self, mut stream: Box<ClientStream>, mut entrance: Entrance) {
         for number in 1_u32.. {
+            // A connection that has just been accepted has its header deadline from the start.
+            let begun = number == 1 || !stream.inbox().is_empty();
+            if !begun && !matches!(self.park(&mut stream, &entrance).await, Some(Ok(1..))) {
+                return;
+            }
+            if entrance.follow() {
+                stream.bound(entrance.listener.timeouts);
+            }
             let received = self.current.clock().now();
-            match self.next_head(&mut stream, &entrance.listener, number).await {
+            match self.next_head(&mut stream, &entrance.listener).await {
                 Awaited::Ready(ready) => match self.direct(&mut stream, &entrance, &ready, number).await {
                     Served::Again => {}
                     Served::Last => return,
@@ -101,12 +96,12 @@ impl<A: HttpServerApp> Edge<A> {
         }
     }
 
-    /// Waits for the next head: for its first byte as long as a connection may be idle, then for its last.
-    async fn next_head(&self, stream: &mut ClientStream, listener: &plan::Listener, number: u32) -> Awaited {
+    /// Reads the next head, which has begun unless it is the connection's first.
+    async fn next_head(&self, stream: &mut ClientStream, listener: &plan::Listener) -> Awaited {
         let limits = Limits { header_bytes: listener.limits.header_bytes, header_count: listener.limits.header_count };
         let mut parser = HeadParser::new(limits);
-        // A connection that has just been accepted has its header deadline from the start.
-        let mut deadline = (number == 1).then(|| Instant::now() + listener.timeouts.header);
+        // Asked for only where the head is not here at once.
+        let mut deadline = None;
         loop {
             if !stream.inbox().is_empty() {
                 match parser.parse(stream.inbox()) {
@@ -119,17 +114,12 @@ impl<A: HttpServerApp> Edge<A> {
                         };
                     }
                     Outcome::Refused(refusal) => return Awaited::Refused(refusal),
-                    Outcome::Partial => {
-                        deadline.get_or_insert_with(|| Instant::now() + listener.timeouts.header);
-                    }
+                    Outcome::Partial => {}
                 }
             }
             let begun = !stream.inbox().is_empty();
-            let read = match deadline {
-                Some(deadline) => timeout_at(deadline, stream.read_more()).await.ok(),
-                None => self.park(stream, listener.timeouts.keepalive).await,
-            };
-            match read {
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + listener.timeouts.header);
+            match timeout_at(deadline, stream.read_more()).await.ok() {
                 Some(Ok(1..)) => {}
                 None if begun => return Awaited::Broken(Reason::ClientTimeout),
                 Some(_) if begun => return Awaited::Broken(Reason::ClientGone),
@@ -138,17 +128,17 @@ impl<A: HttpServerApp> Edge<A> {
         }
     }
 
-    /// An idle connection waits here, holding next to nothing, until the client speaks, its time is over, or the process
+    /// An idle connection waits here, holding next to nothing, until the client speaks, its time is over, or its listener
     /// drains and it stays idle for `drain.idle`.
-    async fn park(&self, stream: &mut ClientStream, keepalive: Duration) -> Option<std::io::Result<usize>> {
+    async fn park(&self, stream: &mut ClientStream, entrance: &Entrance) -> Option<std::io::Result<usize>> {
         stream.rest();
-        let deadline = Instant::now() + keepalive;
-        let mut draining = self.draining.clone();
+        let deadline = Instant::now() + entrance.listener.timeouts.keepalive;
+        let mut draining = entrance.draining.clone();
         if !*draining.borrow() {
             tokio::select! {
                 biased;
                 read = timeout_at(deadline, stream.read_more()) => return read.ok(),
-                // The sender lives as long as the process.
+                // The sender lives as long as the connection has its entrance.
                 _ = draining.wait_for(|draining| *draining) => {}
             }
         }
@@ -161,7 +151,7 @@ impl<A: HttpServerApp> Edge<A> {
         match &self.lane {
             Some(lane) if entrance.listener.lane == plan::Lane::Auto => {
                 let arrival = self.arrival(stream, entrance, ready, number, None);
-                lane.serve(stream, arrival, &ready.parser, &self.draining).await
+                lane.serve(stream, arrival, &ready.parser, &entrance.draining).await
             }
             _ => Served::Declined,
         }
@@ -184,7 +174,7 @@ impl<A: HttpServerApp> Edge<A> {
             let arrival = self.arrival(&stream, entrance, ready, number, carried.take());
             let mut session = ServerSession::new_http1(stream);
             session.set_connection_user_context(Some(Box::new(arrival)));
-            if let Some(back) = self.app.process_new_http(session, &self.draining).await {
+            if let Some(back) = self.app.process_new_http(session, &entrance.draining).await {
                 let mut stream = back.consume().0.into_any().downcast::<ClientStream>().ok()?;
                 return stream.settle().await.ok().map(|()| stream);
             }
@@ -202,7 +192,7 @@ impl<A: HttpServerApp> Edge<A> {
         number: u32,
         carried: Option<Carried>,
     ) -> Arrival {
-        let last = number >= entrance.listener.limits.keepalive_requests || *self.draining.borrow();
+        let last = number >= entrance.listener.limits.keepalive_requests || entrance.is_draining();
         Arrival {
             snapshot: self.current.load(),
             listener: entrance.listener.clone(),

@@ -71,6 +71,11 @@ impl Gate {
         self.open.load(Relaxed)
     }
 
+    /// Lets `most` in at once from now on; who is in stays, beyond the bound too.
+    pub fn allow(&self, most: usize) {
+        self.most.store(most, Relaxed);
+    }
+
     /// Lets one more connection in; none where the bound is reached.
     #[must_use]
     pub fn enter(self: &Arc<Self>) -> Option<Ticket> {
@@ -124,6 +129,17 @@ mod tests {
         assert!(gate.enter().is_none());
         assert_eq!((gate.open(), all.open()), (2, 2));
         drop(first);
+        assert!(gate.enter().is_some());
+    }
+
+    #[test]
+    fn a_bound_that_is_lowered_turns_nobody_out() {
+        let gate = Gate::new(Arc::default(), 2);
+        let (_first, _second) = (gate.enter(), gate.enter());
+        gate.allow(1);
+        assert!(gate.enter().is_none());
+        assert_eq!(gate.open(), 2);
+        gate.allow(3);
         assert!(gate.enter().is_some());
     }
 }

@@ -135,6 +135,11 @@ impl ClientStream {
         stream
     }
 
+    /// Has other deadlines from now on: its listener's have changed between two requests.
+    pub fn bound(&mut self, timeouts: plan::ListenerTimeouts) {
+        self.timeouts = timeouts;
+    }
+
     /// What the connection and the exchange tell each other.
     #[must_use]
     pub const fn watch(&self) -> &Arc<Watch> {

@@ -1,64 +1,155 @@
 //! One try after the other: what both roads do before a try, and when it has failed.
+//!
+//! A road calls [`begin`] and has a backend when it returns; it may drop that at any time, as when the client leaves. When a try
+//! has failed, the road says what it knows of the request to [`failed`], and does what the verdict says. Connecting and sending
+//! are the road's own.
 
-use crate::exchange::Exchange;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+
 use crate::exchange::rescue::{self, Failure};
 use crate::exchange::retry::{self, Standing, Verdict};
 use crate::exchange::watch::Deadline;
+use crate::exchange::{Exchange, snapshot};
 use crate::telemetry::metrics::series::Attempt;
 use crate::telemetry::reason::Reason;
-use crate::upstream::lease::Ask;
+use crate::upstream::lease::{Ask, Lease, NoBackend};
 
-/// Begins the next try: leases a backend that has not been tried yet.
+/// Begins the next try: waits as long as the last one's failure demands, then for a place where the limits are reached, and
+/// leases a backend that has not been tried yet. The exchange holds the lease then, and the try's deadline is set.
 ///
 /// # Errors
 /// The reason why there is no backend, which the exchange holds too.
 pub async fn begin(exchange: &mut Exchange) -> Result<(), Reason> {
+    // The last lease ends before the next begins, so that a request is never in flight at two backends.
     exchange.lease = None;
     exchange.arrival.watch.begin_try();
-    let target = exchange.target.clone().ok_or(Reason::ProxyInternalError)?;
-    if exchange.out_of_time() {
-        exchange.reason = Some(Failure::OutOfTime.reason());
-        return Err(Failure::OutOfTime.reason());
-    }
-    let ask = Ask { hash: exchange.hash, tried: &exchange.tried, sticky: exchange.sticky.as_deref() };
-    let lease = target.pool.lease(&ask).map_err(|why| rescue::no_backend(&why, exchange.failure));
-    let lease = match lease {
-        Ok(lease) => lease,
+    match lease(exchange).await {
+        Ok(lease) => {
+            start(exchange, lease);
+            Ok(())
+        }
         Err(reason) => {
             exchange.reason = Some(reason);
-            return Err(reason);
+            Err(reason)
         }
+    }
+}
+
+async fn lease(exchange: &mut Exchange) -> Result<Lease, Reason> {
+    let target = exchange.target.clone().ok_or(Reason::ProxyInternalError)?;
+    if exchange.attempts == 0 {
+        target.pool.count_request();
+    }
+    pause(exchange).await?;
+    let ask = Ask { hash: exchange.hash, tried: &exchange.tried, sticky: exchange.sticky.as_deref() };
+    let outcome = match target.pool.lease(&ask) {
+        Err(NoBackend::AtLimit) => wait_for_place(exchange, &target, &ask).await?,
+        outcome => outcome,
     };
+    outcome.map_err(|why| rescue::no_backend(&why, exchange.failure))
+}
+
+/// Waits until the next try may begin.
+async fn pause(exchange: &mut Exchange) -> Result<(), Reason> {
+    let pause = std::mem::take(&mut exchange.pause);
+    if exchange.out_of_time() {
+        return Err(Failure::OutOfTime.reason());
+    }
+    if pause.is_zero() {
+        return Ok(());
+    }
+    let end = exchange.now() + pause;
+    if exchange.arrival.watch.at(Deadline::Request).is_some_and(|deadline| deadline <= end) {
+        // Another try would come too late: what is known now is told now.
+        return Err(exchange.failure.unwrap_or(Failure::OutOfTime).reason());
+    }
+    sleep_until(Instant::from_std(exchange.arrival.snapshot.clock.instant(end))).await;
+    Ok(())
+}
+
+async fn wait_for_place(
+    exchange: &Exchange,
+    target: &snapshot::Target,
+    ask: &Ask<'_>,
+) -> Result<Result<Lease, NoBackend>, Reason> {
+    let wait = target.pool.lease_in_turn(ask);
+    match exchange.arrival.watch.at(Deadline::Request) {
+        None => Ok(wait.await),
+        Some(deadline) => {
+            let deadline = Instant::from_std(exchange.arrival.snapshot.clock.instant(deadline));
+            timeout_at(deadline, wait).await.map_err(|_| Failure::OutOfTime.reason())
+        }
+    }
+}
+
+fn start(exchange: &mut Exchange, lease: Lease) {
     exchange.attempts += 1;
     exchange.tried.push(lease.backend().id());
     exchange.lease = Some(lease);
     exchange.try_began = exchange.now();
-    exchange.arrival.watch.set_after(Deadline::Try, exchange.try_began, target.plan.timeouts.total);
-    Ok(())
+    let total = exchange.target.as_ref().and_then(|target| target.plan.timeouts.total);
+    exchange.arrival.watch.set_after(Deadline::Try, exchange.try_began, total);
 }
 
 /// What a request stands at, where nothing was sent yet; a road adds what it knows.
 #[must_use]
 pub fn standing(exchange: &Exchange) -> Standing {
     let backends_left = exchange.target.as_ref().is_some_and(|target| target.pool.untried(&exchange.tried));
-    Standing { idempotent: false, replayable: false, answer_begun: false, retries: exchange.retries, backends_left }
+    Standing {
+        idempotent: false,
+        replayable: false,
+        answer_begun: false,
+        marked: exchange.marked,
+        retries: exchange.retries,
+        backends_left,
+    }
 }
 
-/// Takes in that the present try has failed, and decides what follows.
+/// Takes in that the present try has failed: tells the backend's health and the counters, and decides what follows. Where the
+/// verdict is another try, [`begin`] begins it.
 pub fn failed(exchange: &mut Exchange, failure: Failure, standing: Standing) -> Verdict {
     exchange.try_failed(failure);
-    let verdict =
-        exchange.target.as_ref().map_or(Verdict::GiveUp, |target| retry::after(failure, standing, &target.plan.retry));
-    match verdict {
-        Verdict::Failover => {}
-        Verdict::Retry => {
-            exchange.retries += 1;
-            exchange.arrival.snapshot.counters.retried(exchange, Attempt::Failed(failure.reason()));
-            if !standing.backends_left {
-                exchange.tried.clear();
-            }
-        }
-        Verdict::GiveUp => exchange.reason = Some(failure.reason()),
+    let verdict = follow(exchange, failure, standing, Attempt::Failed(failure.reason()));
+    if verdict == Verdict::GiveUp {
+        exchange.reason = Some(failure.reason());
     }
     verdict
+}
+
+/// Takes in that the backend has answered with a status, before anything of the answer is passed on: whether the request is tried
+/// again in its place. `after` is what its `Retry-After` asks for.
+pub fn answered(exchange: &mut Exchange, status: u16, after: Option<Duration>, standing: Standing) -> Verdict {
+    let failure = Failure::Status { status, after };
+    let room = exchange.target.as_ref().is_some_and(|target| target.pool.has_room());
+    if !room {
+        // An answer in the hand is better than a place in the queue.
+        return Verdict::GiveUp;
+    }
+    let verdict = follow(exchange, failure, standing, Attempt::Answered(status));
+    if verdict != Verdict::GiveUp {
+        exchange.failure = Some(failure);
+    }
+    verdict
+}
+
+/// Decides what follows, within the retry budget, and prepares it.
+fn follow(exchange: &mut Exchange, failure: Failure, standing: Standing, cause: Attempt) -> Verdict {
+    let Some(target) = exchange.target.clone() else { return Verdict::GiveUp };
+    let verdict = retry::after(failure, standing, &target.plan.retry);
+    let Verdict::Retry(least) = verdict else { return verdict };
+    let counters = &exchange.arrival.snapshot.counters;
+    let Some(backoff) = target.pool.grant_retry(exchange.retries + 1) else {
+        counters.budget_exhausted(exchange);
+        return Verdict::GiveUp;
+    };
+    counters.retried(exchange, cause);
+    exchange.retries += 1;
+    exchange.pause = backoff.max(least);
+    if !standing.backends_left {
+        // There is no other backend: the same one gets a second chance.
+        exchange.tried.clear();
+    }
+    Verdict::Retry(exchange.pause)
 }

@@ -121,4 +121,11 @@ impl Counters {
             self.upstreams[target.index].retried(cause);
         }
     }
+
+    /// A request would be sent again, had its upstream anything left of its retry budget.
+    pub fn budget_exhausted(&self, exchange: &Exchange) {
+        if let Some(target) = &exchange.target {
+            self.upstreams[target.index].budget_exhausted();
+        }
+    }
 }

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 
 use crate::base::request::{Fields, RequestView};
 use crate::exchange::Exchange;
+use crate::exchange::retry::MARK;
 use crate::filter::edit::Edit;
 use crate::filter::headers::Variables;
 use crate::upstream::idle::Afterwards;
@@ -65,6 +66,7 @@ fn is_for_this_proxy(name: &str) -> bool {
 pub fn passes_to_backend(name: &str, exchange: &Exchange) -> bool {
     !(is_of_one_hop(name)
         || is_continued(name)
+        || name.eq_ignore_ascii_case(MARK) && (exchange.retries > 0 || !exchange.marked)
         || is_for_this_proxy(name)
         || !exchange.client.via_trusted && tells_of_the_client(name))
 }
@@ -141,6 +143,10 @@ pub fn told_to_backend(
     value.extend_from_slice(exchange.arrival.snapshot.pseudonym.as_bytes());
     set("via", value);
     set("x-request-id", exchange.id.as_str().as_bytes());
+    if exchange.retries > 0 {
+        // It is sent again. The mark of a trusted proxy stays where it is not.
+        set(MARK, itoa::Buffer::new().format(exchange.retries).as_bytes());
+    }
     if exchange.afterwards == Afterwards::Close {
         set("connection", b"close");
     }

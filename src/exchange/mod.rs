@@ -1,7 +1,7 @@
 //! One request on its way: what both roads know of it, and what they share.
 //!
-//! `snapshot` is what it is served by, `client` and `request_id` say whose it is, `admission` where it goes, `forward` what passes of its fields and its answer's, `retry` and
-//! `rescue` what becomes of failures (`rescue` is the only place that turns an error into a status), `reply` how answers of
+//! `snapshot` is what it is served by, `client` and `request_id` say whose it is, `admission` where it goes, `forward` what passes of its fields and its answer's, `attempt`,
+//! `retry` and `rescue` what becomes of tries and their failures (`rescue` is the only place that turns an error into a status), `reply` how answers of
 //! our own look, `watch` what it tells its connection, `record` what is told of it at its end. `rehearsal` plays failures in
 //! virtual time, by the same rules. The roads themselves are in `proxy` and `lane`.
 
@@ -111,6 +111,10 @@ pub struct Exchange {
     pub attempts: u32,
     /// How often it was sent again.
     pub retries: u32,
+    /// How long the next try has to wait.
+    pub pause: Duration,
+    /// Whether a proxy before this one is retrying it.
+    pub marked: bool,
     /// When the present try began, and when its request was sent.
     pub try_began: Moment,
     /// When the request was sent to the backend.
@@ -139,6 +143,8 @@ impl Exchange {
         let id = carried.as_ref().map(|carried| carried.id.clone());
         let id = id.unwrap_or_else(|| RequestId::of(fields, client.via_trusted));
         let (attempts, retries) = carried.as_ref().map_or((0, 0), |carried| (carried.attempts, carried.retries));
+        let pause = carried.as_ref().map_or(Duration::ZERO, |carried| carried.pause);
+        let marked = client.via_trusted && fields.get(retry::MARK).is_some();
         let try_began = arrival.received;
         Self {
             arrival,
@@ -153,6 +159,8 @@ impl Exchange {
             tried: carried.map(|carried| carried.tried).unwrap_or_default(),
             attempts,
             retries,
+            pause,
+            marked,
             try_began,
             sent: None,
             connect: None,
@@ -171,6 +179,7 @@ impl Exchange {
             tried: std::mem::take(&mut self.tried),
             attempts: self.attempts,
             retries: self.retries,
+            pause: self.pause,
         });
     }
 

@@ -46,7 +46,7 @@ impl Answer {
             (CONTENT_TYPE, HeaderValue::from_static(content_type)),
             (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         ];
-        if matches!(reason, Reason::ConnectionLimitReached) {
+        if matches!(reason, Reason::ConnectionLimitReached | Reason::PendingTimeout) {
             headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
         }
         if matches!(reason, Reason::MethodNotAllowed) {

@@ -1,5 +1,7 @@
 //! From failure to reason: the only place where an error gets its status.
 
+use std::time::Duration;
+
 use crate::telemetry::reason::Reason;
 use crate::upstream;
 use crate::upstream::connection::Fault;
@@ -42,6 +44,13 @@ pub enum Failure {
     TooSlow,
     /// The backend's answer broke off.
     Incomplete,
+    /// The backend answered with a status that the operator may have chosen for another try.
+    Status {
+        /// The status.
+        status: u16,
+        /// How long its `Retry-After` asks to wait.
+        after: Option<Duration>,
+    },
     /// The request's own time is over.
     OutOfTime,
     /// It is the client's doing.
@@ -63,6 +72,7 @@ impl Failure {
             Self::NotHttp => Reason::HttpProtocolError,
             Self::TooSlow => Reason::HttpResponseTimeout,
             Self::Incomplete => Reason::HttpResponseIncomplete,
+            Self::Status { .. } => Reason::DestinationUnavailable,
             Self::OutOfTime => Reason::RequestTimeout,
             Self::Client(reason) => reason,
             Self::Internal => Reason::ProxyInternalError,
@@ -81,7 +91,8 @@ impl Failure {
             Self::NotHttp => Some("answer is not HTTP"),
             Self::TooSlow => Some("no answer in time"),
             Self::Incomplete => Some("answer broke off"),
-            Self::OutOfTime | Self::Client(_) | Self::Internal => None,
+            // An answer speaks for itself when it comes.
+            Self::Status { .. } | Self::OutOfTime | Self::Client(_) | Self::Internal => None,
         }
     }
 
@@ -102,6 +113,8 @@ impl Failure {
 pub fn no_backend(why: &NoBackend, last: Option<Failure>) -> Reason {
     match (why, last) {
         (NoBackend::AllTried, Some(failure)) => failure.reason(),
+        (NoBackend::AtLimit | NoBackend::QueueFull, _) => Reason::ConnectionLimitReached,
+        (NoBackend::WaitedTooLong, _) => Reason::PendingTimeout,
         // The plan has at least one backend in each upstream: where there is none, no name has resolved.
         (NoBackend::Empty, _) => Reason::DnsError,
         _ => Reason::DestinationUnavailable,

@@ -2,10 +2,16 @@
 //!
 //! A connect that fails has sent nothing, and goes to another backend whatever the method. Once a request has been sent, it
 //! is sent again only where its method is idempotent (RFC 9110, 9.2.2), its body is still whole, and nothing of an answer
-//! was passed on. Pure.
+//! was passed on; and only by the first proxy on its way that retries. Pure; the retry budget is the pool's.
+
+use std::time::{Duration, SystemTime};
 
 use crate::config::plan;
 use crate::exchange::rescue::Failure;
+
+/// The field that a request carries when it is sent again: the number of the retry. A proxy behind this one that believes it
+/// retries nothing, so that tries are not multiplied from layer to layer.
+pub const MARK: &str = "x-roundel-attempt";
 
 /// What is known of a request when a try has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +22,8 @@ pub struct Standing {
     pub replayable: bool,
     /// Whether anything of an answer was passed on to the client.
     pub answer_begun: bool,
+    /// Whether a proxy before this one is retrying it.
+    pub marked: bool,
     /// How often it was tried again after a try that had sent something.
     pub retries: u32,
     /// Whether there is a backend that has not been tried.
@@ -27,8 +35,8 @@ pub struct Standing {
 pub enum Verdict {
     /// It goes to another backend. Nothing was sent, so that this is no retry and is not counted as one.
     Failover,
-    /// It is sent again, to another backend if there is one.
-    Retry,
+    /// It is sent again, to another backend if there is one, and not before this time has passed.
+    Retry(Duration),
     /// It fails.
     GiveUp,
 }
@@ -48,15 +56,22 @@ pub fn after(failure: Failure, standing: Standing, retry: &plan::Retry) -> Verdi
                 Verdict::GiveUp
             }
         }
-        Failure::Closed | Failure::NotHttp | Failure::TooSlow => {
-            if standing.idempotent && standing.replayable && standing.retries < retry.attempts {
-                Verdict::Retry
-            } else {
-                Verdict::GiveUp
+        Failure::Closed | Failure::NotHttp | Failure::TooSlow => again(standing, retry, Duration::ZERO),
+        Failure::Status { status, after } => {
+            // An answer that asks for more patience than we have is the client's to act on.
+            let wait = after.unwrap_or_default();
+            match retry.statuses.contains(status) && wait <= retry.max_backoff {
+                true => again(standing, retry, wait),
+                false => Verdict::GiveUp,
             }
         }
         Failure::Incomplete | Failure::OutOfTime | Failure::Client(_) | Failure::Internal => Verdict::GiveUp,
     }
+}
+
+fn again(standing: Standing, retry: &plan::Retry, wait: Duration) -> Verdict {
+    let may = standing.idempotent && standing.replayable && !standing.marked && standing.retries < retry.attempts;
+    if may { Verdict::Retry(wait) } else { Verdict::GiveUp }
 }
 
 /// Whether a method is idempotent (RFC 9110, 9.2.2). An unknown method is not.
@@ -65,15 +80,41 @@ pub fn is_idempotent(method: &http::Method) -> bool {
     method.is_idempotent()
 }
 
+/// How long an answer's `Retry-After` (RFC 9110, 10.2.3) asks to wait from `now` on; none where it does not say it.
+#[must_use]
+pub fn retry_after(value: &[u8], now: SystemTime) -> Option<Duration> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    let at = httpdate::parse_http_date(text).ok()?;
+    Some(at.duration_since(now).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::exchange::rescue::Connect;
     use crate::telemetry::reason::Reason;
 
-    const RETRY: plan::Retry = plan::Retry { attempts: 1, body: 65_536 };
-    const FRESH: Standing =
-        Standing { idempotent: true, replayable: true, answer_begun: false, retries: 0, backends_left: true };
+    const RETRY: plan::Retry = plan::Retry {
+        attempts: 1,
+        budget: 0.2,
+        min_per_second: 3,
+        statuses: plan::StatusSet(Vec::new()),
+        backoff: Duration::from_millis(25),
+        max_backoff: Duration::from_millis(250),
+        body: 65_536,
+    };
+    const FRESH: Standing = Standing {
+        idempotent: true,
+        replayable: true,
+        answer_begun: false,
+        marked: false,
+        retries: 0,
+        backends_left: true,
+    };
+    const AT_ONCE: Verdict = Verdict::Retry(Duration::ZERO);
 
     #[test]
     fn a_failed_connect_goes_to_another_backend_whatever_the_method() {
@@ -85,14 +126,51 @@ mod tests {
 
     #[test]
     fn only_an_idempotent_whole_unanswered_request_is_sent_again() {
-        assert_eq!(after(Failure::Closed, FRESH, &RETRY), Verdict::Retry);
+        assert_eq!(after(Failure::Closed, FRESH, &RETRY), AT_ONCE);
         for standing in [
             Standing { idempotent: false, ..FRESH },
             Standing { replayable: false, ..FRESH },
             Standing { answer_begun: true, ..FRESH },
             Standing { retries: 1, ..FRESH },
+            Standing { marked: true, ..FRESH },
         ] {
             assert_eq!(after(Failure::Closed, standing, &RETRY), Verdict::GiveUp);
+        }
+    }
+
+    #[test]
+    fn a_proxy_before_this_one_that_retries_is_left_to_it_but_a_failed_connect_fails_over() {
+        let marked = Standing { marked: true, ..FRESH };
+        assert_eq!(after(Failure::TooSlow, marked, &RETRY), Verdict::GiveUp);
+        assert_eq!(after(Failure::Connect(Connect::Refused), marked, &RETRY), Verdict::Failover);
+    }
+
+    #[test]
+    fn a_status_is_retried_where_the_operator_says_so_and_its_answer_does_not_ask_for_more_patience() {
+        let retry = plan::Retry { statuses: plan::StatusSet(vec![(429, 429), (500, 503)]), ..RETRY };
+        let verdict = |status, after_ms: Option<u64>| {
+            let failure = Failure::Status { status, after: after_ms.map(Duration::from_millis) };
+            after(failure, FRESH, &retry)
+        };
+        assert_eq!(verdict(503, None), AT_ONCE);
+        assert_eq!(verdict(504, None), Verdict::GiveUp);
+        assert_eq!(verdict(429, Some(250)), Verdict::Retry(Duration::from_millis(250)));
+        assert_eq!(verdict(429, Some(251)), Verdict::GiveUp);
+        let post = Standing { idempotent: false, ..FRESH };
+        assert_eq!(after(Failure::Status { status: 503, after: None }, post, &retry), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn retry_after_is_a_number_of_seconds_or_a_date() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        let read = |value: &str| retry_after(value.as_bytes(), now);
+        assert_eq!(read("0"), Some(Duration::ZERO));
+        assert_eq!(read(" 120 "), Some(Duration::from_secs(120)));
+        assert_eq!(read("99999999999999999999999"), Some(Duration::from_secs(u64::MAX)));
+        assert_eq!(read("Sun, 06 Nov 1994 08:50:37 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(read("Sun, 06 Nov 1994 08:40:00 GMT"), Some(Duration::ZERO));
+        for nonsense in ["", "-1", "1.5", "soon"] {
+            assert_eq!(read(nonsense), None, "{nonsense}");
         }
     }
 

@@ -77,6 +77,8 @@ pub struct Carried {
     pub attempts: u32,
     /// How often it was sent again.
     pub retries: u32,
+    /// How long the next try has to wait.
+    pub pause: Duration,
 }
 
 impl Default for Watch {

@@ -28,9 +28,9 @@ use crate::exchange::retry::{self, Standing, Verdict};
 use crate::exchange::{Arrival, Exchange, KeepAlive, attempt, progress, record, reply};
 use crate::filter::{self, Refusal};
 use crate::telemetry::reason::Reason;
-use crate::upstream::connection::{Connection, Connector};
+use crate::upstream::connection::{Connection, Connector, Fault};
 use crate::upstream::idle;
-use crate::wire::answer::Body;
+use crate::wire::answer::{self, Body};
 use crate::wire::framing::Framing;
 use crate::wire::head::{Head, HeadParser, Version};
 use crate::wire::target::Form;
@@ -136,6 +136,14 @@ struct Answered {
     persistent: bool,
 }
 
+/// How a try ended that has not failed.
+enum Outcome {
+    /// Its answer was passed on.
+    Passed(Afterwards),
+    /// Its answer was not: the request is tried again.
+    PassedOver,
+}
+
 impl<C: Client> Passage<'_, C> {
     /// What becomes of the request, from the verdict of its route's filters on.
     async fn admit(&mut self, admission: Admission) -> Afterwards {
@@ -164,16 +172,18 @@ impl<C: Client> Passage<'_, C> {
     /// One try after the other, until one has an answer or none may follow.
     async fn forward(&mut self) -> Afterwards {
         loop {
-            if let Err(reason) = attempt::begin(&mut self.exchange).await {
+            if let Err(reason) = self.begin_try().await {
                 return self.fail(reason).await;
             }
-            let failure = match self.attempt().await {
-                Ok(afterwards) => return afterwards,
-                Err(failure) => failure,
-            };
-            let standing = self.standing(failure);
-            if attempt::failed(&mut self.exchange, failure, standing) == Verdict::GiveUp {
-                return self.fail(failure.reason()).await;
+            match self.attempt().await {
+                Ok(Outcome::Passed(afterwards)) => return afterwards,
+                Ok(Outcome::PassedOver) => {}
+                Err(failure) => {
+                    let standing = self.standing(failure);
+                    if attempt::failed(&mut self.exchange, failure, standing) == Verdict::GiveUp {
+                        return self.fail(failure.reason()).await;
+                    }
+                }
             }
             self.work.answer.clear();
             self.work.received.clear();
@@ -183,16 +193,26 @@ impl<C: Client> Passage<'_, C> {
         }
     }
 
+    /// Begins the next try, unless the client leaves while it waits for one.
+    async fn begin_try(&mut self) -> Result<(), Reason> {
+        let watch = self.exchange.arrival.watch.clone();
+        let Self { client, exchange, .. } = self;
+        tokio::select! {
+            biased;
+            begun = attempt::begin(exchange) => return begun,
+            () = poll_fn(|cx| client.poll_wait(cx, None)) => {}
+        }
+        Err(watch.ended().unwrap_or(Reason::ClientGone))
+    }
+
     /// What a request stands at whose try has failed so.
     fn standing(&self, failure: Failure) -> Standing {
         let standing = attempt::standing(&self.exchange);
         if matches!(failure, Failure::Connect(_)) {
             return Standing { replayable: true, ..standing };
         }
-        let idempotent =
-            http::Method::from_bytes(self.head.method.as_bytes()).is_ok_and(|method| retry::is_idempotent(&method));
         Standing {
-            idempotent,
+            idempotent: is_idempotent(&self.head),
             replayable: !self.work.lost && self.exchange.body_is_kept(),
             answer_begun: self.status.is_some() && self.exchange.arrival.watch.is_on_wire(),
             ..standing
@@ -200,11 +220,13 @@ impl<C: Client> Passage<'_, C> {
     }
 
     /// One try: connect, send, pass the answer on.
-    async fn attempt(&mut self) -> Result<Afterwards, Failure> {
+    async fn attempt(&mut self) -> Result<Outcome, Failure> {
         let connection = self.connect().await?;
         self.write_request();
-        let answered = self.answer_head(Crossing::new(connection)).await?;
-        self.pass_body(answered).await
+        match self.answer_head(Crossing::new(connection)).await? {
+            Some(answered) => self.pass_body(answered).await.map(Outcome::Passed),
+            None => Ok(Outcome::PassedOver),
+        }
     }
 
     /// The warmest connection that waits at the backend, or a new one.
@@ -222,7 +244,7 @@ impl<C: Client> Passage<'_, C> {
                 let within = left.unwrap_or(Duration::MAX).min(plan.timeouts.connect);
                 let connected = self.lane.connector.connect(&target.peers, backend, within).await;
                 let out_of_time = self.exchange.out_of_time();
-                let failure = |fault: crate::upstream::connection::Fault| match out_of_time {
+                let failure = |fault: Fault| match out_of_time {
                     true => Failure::OutOfTime,
                     false => Failure::Connect(fault.into()),
                 };
@@ -246,8 +268,9 @@ impl<C: Client> Passage<'_, C> {
         work.request.extend_from_slice(&work.kept);
     }
 
-    /// Sends the request and waits for the head of its answer. A 1xx on the way is passed on as it comes.
-    async fn answer_head(&mut self, mut crossing: Crossing) -> Result<Answered, Failure> {
+    /// Sends the request and waits for the head of its answer; none where the request is tried again in its place. A 1xx on the
+    /// way is passed on as it comes.
+    async fn answer_head(&mut self, mut crossing: Crossing) -> Result<Option<Answered>, Failure> {
         loop {
             let Self { client, work, exchange, .. } = self;
             poll_fn(|cx| crossing.poll_head(cx, *client, work, exchange)).await?;
@@ -266,6 +289,9 @@ impl<C: Client> Passage<'_, C> {
                 _ => {
                     let idle = exchange.target.as_ref().map(|target| target.plan.timeouts.idle);
                     progress::answered(exchange, status, idle);
+                    if passes_over(&answer, &self.head, work.lost, exchange) {
+                        return Ok(None);
+                    }
                     let whole = crossing.request_is_sent() || client.body_ended();
                     let afterwards = if whole { wish(exchange, &self.head, self.draining) } else { Afterwards::Close };
                     let passing = Passing { into_chunks: body == Body::UntilClose, afterwards };
@@ -273,7 +299,7 @@ impl<C: Client> Passage<'_, C> {
                     let hold = may_wait(&self.head, body);
                     crossing.begin_body(work, len, body, hold, exchange.now());
                     self.status = Some(status);
-                    return Ok(Answered { crossing, afterwards, persistent });
+                    return Ok(Some(Answered { crossing, afterwards, persistent }));
                 }
             }
         }
@@ -390,6 +416,25 @@ fn wish(exchange: &Exchange, head: &Head<'_>, draining: &watch::Receiver<bool>) 
 /// Whether the head of an answer may wait for its body, so that the request can be sent again if the backend dies between
 /// them: where it has a length, and the request is idempotent and has no body.
 fn may_wait(head: &Head<'_>, body: Body) -> bool {
-    let idempotent = http::Method::from_bytes(head.method.as_bytes()).is_ok_and(|method| retry::is_idempotent(&method));
-    idempotent && head.body.length() == Some(0) && matches!(body, Body::Framed(Framing::Length(1..)))
+    is_idempotent(head) && head.body.length() == Some(0) && matches!(body, Body::Framed(Framing::Length(1..)))
+}
+
+/// Whether the request is tried again in place of passing on the answer that has come.
+fn passes_over(answer: &answer::Head<'_>, head: &Head<'_>, lost: bool, exchange: &mut Exchange) -> bool {
+    let Some(target) = &exchange.target else { return false };
+    if !target.plan.retry.statuses.contains(answer.status) {
+        return false;
+    }
+    let now = exchange.arrival.snapshot.clock.wall(exchange.now());
+    let after = answer.fields.get("retry-after").and_then(|value| retry::retry_after(value, now));
+    let standing = Standing {
+        idempotent: is_idempotent(head),
+        replayable: !lost && exchange.body_is_kept(),
+        ..attempt::standing(exchange)
+    };
+    attempt::answered(exchange, answer.status, after, standing) != Verdict::GiveUp
+}
+
+fn is_idempotent(head: &Head<'_>) -> bool {
+    http::Method::from_bytes(head.method.as_bytes()).is_ok_and(|method| retry::is_idempotent(&method))
 }

@@ -6,12 +6,12 @@
 
 use std::any::Any;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
+use http::header::RETRY_AFTER;
 use pingora_core::protocols::Digest;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -23,16 +23,16 @@ use super::answer_head::{self, Asked};
 use super::forward::{self, view};
 use super::{answer, failure};
 use crate::exchange::admission::{self, Admission};
-use crate::exchange::rescue::{self, Failure};
+use crate::exchange::attempt;
+use crate::exchange::rescue::Failure;
 use crate::exchange::retry::{self, Standing, Verdict};
-use crate::exchange::snapshot::Target;
-use crate::exchange::watch::Deadline;
 use crate::exchange::{Arrival, Exchange, KeepAlive, progress, record};
 use crate::filter::compress::Coding;
 use crate::filter::encode::Encoder;
-use crate::telemetry::metrics::series::Attempt;
 use crate::telemetry::reason::Reason;
-use crate::upstream::lease::{Ask, Lease};
+
+/// A try whose answer is passed over in favour of another try.
+const PASSED_OVER: ErrorType = ErrorType::Custom("the status is tried again");
 
 /// The general road.
 #[derive(Debug)]
@@ -104,16 +104,9 @@ impl ProxyHttp for Flow {
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let asked = asked(session);
         let exchange = ctx.exchange();
-        exchange.arrival.watch.begin_try();
-        let target = exchange.target.clone().ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
-        let lease = choose(&target, exchange)?;
-        let mut peer = target.peers.peer(lease.backend());
-        exchange.attempts += 1;
-        exchange.tried.push(lease.backend().id());
-        exchange.lease = Some(lease);
-        exchange.try_began = exchange.now();
+        begin_try(session, exchange).await.map_err(|_| Error::new_in(ErrorType::InternalError))?;
+        let mut peer = peer(exchange).ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
         let watch = &exchange.arrival.watch;
-        watch.set_after(Deadline::Try, exchange.try_began, target.plan.timeouts.total);
         if asked == Asked::WebSocket {
             // A tunnel is idle by its own measure, and the connection to the client keeps it.
             let read = &mut peer.options.read_timeout;
@@ -130,7 +123,7 @@ impl ProxyHttp for Flow {
         let exchange = ctx.exchange();
         let failure = failure::of_connect(&error);
         let failure = if exchange.out_of_time() { Failure::OutOfTime } else { failure };
-        let standing = Standing { replayable: true, ..standing(exchange) };
+        let standing = Standing { replayable: true, ..attempt::standing(exchange) };
         decide(error, failure, exchange, standing)
     }
 
@@ -188,6 +181,9 @@ impl ProxyHttp for Flow {
         if !header.status.is_informational() || header.status == StatusCode::SWITCHING_PROTOCOLS {
             let exchange = ctx.exchange();
             progress::answered(exchange, header.status.as_u16(), idle_bound(exchange));
+            if passes_over(session, header, exchange) {
+                return Err(Error::new_up(PASSED_OVER));
+            }
         }
         Ok(())
     }
@@ -266,6 +262,11 @@ impl ProxyHttp for Flow {
         if exchange.is_answered() {
             return error;
         }
+        if *error.etype() == PASSED_OVER {
+            let mut error = error;
+            error.set_retry(true);
+            return error;
+        }
         let head_given = status_sent(session).is_some();
         let answer_begun = head_given && exchange.arrival.watch.is_on_wire();
         let failure = failure::of_request(&error, exchange, answer_begun);
@@ -274,7 +275,7 @@ impl ProxyHttp for Flow {
             idempotent: retry::is_idempotent(&session.req_header().method),
             replayable: if head_given { exchange.arrival.body == Some(0) } else { kept },
             answer_begun,
-            ..standing(exchange)
+            ..attempt::standing(exchange)
         };
         let mut error = decide(error, failure, exchange, standing);
         if head_given && error.retry() {
@@ -358,51 +359,50 @@ fn bear_deadline(peer: &mut HttpPeer, left: Duration, asked: Asked) {
     }
 }
 
-/// Leases a backend that has not been tried yet.
-fn choose(target: &Arc<Target>, exchange: &mut Exchange) -> Result<Lease> {
-    // The last lease ends before the next begins, so that a request is never in flight at two backends.
-    exchange.lease = None;
-    if exchange.out_of_time() {
-        exchange.reason = Some(Failure::OutOfTime.reason());
-        return Err(Error::new_in(ErrorType::InternalError));
+/// Begins the next try, unless the client leaves while it waits for one. While the body is still to be read, a client that has
+/// left is noticed when that is done.
+async fn begin_try(session: &mut Session, exchange: &mut Exchange) -> std::result::Result<(), Reason> {
+    if !session.is_body_done() {
+        return attempt::begin(exchange).await;
     }
-    let ask = Ask { hash: exchange.hash, tried: &exchange.tried, sticky: exchange.sticky.as_deref() };
-    target.pool.lease(&ask).map_err(|why| {
-        exchange.reason = Some(rescue::no_backend(&why, exchange.failure));
-        Error::new_in(ErrorType::InternalError)
-    })
+    let watch = exchange.arrival.watch.clone();
+    tokio::select! {
+        biased;
+        begun = attempt::begin(exchange) => return begun,
+        _ = session.as_mut().read_body_or_idle(true) => {}
+    }
+    let reason = watch.ended().unwrap_or(Reason::ClientGone);
+    exchange.reason = Some(reason);
+    Err(reason)
 }
 
-fn standing(exchange: &Exchange) -> Standing {
-    let left = exchange.target.as_ref().is_some_and(|target| target.pool.untried(&exchange.tried));
-    Standing {
-        idempotent: false,
-        replayable: false,
-        answer_begun: false,
-        retries: exchange.retries,
-        backends_left: left,
-    }
+/// The peer of the leased backend.
+fn peer(exchange: &Exchange) -> Option<HttpPeer> {
+    let (target, lease) = (exchange.target.as_ref()?, exchange.lease.as_ref()?);
+    Some(target.peers.peer(lease.backend()))
 }
 
 /// Carries out what follows a failed try.
 fn decide(mut error: Box<Error>, failure: Failure, exchange: &mut Exchange, standing: Standing) -> Box<Error> {
-    exchange.try_failed(failure);
-    let verdict =
-        exchange.target.as_ref().map_or(Verdict::GiveUp, |target| retry::after(failure, standing, &target.plan.retry));
-    match verdict {
-        Verdict::Failover => {}
-        Verdict::Retry => {
-            exchange.retries += 1;
-            exchange.arrival.snapshot.counters.retried(exchange, Attempt::Failed(failure.reason()));
-            if !standing.backends_left {
-                // There is no other backend: the same one gets a second chance.
-                exchange.tried.clear();
-            }
-        }
-        Verdict::GiveUp => exchange.reason = Some(failure.reason()),
-    }
-    error.set_retry(verdict != Verdict::GiveUp);
+    error.set_retry(attempt::failed(exchange, failure, standing) != Verdict::GiveUp);
     error
+}
+
+/// Whether the request is tried again in place of passing on an answer with the status that has come.
+fn passes_over(session: &Session, header: &ResponseHeader, exchange: &mut Exchange) -> bool {
+    let Some(target) = &exchange.target else { return false };
+    let status = header.status.as_u16();
+    if !target.plan.retry.statuses.contains(status) {
+        return false;
+    }
+    let now = exchange.arrival.snapshot.clock.wall(exchange.now());
+    let after = header.headers.get(RETRY_AFTER).and_then(|value| retry::retry_after(value.as_bytes(), now));
+    let standing = Standing {
+        idempotent: retry::is_idempotent(&session.req_header().method),
+        replayable: !session.as_ref().retry_buffer_truncated() && exchange.body_is_kept(),
+        ..attempt::standing(exchange)
+    };
+    attempt::answered(exchange, status, after, standing) != Verdict::GiveUp
 }
 
 /// Puts a part of the answer's body through the encoder; none where nothing of it comes out yet.

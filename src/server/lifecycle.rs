@@ -4,7 +4,7 @@
 //! period even when nothing is left to wait for, and its own upgrade stops the old process even when no new one took
 //! its sockets: so both are done here, and Pingora is only told of the end.
 
-use std::os::fd::RawFd;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::listen::{self, Successor};
+use super::listen::{self, Named, Successor};
 use crate::edge::limits::Connections;
 use crate::exchange::snapshot::Current;
 use crate::telemetry::log::ProcessLog;
@@ -150,7 +150,7 @@ enum Wish {
 struct Signals(Vec<(Wish, Signal)>);
 
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
+    fn listen() -> io::Result<Self> {
         let kinds = [
             (Wish::Stop, SignalKind::interrupt()),
             (Wish::Drain, SignalKind::terminate()),
@@ -159,7 +159,7 @@ impl Signals {
             (Wish::Reopen, SignalKind::user_defined1()),
             (Wish::Ignore, SignalKind::user_defined2()),
         ];
-        kinds.into_iter().map(|(wish, kind)| Ok((wish, signal(kind)?))).collect::<std::io::Result<_>>().map(Self)
+        kinds.into_iter().map(|(wish, kind)| Ok((wish, signal(kind)?))).collect::<io::Result<_>>().map(Self)
     }
 
     async fn next(&mut self) -> Wish {
@@ -185,8 +185,8 @@ pub struct Lifecycle {
     pub connections: Arc<Connections>,
     /// The process's log, which a rotation renames.
     pub log: ProcessLog,
-    /// The listening sockets by the names under which they are handed over.
-    pub sockets: Vec<(String, RawFd)>,
+    /// The listening sockets as they are now, by the names under which they are handed over.
+    pub sockets: Box<dyn Fn() -> io::Result<Named> + Send + Sync>,
     /// Where a new process waits for them.
     pub upgrade_sock: PathBuf,
 }
@@ -269,17 +269,18 @@ impl Lifecycle {
             );
             return None;
         }
-        let (sockets, path) = (self.sockets.clone(), self.upgrade_sock.clone());
-        let sent = tokio::task::spawn_blocking(move || listen::hand_over(&sockets, &path)).await;
-        match sent {
-            Ok(Ok(successor)) => {
-                log::info!("listening sockets handed over: sockets={}", self.sockets.len());
-                return Some(successor);
-            }
-            Ok(Err(error)) => log::error!("upgrade failed, this process serves on: {error}"),
-            Err(error) => log::error!("upgrade failed, this process serves on: {error}"),
-        }
-        None
+        self.send_sockets()
+            .await
+            .inspect_err(|error| log::error!("upgrade failed, this process serves on: {error}"))
+            .ok()
+    }
+
+    async fn send_sockets(&self) -> io::Result<Successor> {
+        let (sockets, path) = ((self.sockets)()?, self.upgrade_sock.clone());
+        let count = sockets.len();
+        let successor = tokio::task::spawn_blocking(move || listen::hand_over(&sockets, &path)).await??;
+        log::info!("listening sockets handed over: sockets={count}");
+        Ok(successor)
     }
 
     /// Finishes what is under way. A second SIGTERM, or SIGINT, ends the wait.

@@ -7,13 +7,13 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use pingora_core::server::Fds;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
@@ -149,10 +149,12 @@ impl Bound {
         Ok(listening)
     }
 
-    /// The descriptor.
-    #[must_use]
-    pub fn fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
+    /// The descriptor, once more.
+    ///
+    /// # Errors
+    /// The process is out of descriptors.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone().map(OwnedFd::from)
     }
 }
 
@@ -177,28 +179,33 @@ impl Listening {
         }
     }
 
-    /// Closes the socket, after taking what waits in its queue.
-    pub fn into_waiting(self) -> Vec<Transport> {
+    /// What waits in its queue: to be taken before the socket is closed, as the system would reset it.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<Transport> {
+        let socket = match self {
+            Self::Tcp(listener) => SockRef::from(listener),
+            Self::Unix(listener) => SockRef::from(listener),
+        };
         let mut waiting = Vec::new();
-        match self {
-            Self::Tcp(listener) => {
-                let Ok(listener) = listener.into_std() else { return waiting };
-                while let Ok((stream, _)) = listener.accept() {
-                    let nonblocking =
-                        stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
-                    waiting.extend(nonblocking.map(Transport::tcp));
-                }
-            }
-            Self::Unix(listener) => {
-                let Ok(listener) = listener.into_std() else { return waiting };
-                while let Ok((stream, _)) = listener.accept() {
-                    let nonblocking =
-                        stream.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(stream));
-                    waiting.extend(nonblocking.map(Transport::Unix));
-                }
-            }
+        while let Ok((stream, _)) = socket.accept() {
+            let transport = stream.set_nonblocking(true).and_then(|()| match self {
+                Self::Tcp(_) => tokio::net::TcpStream::from_std(stream.into()).map(Transport::tcp),
+                Self::Unix(_) => tokio::net::UnixStream::from_std(stream.into()).map(Transport::Unix),
+            });
+            waiting.extend(transport);
         }
         waiting
+    }
+
+    /// The descriptor, once more.
+    ///
+    /// # Errors
+    /// The process is out of descriptors.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Self::Unix(listener) => listener.as_fd().try_clone_to_owned(),
+        }
     }
 }
 
@@ -321,11 +328,14 @@ impl Inherited {
     }
 }
 
+/// Listening sockets by the names under which they are handed over: their addresses as written.
+pub type Named = Vec<(String, OwnedFd)>;
+
 /// Hands sockets over to the process that waits at `path`. Must be called within a Tokio runtime.
 ///
 /// # Errors
 /// Nobody took them; the error says why, and nothing has changed.
-pub fn hand_over(sockets: &[(String, RawFd)], path: &Path) -> io::Result<Successor> {
+pub fn hand_over(sockets: &Named, path: &Path) -> io::Result<Successor> {
     let names: usize = sockets.iter().map(|(name, _)| name.len() + 1).sum();
     if sockets.len() > MOST_SOCKETS || names + WORD.len() + 1 > MOST_NAME_BYTES {
         return Err(io::Error::other(format!(
@@ -336,7 +346,7 @@ pub fn hand_over(sockets: &[(String, RawFd)], path: &Path) -> io::Result<Success
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let mut fds = Fds::new();
     for (name, fd) in sockets {
-        fds.add(name.clone(), *fd);
+        fds.add(name.clone(), fd.as_raw_fd());
     }
     fds.add(WORD.to_owned(), write.as_raw_fd());
     fds.send_to_sock(path.display().to_string().as_str()).map_err(io::Error::from)?;

@@ -19,6 +19,7 @@ pub enum Reason {
     ClientTimeout,
     DestinationUnavailable,
     ConnectionLimitReached,
+    PendingTimeout,
     ConnectionRefused,
     ConnectionTimeout,
     TlsProtocolError,
@@ -39,7 +40,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason with its word, its status and one sentence for the client, which never names a backend.
-    const TABLE: [(Self, &'static str, u16, &'static str); 28] = [
+    const TABLE: [(Self, &'static str, u16, &'static str); 29] = [
         (Self::NoRoute, "no_route", 404, "nothing is served at this address"),
         (Self::Auth, "auth", 401, "authentication is required"),
         (Self::HttpRequestDenied, "http_request_denied", 403, "access is denied"),
@@ -52,6 +53,7 @@ impl Reason {
         (Self::ClientTimeout, "client_timeout", 408, "the request took too long to arrive"),
         (Self::DestinationUnavailable, "destination_unavailable", 503, "no server is available for this request"),
         (Self::ConnectionLimitReached, "connection_limit_reached", 503, "the server is at its limit"),
+        (Self::PendingTimeout, "pending_timeout", 503, "the server is at its limit"),
         (Self::ConnectionRefused, "connection_refused", 502, "the server behind the proxy could not be reached"),
         (
             Self::ConnectionTimeout,

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::breaker::Breaker;
 use super::connection::Connection;
 use super::idle::Uses;
 use super::latency::{PeakEwma, Quantiles};
@@ -35,6 +36,8 @@ pub struct Member {
     pub weight: u32,
     /// Used only when no other backend is usable.
     pub backup: bool,
+    /// Requests at once; none: no bound of its own.
+    pub most: Option<u32>,
     /// Its host name (or IP address) as written, without a port: for SNI and probes; empty for a unix socket.
     pub host: Arc<str>,
 }
@@ -62,7 +65,7 @@ pub struct Backend {
     label: ArcSwap<Label>,
     weight: AtomicU32,
     backup: AtomicBool,
-    in_flight: AtomicU32,
+    in_flight: Breaker,
     requests: AtomicU64,
     failures: AtomicU64,
     standing: AtomicU8,
@@ -120,7 +123,7 @@ impl Backend {
             label: ArcSwap::from_pointee(Label { name: Arc::clone(&member.name), host: Arc::clone(&member.host) }),
             weight: AtomicU32::new(member.weight),
             backup: AtomicBool::new(member.backup),
-            in_flight: AtomicU32::new(0),
+            in_flight: Breaker::new(member.most),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             standing: AtomicU8::new(0),
@@ -206,7 +209,19 @@ impl Backend {
     /// Requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+        u32::try_from(self.in_flight.count()).unwrap_or(u32::MAX)
+    }
+
+    /// How many requests it takes at once; none: no bound of its own.
+    #[must_use]
+    pub fn most(&self) -> Option<u64> {
+        self.in_flight.most()
+    }
+
+    /// Whether it takes one more request at once.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.in_flight.has_room()
     }
 
     /// Requests it was chosen for.
@@ -272,14 +287,14 @@ impl Backend {
         f64::from(self.share.load(Relaxed)) / f64::from(WHOLE)
     }
 
-    /// Counts a request as in flight.
-    pub(super) fn board(&self) {
-        self.in_flight.fetch_add(1, SeqCst);
+    /// Counts a request as in flight; whether there is room for it.
+    pub(super) fn board(&self) -> bool {
+        self.in_flight.enter()
     }
 
     /// Counts a request as ended. Returns whether the pool must be told: it was the last of a withdrawn backend.
     pub(super) fn alight(&self) -> bool {
-        self.in_flight.fetch_sub(1, SeqCst) == 1 && self.standing.load(SeqCst) & WITHDRAWN != 0
+        self.in_flight.leave() == 0 && self.standing.load(SeqCst) & WITHDRAWN != 0
     }
 
     pub(super) fn quantiles(&self) -> &Quantiles {
@@ -316,6 +331,7 @@ impl Backend {
             tls: self.tls,
             weight: self.weight(),
             backup: self.backup(),
+            most: self.in_flight.most().and_then(|most| u32::try_from(most).ok()),
             host: self.host(),
         }
     }
@@ -325,6 +341,7 @@ impl Backend {
         self.label.store(Arc::new(Label { name: Arc::clone(&member.name), host: Arc::clone(&member.host) }));
         self.weight.store(member.weight, Relaxed);
         self.backup.store(member.backup, Relaxed);
+        self.in_flight.set_most(member.most);
     }
 
     /// Changes its health, and publishes what requests need to know of it.

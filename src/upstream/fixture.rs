@@ -28,7 +28,21 @@ pub(super) fn upstream(name: &str) -> plan::Upstream {
             idle: Duration::from_secs(60),
             total: None,
         },
-        retry: plan::Retry { attempts: 1, body: 65_536 },
+        retry: plan::Retry {
+            attempts: 1,
+            budget: 0.2,
+            min_per_second: 3,
+            statuses: plan::StatusSet(Vec::new()),
+            backoff: Duration::from_millis(25),
+            max_backoff: Duration::from_millis(250),
+            body: 65_536,
+        },
+        limits: plan::UpstreamLimits {
+            connections: None,
+            requests: None,
+            pending: None,
+            pending_timeout: Duration::from_secs(1),
+        },
         keepalive: plan::Keepalive { idle: Duration::from_secs(55), max_idle: 128, max_requests: None },
         sticky: None,
     }
@@ -73,7 +87,7 @@ pub(super) fn member(addr: &str) -> Member {
             (SocketAddr::Inet(inet), inet.ip().to_string())
         }
     };
-    Member { name: addr.into(), addr: parsed, tls: false, weight: 1, backup: false, host: host.into() }
+    Member { name: addr.into(), addr: parsed, tls: false, weight: 1, backup: false, most: None, host: host.into() }
 }
 
 /// A backend that has just joined.

@@ -30,6 +30,15 @@ pub enum NoBackend {
         /// How many there are.
         backends: usize,
     },
+    /// The limits of the upstream, or of every backend that is left for this request, are reached.
+    #[error("the limits are reached")]
+    AtLimit,
+    /// The limits are reached, and as many requests wait for a place as may wait.
+    #[error("the limits are reached, and the queue is full")]
+    QueueFull,
+    /// There was no place in the time that a request may wait for one.
+    #[error("no place became free in time")]
+    WaitedTooLong,
     /// Every usable backend has been tried for this request.
     #[error("every usable backend has been tried")]
     AllTried,

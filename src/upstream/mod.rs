@@ -1,12 +1,14 @@
 //! The upstream room: which backend serves a request, and how every backend fares.
 //!
 //! [`Pool`] is one upstream's live state: its members, their health, and the policy that picks among them. A request takes
-//! a [`Lease`] of one backend and tells how it went. The deciding parts (`state`, `outlier`, `slow_start`, `sticky`) are
-//! pure; probing and discovery tell the pool what they find; connecting is the data path's, with the tools of `connection`
-//! (Tokio's sockets, kept `warm` between requests) or `peer` (Pingora's).
+//! a [`Lease`] of one backend and tells how it went. The deciding parts (`state`, `outlier`, `slow_start`, `sticky`,
+//! the bucket of `budget`, the line of `queue`) are pure; probing and discovery tell the pool what they find; connecting is the data path's, with the tools of
+//! `connection` (Tokio's sockets, kept `warm` between requests) or `peer` (Pingora's).
 
 pub mod backend;
 pub mod balance;
+pub mod breaker;
+pub mod budget;
 pub mod change;
 pub mod connection;
 pub mod discovery;
@@ -20,6 +22,7 @@ pub mod members;
 pub mod outlier;
 pub mod peer;
 pub mod pool;
+pub mod queue;
 pub mod slow_start;
 pub mod state;
 pub mod status;

@@ -7,6 +7,7 @@
 //! Probing, discovery and connecting are others' work; the rules of health are the state machine's (`state`).
 
 mod control;
+mod floor;
 mod succession;
 
 use std::collections::HashMap;
@@ -18,18 +19,24 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
 
 use self::control::Control;
+pub use self::floor::Shortage;
 use super::backend::{Admission, Backend, BackendId, ProbeReport};
 use super::balance::{Choice, Luck};
+use super::breaker::{Breaker, LimitsStatus, most_at_once};
+use super::budget::{Budget, BudgetStatus, Terms};
 use super::change::Listener;
 use super::connection::Connection;
 use super::lease::{Ask, Lease, NoBackend};
 use super::members::Members;
+use super::queue::{Choosiness, Queue};
 use super::state::{Entry, Event, Failure, Health, Policy, Snapshot, State};
 use super::status::BackendStatus;
 use super::time::{Time, VirtualTime};
 use super::turnout::Turnout;
+use crate::base::backoff;
 use crate::base::clock::{Clock, Moment};
 use crate::config::plan;
 
@@ -44,7 +51,9 @@ pub struct Pool {
     members: ArcSwap<Members>,
     unresolved: ArcSwap<Unresolved>,
     turnout: ArcSwap<Turnout>,
-    in_flight: AtomicU64,
+    in_flight: Breaker,
+    budget: Budget,
+    queue: Queue,
     control: Mutex<Control>,
     listeners: RwLock<Vec<Listener>>,
     // Renewing the turnout was put off: some who could work are not in it.
@@ -84,13 +93,15 @@ impl Pool {
             changes: Vec::new(),
         };
         Arc::new(Self {
-            time,
             luck,
             members: ArcSwap::default(),
             unresolved: ArcSwap::default(),
             turnout: ArcSwap::from_pointee(Turnout::nobody(&plan.balance)),
+            in_flight: Breaker::new(most_at_once(plan.limits.requests, plan.limits.connections)),
+            budget: Budget::new(Terms::of(&plan.retry), time.now()),
+            queue: Queue::default(),
             plan: ArcSwap::new(plan),
-            in_flight: AtomicU64::new(0),
+            time,
             control: Mutex::new(control),
             listeners: RwLock::new(Vec::new()),
             stale: AtomicBool::new(false),
@@ -110,6 +121,7 @@ impl Pool {
         let mut control = self.control.lock();
         let old = self.plan.swap(Arc::clone(&plan));
         control.policy = Policy::of(&plan);
+        self.in_flight.set_most(most_at_once(plan.limits.requests, plan.limits.connections));
         let heritage = match old.balance == plan.balance {
             true => self.turnout.load_full(),
             false => Arc::new(Turnout::nobody(&plan.balance)),
@@ -217,7 +229,19 @@ impl Pool {
     /// Requests in flight at all its backends.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        self.in_flight.load(Relaxed)
+        self.in_flight.count()
+    }
+
+    /// What `/api/v1/status` says of its limits and its queue.
+    #[must_use]
+    pub fn limits(&self) -> LimitsStatus {
+        LimitsStatus::of(&self.in_flight, self.queue.len(), &self.plan.load().limits)
+    }
+
+    /// What `/api/v1/status` says of its retry budget.
+    #[must_use]
+    pub fn retry_budget(&self) -> BudgetStatus {
+        self.budget.status(Terms::of(&self.plan.load().retry), self.time.now())
     }
 
     /// Whether requests are sent to backends that are not usable, because none is.
@@ -263,6 +287,13 @@ impl Pool {
     }
 }
 
+/// Whether an upstream as a whole takes one more request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Some,
+    None,
+}
+
 /// The health of one backend on its way to another process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendSnapshot {
@@ -279,14 +310,87 @@ impl Pool {
     /// Takes a lease of the backend that comes next for a request.
     ///
     /// # Errors
-    /// [`NoBackend`] where no backend may serve it now.
+    /// [`NoBackend`] where no backend may serve it now; [`NoBackend::AtLimit`] where it may wait for a place.
     pub fn lease(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Lease, NoBackend> {
+        if self.queue.has_precedence() {
+            // Those who wait come first. They will be told if nobody can serve them any more.
+            return Err(NoBackend::AtLimit);
+        }
+        self.take(ask)
+    }
+
+    /// Takes a lease of the backend that comes next for a request; where the limits are reached, it waits for its turn. May be
+    /// dropped at any time: the place in the queue goes with it.
+    ///
+    /// # Errors
+    /// [`NoBackend`] where no backend may serve it now, the queue is full, or no place became free in `pending_timeout`.
+    pub async fn lease_in_turn(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Lease, NoBackend> {
+        match self.lease(ask) {
+            Err(NoBackend::AtLimit) => self.wait(ask).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn wait(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Lease, NoBackend> {
+        let limits = self.plan.load().limits;
+        let deadline = Instant::now() + limits.pending_timeout;
+        let choosiness = if ask.tried.is_empty() { Choosiness::Any } else { Choosiness::Particular };
+        let Some(ticket) = self.queue.join(choosiness, limits.pending) else {
+            // Somebody may have found no place because this request was counted while it looked for one.
+            self.queue.call();
+            return Err(NoBackend::QueueFull);
+        };
+        loop {
+            timeout_at(deadline, ticket.called()).await.map_err(|_| NoBackend::WaitedTooLong)?;
+            match self.take(ask) {
+                Err(NoBackend::AtLimit) => ticket.pass_on(),
+                outcome => {
+                    ticket.served();
+                    return outcome;
+                }
+            }
+        }
+    }
+
+    /// Counts a request that has come: it pays its share of the retry budget.
+    pub fn count_request(&self) {
+        self.budget.count_request();
+    }
+
+    /// Takes the token for the `nth` retry of a request (the first is 1): how long to wait before it. None where the budget is
+    /// exhausted.
+    #[must_use]
+    pub fn grant_retry(&self, nth: u32) -> Option<Duration> {
+        let plan = self.plan.load();
+        let granted = self.budget.take(Terms::of(&plan.retry), self.time.now());
+        granted.then(|| backoff::full_jitter(plan.retry.backoff, plan.retry.max_backoff, nth, self.luck.share()))
+    }
+
+    /// Whether one more request could have a place now, at whatever backend.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.queue.has_precedence() && self.in_flight.has_room()
+    }
+
+    fn take(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Lease, NoBackend> {
         let now = self.time.now();
         if now.nanos() >= self.wakes_at.load(Relaxed) {
             self.tick();
         }
-        let backend = self.choose(ask, now).or_else(|| self.choose_again(ask, now)).ok_or_else(|| self.nobody(ask))?;
-        Ok(Lease::new(Arc::clone(self), backend, now))
+        if !self.in_flight.enter() {
+            return Err(self.nobody(ask, Room::None));
+        }
+        match self.choose(ask, now).or_else(|| self.choose_again(ask, now)) {
+            Some(backend) => Ok(Lease::new(Arc::clone(self), backend, now)),
+            None => {
+                self.in_flight.leave();
+                let why = self.nobody(ask, Room::Some);
+                if why != NoBackend::AtLimit {
+                    self.queue.call();
+                }
+                Err(why)
+            }
+        }
     }
 
     fn choose(&self, ask: &Ask<'_>, now: Moment) -> Option<Arc<Backend>> {
@@ -295,7 +399,8 @@ impl Pool {
             now,
             hash: ask.hash,
             tried: ask.tried,
-            in_flight: self.in_flight(),
+            // This one is counted already.
+            in_flight: self.in_flight().saturating_sub(1),
             admission: turnout.admission,
             luck: &self.luck,
         };
@@ -323,23 +428,34 @@ impl Pool {
         self.members.load().backends.iter().any(|backend| open(backend) && !tried.contains(&backend.id()))
     }
 
-    fn nobody(&self, ask: &Ask<'_>) -> NoBackend {
+    /// Why there is nobody, where the upstream as a whole has this `room`.
+    fn nobody(&self, ask: &Ask<'_>, room: Room) -> NoBackend {
         let turnout = self.turnout.load();
         match turnout.members {
             0 => NoBackend::Empty,
-            backends if turnout.is_empty() || ask.tried.is_empty() => NoBackend::NoneHealthy { backends },
+            backends if turnout.is_empty() => NoBackend::NoneHealthy { backends },
+            _ if self.may_wait(ask.tried, turnout.admission, room) => NoBackend::AtLimit,
+            backends if ask.tried.is_empty() => NoBackend::NoneHealthy { backends },
             _ => NoBackend::AllTried,
         }
     }
 
-    /// Counts a request as in flight at `backend`, unless that has stopped admitting requests since it was picked: a
-    /// drain that sees nothing in flight can rely on it.
+    /// Whether a backend is kept from a request which has tried these by nothing but a limit.
+    fn may_wait(&self, tried: &[BackendId], admission: Admission, room: Room) -> bool {
+        let open = |backend: &Backend| backend.weight() > 0 && backend.admits(admission);
+        let left = |backend: &Arc<Backend>| open(backend) && !tried.contains(&backend.id());
+        let limited = |backend: &Arc<Backend>| room == Room::None || backend.most().is_some();
+        self.members.load().backends.iter().any(|backend| left(backend) && limited(backend))
+    }
+
+    /// Counts a request as in flight at `backend`, unless that is full or has stopped admitting requests since it was picked:
+    /// a drain that sees nothing in flight can rely on it.
     fn board(&self, backend: &Backend, choice: &Choice<'_>) -> bool {
-        backend.board();
+        if !backend.board() {
+            return false;
+        }
         let admitted = backend.admits(choice.admission);
-        if admitted {
-            self.in_flight.fetch_add(1, Relaxed);
-        } else {
+        if !admitted {
             self.alight(backend);
         }
         admitted
@@ -358,8 +474,9 @@ impl Pool {
 
     /// Ends a lease.
     pub(super) fn release(&self, backend: &Arc<Backend>) {
-        self.in_flight.fetch_sub(1, Relaxed);
+        self.in_flight.leave();
         self.alight(backend);
+        self.queue.call();
     }
 
     /// A request was answered at `now`.

@@ -259,7 +259,15 @@ mod tests {
 
     fn entry(address: &str) -> plan::Backend {
         let target = plan::Target::Inet(address.parse().unwrap());
-        plan::Backend { name: address.into(), target, tls: false, weight: 1, backup: false }
+        plan::Backend {
+            name: address.into(),
+            target,
+            tls: false,
+            weight: 1,
+            backup: false,
+            max_requests: None,
+            max_connections: None,
+        }
     }
 
     fn plan(addresses: &[String], check: plan::HealthCheck) -> plan::Upstream {
@@ -418,8 +426,15 @@ mod tests {
         let mut plan = plan(&[], tcp());
         let target = plan::Target::Name("web.internal".into(), port);
         let name = format!("web.internal:{port}");
-        plan.backends =
-            vec![plan::Backend { name: name.as_str().into(), target, tls: false, weight: 1, backup: false }];
+        plan.backends = vec![plan::Backend {
+            name: name.as_str().into(),
+            target,
+            tls: false,
+            weight: 1,
+            backup: false,
+            max_requests: None,
+            max_connections: None,
+        }];
         let charge = bench.charge(plan);
         bench.supervisor.look_after(vec![charge.clone()]);
         eventually("the fault is told", || !charge.pool.unresolved().is_empty()).await;

@@ -19,6 +19,7 @@ mod health;
 mod keepalive;
 mod kit;
 mod limits;
+mod page;
 mod process;
 mod responses;
 mod round_robin;

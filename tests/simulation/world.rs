@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roundel::config::plan::{
-    self, Balance, HealthCheck, Keepalive, Outlier, Probe, Retry, Start, UpstreamTimeouts, WhenNoneHealthy,
+    self, Balance, HealthCheck, Keepalive, Outlier, Probe, Retry, Start, StatusSet, UpstreamLimits, UpstreamTimeouts,
+    WhenNoneHealthy,
 };
 use roundel::upstream::time::VirtualTime;
 use roundel::upstream::{Ask, Backend, Lease, Member, NoBackend, Pool, State};
@@ -39,7 +40,16 @@ pub(crate) fn upstream() -> plan::Upstream {
         when_none_healthy: WhenNoneHealthy::Fail,
         tls: None,
         timeouts: UpstreamTimeouts { connect: 3 * SECOND, first_byte: 15 * SECOND, idle: 60 * SECOND, total: None },
-        retry: Retry { attempts: 1, body: 64 << 10 },
+        retry: Retry {
+            attempts: 1,
+            budget: 0.2,
+            min_per_second: 3,
+            statuses: StatusSet(Vec::new()),
+            backoff: Duration::from_millis(25),
+            max_backoff: Duration::from_millis(250),
+            body: 64 << 10,
+        },
+        limits: UpstreamLimits { connections: None, requests: None, pending: None, pending_timeout: SECOND },
         keepalive: Keepalive { idle: 55 * SECOND, max_idle: 128, max_requests: None },
         sticky: None,
     }
@@ -54,7 +64,7 @@ pub(crate) fn unprobed() -> plan::Upstream {
 pub(crate) fn member(port: u16, weight: u32) -> Member {
     let addr = std::net::SocketAddr::from(([192, 0, 2, 1], port));
     let name = addr.to_string().into();
-    Member { name, addr: addr.into(), tls: false, weight, backup: false, host: "192.0.2.1".into() }
+    Member { name, addr: addr.into(), tls: false, weight, backup: false, most: None, host: "192.0.2.1".into() }
 }
 
 /// Backends `a`, `b`, `c`... with these weights.

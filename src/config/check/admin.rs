@@ -17,7 +17,7 @@ use crate::config::plan::{self, ListenAddress};
 const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 
 pub(super) fn plan(file: &File, runtime: &Runtime, checker: &mut Checker<'_, '_>) -> plan::Admin {
-    let socket = runtime.path("admin", "sock");
+    let socket = socket(runtime);
     let written = match file.admin.value() {
         Some(OrNone::None) => return plan::Admin { address: None, socket, token_file: None, hosts: Vec::new() },
         Some(OrNone::Some(written)) => written.clone(),
@@ -33,6 +33,11 @@ pub(super) fn plan(file: &File, runtime: &Runtime, checker: &mut Checker<'_, '_>
         token_file: token_file(&written.token_file, checker),
         hosts: hosts(&written, checker),
     }
+}
+
+/// The socket in the runtime directory.
+pub(super) fn socket(runtime: &Runtime) -> PathBuf {
+    runtime.path("admin", "sock")
 }
 
 /// A listener cannot have the admin listener's address.

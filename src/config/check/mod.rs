@@ -41,7 +41,7 @@ pub(super) fn plan(
         source: source.to_owned(),
         hash: String::new(),
         server: server::plan(&written_or_default(&file.server), &runtime, &mut checker),
-        drain: Drain { delay: drain.delay(), idle: drain.idle(), tunnels: drain.tunnels() },
+        drain: Drain { delay: drain.delay(), idle: drain.idle(), tunnels: drain.tunnels(), floor: drain.floor().0 },
         expose_reason: file.expose_reason(),
         errors: pages::read(&file.errors, &mut checker),
         listeners: listener::plan(file, &mut checker),
@@ -54,6 +54,11 @@ pub(super) fn plan(
     };
     plan.hash = hash(&plan);
     plan
+}
+
+/// The admin socket of a process that runs the configuration at this canonical path.
+pub(super) fn admin_socket(source: &Path, environment: Environment<'_>) -> PathBuf {
+    admin::socket(&runtime::Runtime::of(source, environment))
 }
 
 /// Hash of what a plan means: where its file lies, and what follows from that alone, does not count.

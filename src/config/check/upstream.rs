@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Checker, health_check, pages};
 use crate::base::address::parse_host_name;
@@ -18,6 +19,8 @@ use crate::config::read::At;
 
 /// The most backends of an upstream (Pingora's weighted selection counts them in 16 bits).
 const MAX_BACKENDS: usize = 65_535;
+/// The most of a request's body that Pingora keeps for another try.
+const MAX_RETRY_BODY: u64 = 64 * 1024;
 
 pub(super) fn plan(file: &File, checker: &mut Checker<'_, '_>) -> Vec<Arc<plan::Upstream>> {
     match file.upstreams.given() {
@@ -58,6 +61,7 @@ fn one(name: &Spanned<String>, upstream: &Spanned<Upstream>, checker: &mut Check
         },
         timeouts: timeouts(&written_or_default(&written.timeouts), checker),
         retry: retry(&written.retry, checker),
+        limits: limits(&written.limits),
         keepalive: keepalive(&written_or_default(&written.keepalive)),
         sticky: sticky(&written.sticky, checker),
     }
@@ -132,6 +136,8 @@ fn backend(
         tls: address.tls.unwrap_or(section),
         weight: item.value.weight().small(),
         backup: item.value.backup(),
+        max_requests: item.value.max_requests().some().map(|count| count.small()),
+        max_connections: item.value.max_connections().some().map(|count| count.small()),
     })
 }
 
@@ -289,7 +295,7 @@ fn timeouts(written: &file::UpstreamTimeouts, checker: &mut Checker<'_, '_>) -> 
 
 fn retry(field: &Field<OrNone<file::Retry>>, checker: &mut Checker<'_, '_>) -> plan::Retry {
     let written = match field.value() {
-        Some(OrNone::None) => return plan::Retry { attempts: 0, body: 0 },
+        Some(OrNone::None) => return no_retry(),
         Some(OrNone::Some(written)) => written.clone(),
         None => file::Retry::default(),
     };
@@ -298,7 +304,41 @@ fn retry(field: &Field<OrNone<file::Retry>>, checker: &mut Checker<'_, '_>) -> p
     {
         checker.error(at, "`backoff` is longer than `max_backoff`", "write a shorter `backoff`");
     }
-    plan::Retry { attempts: written.attempts().small(), body: written.body().0 }
+    if let (true, Some(at)) = (written.body().0 > MAX_RETRY_BODY, written.body.at()) {
+        checker.error(at, "no more than 64 KiB of a body are kept for another try", "write `64KiB` or less");
+    }
+    plan::Retry {
+        attempts: written.attempts().small(),
+        budget: written.budget().0,
+        min_per_second: written.min_per_second().small(),
+        statuses: written.statuses(),
+        backoff: written.backoff(),
+        max_backoff: written.max_backoff(),
+        body: written.body().0.min(MAX_RETRY_BODY),
+    }
+}
+
+/// Nothing is sent twice.
+fn no_retry() -> plan::Retry {
+    plan::Retry {
+        attempts: 0,
+        budget: 0.0,
+        min_per_second: 0,
+        statuses: plan::StatusSet(Vec::new()),
+        backoff: Duration::ZERO,
+        max_backoff: Duration::ZERO,
+        body: 0,
+    }
+}
+
+fn limits(field: &Field<OrNone<file::UpstreamLimits>>) -> plan::UpstreamLimits {
+    let written = field.value().and_then(OrNone::as_some).cloned().unwrap_or_default();
+    plan::UpstreamLimits {
+        connections: written.connections().some().map(|count| count.small()),
+        requests: written.requests().some().map(|count| count.small()),
+        pending: written.pending().some().map(|count| count.size()),
+        pending_timeout: written.pending_timeout().0,
+    }
 }
 
 fn keepalive(written: &file::Keepalive) -> plan::Keepalive {

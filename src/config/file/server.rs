@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::collection::List;
-use super::leaf::{FilePath, Integer};
+use super::leaf::{FilePath, Integer, Share};
 use super::section::section;
 
 /// A number of seconds.
@@ -86,7 +86,7 @@ section! {
 }
 
 section! {
-    /// How the process stops: on SIGTERM, and the old process at an upgrade.
+    /// How the process stops: on SIGTERM, and the old process at an upgrade; and what draining one backend must leave.
     Drain {
         /// How long clients are still accepted after readiness has turned 503: the time a balancer in front needs to notice.
         delay: Duration = Duration::ZERO,
@@ -94,5 +94,7 @@ section! {
         idle: Duration = Duration::from_secs(2),
         /// How long tunnels, such as WebSockets, may go on.
         tunnels: Duration = Duration::from_secs(300),
+        /// The share of an upstream's weight that must stay usable where `roundel drain` takes a backend out, unless forced.
+        floor: Share = Share(0.5),
     }
 }

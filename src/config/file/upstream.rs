@@ -64,9 +64,9 @@ section! {
         weight: Integer<0, 65_535> = Integer(1),
         /// Whether it is used only when no other backend is usable.
         backup: bool = false,
-        /// Requests at once.
+        /// Requests at once. At its bound it is passed over; where all are, requests wait (`limits`).
         max_requests: OrNone<Count> = OrNone::None,
-        /// Connections at once.
+        /// Connections at once, idle ones included.
         max_connections: OrNone<Count> = OrNone::None,
     }
 }
@@ -279,15 +279,15 @@ section! {
         attempts: Integer<0, 100> = Integer(1),
         /// The share of requests that may be retried.
         budget: Share = Share(0.2),
-        /// Retries a second that are always allowed.
+        /// Retries a second that are allowed beside that; ten seconds of them may be saved up.
         min_per_second: Integer<0, 1_000_000> = Integer(3),
-        /// Statuses of backends that are retried.
+        /// Statuses of backends that are retried, where the method is idempotent.
         statuses: StatusSet = StatusSet(Vec::new()),
-        /// The wait before the first retry.
+        /// The longest wait before the first retry, doubled for each further one; the wait is a random part of it.
         backoff: Duration = Duration::from_millis(25),
-        /// The longest wait before a retry.
+        /// The longest wait before any retry. An answer whose `Retry-After` asks for more is passed on.
         max_backoff: Duration = Duration::from_millis(250),
-        /// How much of a request's body is kept for another try.
+        /// How much of a request's body is kept for another try, at most `64KiB`.
         body: Size = Size(64 * 1024),
     }
 }
@@ -295,13 +295,13 @@ section! {
 section! {
     /// Bounds over the whole upstream.
     UpstreamLimits {
-        /// Connections at once.
+        /// Connections that are in use at once; idle ones are bounded by `keepalive.max_idle`.
         connections: OrNone<Count> = OrNone::None,
         /// Requests at once.
         requests: OrNone<Count> = OrNone::None,
-        /// Requests that wait.
-        pending: OrNone<Count> = OrNone::None,
-        /// How long a request may wait.
+        /// Requests that wait for a place; 0: none does. One more is answered 503 at once.
+        pending: OrNone<Integer<0, 10_000_000>> = OrNone::None,
+        /// How long a request may wait for a place; then it is answered 503.
         pending_timeout: Positive = Positive::seconds(1),
     }
 }

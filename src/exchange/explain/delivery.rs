@@ -191,7 +191,14 @@ fn retries(upstream: &Upstream, question: &Question<'_>, backends: &[Backend]) -
     let several = backends.iter().filter(|backend| backend.eligible).count() > 1
         || upstream.discovery.is_some()
         || upstream.backends.iter().any(|backend| matches!(backend.target, Target::Name(..)));
-    let standing = Standing { idempotent, replayable: true, answer_begun: false, retries: 0, backends_left: several };
+    let standing = Standing {
+        idempotent,
+        replayable: true,
+        answer_begun: false,
+        marked: false,
+        retries: 0,
+        backends_left: several,
+    };
     let after = |failure| retry::after(failure, standing, plan);
     let connect = match after(Failure::Connect(Connect::Refused)) {
         retry::Verdict::GiveUp => "a failed connect: given up, there is no other backend",

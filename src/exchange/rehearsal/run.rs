@@ -104,7 +104,15 @@ struct Run<'a> {
 
 enum Step {
     Arrive,
+    Again(Waiting),
     End(Request, Ending),
+}
+
+/// A request that waits for its next try.
+struct Waiting {
+    arrived: Moment,
+    tried: Vec<BackendId>,
+    retries: u32,
 }
 
 struct Request {
@@ -193,8 +201,7 @@ impl Run<'_> {
                 let over = now >= self.outage.until + self.script.tail;
                 let settled = !self.was_out || self.outcome.recovered.is_some();
                 // Requests that wait for their time to run out are still to be counted.
-                over && (settled || now >= self.outage.until + self.script.patience)
-                    && self.stage.pool().in_flight() == 0
+                over && (settled || now >= self.outage.until + self.script.patience) && self.steps.next_due().is_none()
             }
         }
     }
@@ -211,6 +218,7 @@ impl Run<'_> {
         match step {
             Step::Arrive if self.open() => self.arrive(),
             Step::Arrive => {}
+            Step::Again(Waiting { arrived, tried, retries }) => self.lease(arrived, tried, retries),
             Step::End(request, Ending::Answered) => self.answered(request),
             Step::End(mut request, Ending::Unavailable) => {
                 request.lease.failed(state::Failure::Gateway, "status 503");
@@ -230,6 +238,7 @@ impl Run<'_> {
         let broken = self.outage.illness(now).is_some();
         let out = now >= self.outage.from && !self.failing.usable();
         self.outcome.exposed += u64::from(broken || out);
+        self.stage.pool().count_request();
         self.lease(now, Vec::new(), 0);
     }
 
@@ -284,19 +293,21 @@ impl Run<'_> {
         // As on the data path, the last lease ends before the next begins.
         drop(lease);
         let backends_left = self.stage.pool().untried(&tried);
-        let standing = Standing { idempotent: true, replayable: true, answer_begun: false, retries, backends_left };
+        let standing =
+            Standing { idempotent: true, replayable: true, answer_begun: false, marked: false, retries, backends_left };
         match retry::after(failure, standing, &self.script.plan.retry) {
-            _ if self.script.tries == Tries::One => return self.lose(arrived),
-            Verdict::GiveUp => return self.lose(arrived),
-            Verdict::Failover => {}
-            Verdict::Retry => {
+            _ if self.script.tries == Tries::One => self.lose(arrived),
+            Verdict::GiveUp => self.lose(arrived),
+            Verdict::Failover => self.lease(arrived, tried, retries),
+            Verdict::Retry(_) => {
                 retries += 1;
+                let Some(pause) = self.stage.pool().grant_retry(retries) else { return self.lose(arrived) };
                 if !backends_left {
                     tried.clear();
                 }
+                self.steps.push(self.stage.now() + pause, Step::Again(Waiting { arrived, tried, retries }));
             }
         }
-        self.lease(arrived, tried, retries);
     }
 
     fn lose(&mut self, arrived: Moment) {

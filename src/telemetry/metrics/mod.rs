@@ -7,6 +7,7 @@
 mod cell;
 mod exposition;
 mod histogram;
+mod history;
 mod process;
 pub mod series;
 mod text;
@@ -18,6 +19,7 @@ use parking_lot::Mutex;
 
 use self::cell::Shards;
 pub use self::exposition::{Observe, Scrape};
+use self::history::History;
 use self::series::{Backend, Listener, Process, Requests, Upstream};
 
 /// The media type of the text that [`Registry::expose`] writes.
@@ -37,6 +39,7 @@ pub struct Registry {
     backends: Family<2, Backend>,
     listeners: Family<1, Listener>,
     process: Arc<Process>,
+    history: History,
 }
 
 impl Registry {
@@ -51,6 +54,7 @@ impl Registry {
             backends: Family::default(),
             listeners: Family::default(),
             process: Arc::new(Process::new(shards)),
+            history: History::default(),
         }
     }
 
@@ -83,6 +87,18 @@ impl Registry {
     #[must_use]
     pub fn process(&self) -> Arc<Process> {
         Arc::clone(&self.process)
+    }
+
+    /// Takes the present counts into the history. To be called once a second.
+    pub fn look(&self) {
+        self.history.look(self);
+    }
+
+    /// The requests of the last minutes, a second at a time, the oldest first: by class of status, with the durations that half
+    /// and 99 of a hundred were not longer than (milliseconds), and by upstream.
+    #[must_use]
+    pub fn history(&self) -> serde_json::Value {
+        self.history.tell()
     }
 
     /// Drops every series whose handles are all gone: those of names that have left the configuration, and of backends

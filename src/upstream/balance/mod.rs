@@ -63,7 +63,7 @@ impl Choice<'_> {
     /// Whether it may fall on `backend`.
     #[must_use]
     pub fn admits(&self, backend: &Backend) -> bool {
-        backend.admits(self.admission) && !self.tried.contains(&backend.id())
+        backend.admits(self.admission) && !self.tried.contains(&backend.id()) && backend.has_room()
     }
 }
 
@@ -110,6 +110,15 @@ impl Luck {
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
         Self::Seeded(Mutex::new(fastrand::Rng::with_seed(seed)))
+    }
+
+    /// A number from 0.0 to 1.0.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        match self {
+            Self::Threads => fastrand::f64(),
+            Self::Seeded(rng) => rng.lock().f64(),
+        }
     }
 
     /// A number from 0 to `bound` - 1; 0 where the bound is 0.

@@ -2,6 +2,7 @@
 //!
 //! A file that cannot be used changes nothing: the last good list stays, and the fault is told.
 
+use std::num::NonZeroU32;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -129,6 +130,8 @@ struct Item {
     weight: u32,
     #[serde(default)]
     backup: bool,
+    max_requests: Option<NonZeroU32>,
+    max_connections: Option<NonZeroU32>,
 }
 
 const fn one() -> u32 {
@@ -149,11 +152,21 @@ fn parse(text: &str, tls: bool) -> Result<Vec<plan::Backend>, String> {
 
 fn backend(item: serde_yaml::Value, tls: bool) -> Result<plan::Backend, String> {
     let item = match item {
-        serde_yaml::Value::String(address) => Item { address, weight: one(), backup: false },
+        serde_yaml::Value::String(address) => {
+            Item { address, weight: one(), backup: false, max_requests: None, max_connections: None }
+        }
         other => serde_yaml::from_value(other).map_err(|error| error.to_string())?,
     };
     let (target, https) = target(&item.address)?;
-    Ok(plan::Backend { name: item.address.into(), target, tls: tls || https, weight: item.weight, backup: item.backup })
+    Ok(plan::Backend {
+        name: item.address.into(),
+        target,
+        tls: tls || https,
+        weight: item.weight,
+        backup: item.backup,
+        max_requests: item.max_requests.map(NonZeroU32::get),
+        max_connections: item.max_connections.map(NonZeroU32::get),
+    })
 }
 
 /// The place that `text` names, and whether it says `https`.
@@ -255,7 +268,7 @@ mod tests {
             ("- unix:app.sock", "[0]: the path of a unix socket must be absolute (write \"unix:/run/app.sock\")"),
             (
                 "- { address: 'a:1', wieght: 3 }",
-                "[0]: unknown field `wieght`, expected one of `address`, `weight`, `backup`",
+                "[0]: unknown field `wieght`, expected one of `address`, `weight`, `backup`, `max_requests`, `max_connections`",
             ),
             ("- [", "did not find expected node content"),
         ] {

@@ -19,6 +19,7 @@ use super::Found;
 use super::dns::{Answer, Change, Lookup, LookupError, Resolver};
 use crate::config::plan;
 use crate::upstream::backend::{BackendId, Member};
+use crate::upstream::breaker;
 
 /// Lookups of one upstream that may be under way at once.
 const LOOKUPS_AT_ONCE: usize = 64;
@@ -165,5 +166,13 @@ fn member(entry: &plan::Backend, addr: Address) -> Member {
         plan::Target::Inet(addr) => addr.ip().to_string().into(),
         plan::Target::Unix(_) => "".into(),
     };
-    Member { name: Arc::clone(&entry.name), addr, tls: entry.tls, weight: entry.weight, backup: entry.backup, host }
+    Member {
+        name: Arc::clone(&entry.name),
+        addr,
+        tls: entry.tls,
+        weight: entry.weight,
+        backup: entry.backup,
+        most: breaker::most_at_once(entry.max_requests, entry.max_connections),
+        host,
+    }
 }

@@ -107,6 +107,8 @@ fn written(plan: &plan::Upstream) -> Vec<plan::Backend> {
         tls: plan.tls.is_some(),
         weight: 1,
         backup: false,
+        max_requests: None,
+        max_connections: None,
     }]
 }
 
@@ -143,7 +145,15 @@ mod tests {
             Ok(ip) => plan::Target::Inet((ip, port).into()),
             Err(_) => plan::Target::Name(host.into(), port),
         };
-        plan::Backend { name: format!("{host}:{port}").into(), target, tls: false, weight: 1, backup: false }
+        plan::Backend {
+            name: format!("{host}:{port}").into(),
+            target,
+            tls: false,
+            weight: 1,
+            backup: false,
+            max_requests: None,
+            max_connections: None,
+        }
     }
 
     fn written(backends: Vec<plan::Backend>) -> Arc<plan::Upstream> {

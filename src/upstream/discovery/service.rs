@@ -84,6 +84,8 @@ fn entries(services: &[Service], tls: bool) -> Vec<plan::Backend> {
         tls,
         weight: u32::from(service.weight.max(1)),
         backup: Some(service.priority) != first,
+        max_requests: None,
+        max_connections: None,
     };
     services.iter().map(entry).collect()
 }

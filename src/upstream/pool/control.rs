@@ -3,6 +3,7 @@
 //! An event moves one backend's state machine; where that changes who is usable, the turnout is renewed, at once or, in a
 //! storm of changes, a little later.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -49,17 +50,31 @@ impl Pool {
         name_or_address: &str,
         order: impl Fn(&mut Control, &Arc<Backend>, Moment),
     ) -> Vec<Arc<Backend>> {
+        let Ok(found) = self.command_if(name_or_address, |_, _| Ok::<_, Infallible>(()), order);
+        found
+    }
+
+    /// Carries out an order on every backend of this name or address, if `judge` agrees: under the lock, so that two orders
+    /// cannot both be the last one that is allowed.
+    pub(super) fn command_if<E>(
+        &self,
+        name_or_address: &str,
+        judge: impl FnOnce(&Members, &[Arc<Backend>]) -> Result<(), E>,
+        order: impl Fn(&mut Control, &Arc<Backend>, Moment),
+    ) -> Result<Vec<Arc<Backend>>, E> {
         let now = self.time.now();
-        let found = self.members.load().find(name_or_address);
-        if found.is_empty() {
-            return found;
-        }
         let mut control = self.control.lock();
+        let members = self.members.load();
+        let found = members.find(name_or_address);
+        if found.is_empty() {
+            return Ok(found);
+        }
+        judge(&members, &found)?;
         found.iter().for_each(|backend| order(&mut control, backend, now));
         self.renew(&mut control, now);
         self.proceed(&mut control, now);
         self.tell(control);
-        found
+        Ok(found)
     }
 
     /// Takes a backend out of use for good or for now; it is drained at once where nothing is in flight. That is looked
@@ -162,6 +177,8 @@ impl Pool {
         self.tell_outage(&self.turnout.load(), &new);
         self.turnout.store(Arc::new(new));
         self.stale.store(false, Relaxed);
+        // Somebody may have come up, or nobody is left to wait for.
+        self.queue.call();
         control.renewed = Some(now);
         let wake = |backend: &Arc<Backend>| backend.read(|health| health.wakes_at(&control.policy, now));
         let next = members.backends.iter().filter_map(wake).min();

@@ -1,0 +1,201 @@
+//! The doors of the process: listeners with their sockets, which open when the service starts and close when it ends, and,
+//! at a reload, in between.
+//!
+//! A door is known by its address. A listener that keeps its address keeps its socket, so that nobody who connects meanwhile
+//! is refused; what else is changed of it, its connections learn from their [`Door`].
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pingora_core::apps::HttpServerApp;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+use super::accept::{AfterClose, accept_all};
+use super::listen::{Bound, Listening, Named, SocketFile};
+use crate::config::plan::{self, ListenAddress};
+use crate::edge::connection::{Audience, Edge};
+use crate::edge::door::Door;
+use crate::edge::limits::Connections;
+use crate::telemetry::metrics::series;
+
+/// All doors of one kind of app.
+pub struct Doors<A> {
+    edge: Arc<Edge<A>>,
+    posts: Mutex<Vec<Post>>,
+    work: Mutex<Option<Work>>,
+}
+
+/// One door with its socket.
+struct Post {
+    address: ListenAddress,
+    door: Arc<Door>,
+    socket: Socket,
+    /// The file of a unix socket, and whether another process may listen there too: the one that handed it over.
+    file: Option<(SocketFile, Shared)>,
+    close: watch::Sender<bool>,
+}
+
+/// Whether a socket has come from another process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shared {
+    Yes,
+    No,
+}
+
+/// How far a socket is.
+enum Socket {
+    Bound(Bound),
+    Listening(Arc<Listening>),
+    /// Nobody accepts there any more.
+    Closed,
+}
+
+/// Where doors are attended to, from the opening of the first to the closing of all.
+struct Work {
+    runtime: Handle,
+    /// Tasks that accept, for each door.
+    tasks: usize,
+    /// Held by each of them.
+    at_work: mpsc::Sender<()>,
+}
+
+/// What becomes of the files of unix sockets when the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// They are removed.
+    Nothing,
+    /// Those stay that another process has handed over: it listens there still.
+    Inherited,
+    /// All stay: another process listens there now.
+    All,
+}
+
+impl<A> Doors<A> {
+    /// Doors for these listeners, each with its socket: they stay shut until [`Doors::open`].
+    #[must_use]
+    pub fn new(
+        edge: Edge<A>,
+        connections: &Arc<Connections>,
+        listeners: Vec<(Arc<plan::Listener>, Bound)>,
+    ) -> Arc<Self> {
+        let post = |(plan, bound): (Arc<plan::Listener>, _)| Post::shut(counts(&edge, &plan), plan, bound, connections);
+        let posts = listeners.into_iter().map(post).collect();
+        Arc::new(Self { edge: Arc::new(edge), posts: Mutex::new(posts), work: Mutex::default() })
+    }
+
+    /// The sockets as they are now, by the names under which they are handed over.
+    ///
+    /// # Errors
+    /// The process is out of descriptors.
+    pub fn sockets(&self) -> io::Result<Named> {
+        let posts = self.posts.lock();
+        let named = |post: &Post| Some(post.share()?.map(|socket| (post.address.to_string(), socket)));
+        posts.iter().filter_map(named).collect()
+    }
+
+    /// Whether a socket has come from another process.
+    pub(super) fn any_inherited(&self) -> bool {
+        self.posts.lock().iter().any(|post| matches!(&post.socket, Socket::Bound(bound) if bound.is_inherited()))
+    }
+
+    /// Closes all doors: nobody is accepted who has not come yet.
+    pub(super) fn close(&self, after: AfterClose) {
+        // No door opens any more.
+        self.work.lock().take();
+        for post in self.posts.lock().iter_mut() {
+            post.close();
+            if after == AfterClose::Drain {
+                post.door.drain();
+            }
+        }
+    }
+
+    /// Forgets all doors at the end of the process, and does with the files of unix sockets as told.
+    pub fn forget(&self, leave: Leave) {
+        for (file, shared) in self.posts.lock().drain(..).filter_map(|post| post.file) {
+            match (leave, shared) {
+                (Leave::All, _) | (Leave::Inherited, Shared::Yes) => file.leave(),
+                (Leave::Nothing, _) | (Leave::Inherited, Shared::No) => drop(file),
+            }
+        }
+    }
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Doors<A> {
+    /// Opens all doors. What is returned resolves when all are closed and what came by them is counted.
+    ///
+    /// # Errors
+    /// Another process has begun to listen on an address; the error names the listener.
+    pub(super) fn open(&self, runtime: Handle, tasks: usize) -> io::Result<impl Future<Output = ()> + use<A>> {
+        let (at_work, mut all_left) = mpsc::channel(1);
+        let work = Work { runtime, tasks, at_work };
+        for post in self.posts.lock().iter_mut() {
+            post.open(&work, &self.edge)?;
+        }
+        *self.work.lock() = Some(work);
+        Ok(async move { while all_left.recv().await.is_some() {} })
+    }
+}
+
+impl Post {
+    fn shut(
+        counts: Option<Arc<series::Listener>>,
+        plan: Arc<plan::Listener>,
+        mut bound: Bound,
+        all: &Arc<Connections>,
+    ) -> Self {
+        let shared = if bound.is_inherited() { Shared::Yes } else { Shared::No };
+        Self {
+            address: plan.address.clone(),
+            file: bound.take_file().map(|file| (file, shared)),
+            door: Door::new(plan, counts, Arc::clone(all)),
+            socket: Socket::Bound(bound),
+            close: watch::Sender::new(false),
+        }
+    }
+
+    fn open<A>(&mut self, work: &Work, edge: &Arc<Edge<A>>) -> io::Result<()>
+    where
+        A: HttpServerApp + Send + Sync + 'static,
+    {
+        let Socket::Bound(bound) = std::mem::replace(&mut self.socket, Socket::Closed) else { return Ok(()) };
+        let listening = Arc::new(bound.listen().map_err(|error| cannot_listen(&self.address, &error))?);
+        self.socket = Socket::Listening(Arc::clone(&listening));
+        let (door, edge, close, tasks) = (self.door.clone(), edge.clone(), self.close.subscribe(), work.tasks);
+        let at_work = work.at_work.clone();
+        drop(work.runtime.spawn(async move {
+            accept_all(listening, door, edge, close, tasks).await;
+            drop(at_work);
+        }));
+        Ok(())
+    }
+
+    fn share(&self) -> Option<io::Result<OwnedFd>> {
+        match &self.socket {
+            Socket::Bound(bound) => Some(bound.share()),
+            Socket::Listening(listening) => Some(listening.share()),
+            Socket::Closed => None,
+        }
+    }
+
+    fn close(&mut self) {
+        // The tasks that accept hold the socket until they have taken what waits in its queue.
+        self.socket = Socket::Closed;
+        self.close.send_replace(true);
+    }
+}
+
+/// What is counted of a listener; nothing of the admin listener, whose name another may bear.
+fn counts<A>(edge: &Edge<A>, listener: &plan::Listener) -> Option<Arc<series::Listener>> {
+    match edge.audience {
+        Audience::Clients => edge.current.load().counters.listener(&listener.name).cloned(),
+        Audience::Operators => None,
+    }
+}
+
+fn cannot_listen(address: &ListenAddress, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+}
