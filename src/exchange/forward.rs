@@ -116,10 +116,10 @@ pub fn told_to_backend(
     if !(trusted && fields.get("x-forwarded-proto").is_some()) {
         set("x-forwarded-proto", scheme.as_bytes());
     }
-    if let Some(host) = host {
-        if !(trusted && fields.get("x-forwarded-host").is_some()) {
-            set("x-forwarded-host", host);
-        }
+    if let Some(host) = host
+        && !(trusted && fields.get("x-forwarded-host").is_some())
+    {
+        set("x-forwarded-host", host);
     }
     value.clear();
     if trusted {

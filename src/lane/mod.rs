@@ -350,7 +350,8 @@ impl<C: Client> Passage<'_, C> {
 
     /// Sends an answer of our own.
     async fn answer(&mut self, answer: filter::Answer, afterwards: Afterwards) -> Afterwards {
-        let afterwards = if self.client.body_ended() { afterwards } else { Afterwards::Close };
+        // As on the general road, a body that no backend has asked for ends with its connection.
+        let afterwards = if self.exchange.arrival.body == Some(0) { afterwards } else { Afterwards::Close };
         head::own(&answer, &view(&self.head, &self.exchange), &self.exchange, afterwards, &mut self.work.answer);
         self.status = Some(answer.status);
         self.exchange.arrival.watch.begin_try();
@@ -358,7 +359,6 @@ impl<C: Client> Passage<'_, C> {
         match self.send().await {
             Ok(()) => {
                 self.bytes_out = if bodiless { 0 } else { answer.body.len() as u64 };
-                self.client.consume(self.client.body().len());
                 afterwards
             }
             Err(()) => {

@@ -17,7 +17,8 @@ const LARGEST: usize = 128 * 1024;
 pub(super) const READ: usize = 64 * 1024;
 
 thread_local! {
-    // Scratch memory, not state.
+    // Scratch memory, not state. Boxed: a set is lent and given back by its address, not copied.
+    #[allow(clippy::vec_box)]
     static SPARE: RefCell<Vec<Box<Set>>> = const { RefCell::new(Vec::new()) };
 }
 

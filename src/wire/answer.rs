@@ -322,7 +322,9 @@ const fn faulty(detail: &'static str, rule: &'static str) -> Refusal {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Option<Result<(u16, Option<Framing>, bool, usize), &'static str>> {
+    type Told = (u16, Option<Framing>, bool, usize);
+
+    fn parse(text: &str) -> Option<Result<Told, &'static str>> {
         let mut parser = AnswerParser::default();
         match parser.parse(text.as_bytes()) {
             Outcome::Partial => None,

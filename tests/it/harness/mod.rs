@@ -14,7 +14,7 @@ pub(crate) mod wire;
 
 pub(crate) use client::{Answer, Connection, Load, get, request};
 pub(crate) use origin::{Authority, Origin, Received, Reply, Script, Step};
-pub(crate) use proxy::{Proxy, Setup, free_address, roundel};
+pub(crate) use proxy::{Proxy, Setup, free_address, roundel, takes_the_lane};
 pub(crate) use wire::{Address, Fault};
 
 use std::time::Duration;
