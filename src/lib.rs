@@ -14,5 +14,6 @@ pub mod proxy;
 pub mod route;
 pub mod server;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 pub mod wire;

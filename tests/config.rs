@@ -56,8 +56,10 @@ fn is_update() -> bool {
 #[test]
 fn every_fault_is_told_as_expected() {
     // A checkout may have taken the right to read from others, and with it the warning.
-    for file in ["secret.pem", "users"] {
-        fs::set_permissions(Path::new("tests/config/files").join(file), PermissionsExt::from_mode(0o644)).unwrap();
+    for (file, mode) in
+        [("secret.pem", 0o644), ("cert.pem", 0o644), ("users", 0o644), ("other.key", 0o600), ("encrypted.key", 0o600)]
+    {
+        fs::set_permissions(Path::new("tests/config/files").join(file), PermissionsExt::from_mode(mode)).unwrap();
     }
     let mut different = Vec::new();
     for path in yaml_files("tests/config") {

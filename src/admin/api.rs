@@ -1,5 +1,7 @@
 //! What each endpoint answers.
 
+use std::time::SystemTime;
+
 use http::{Method, StatusCode};
 use pingora_http::RequestHeader;
 use serde_json::{Value, json};
@@ -61,6 +63,10 @@ impl Observe for Present<'_> {
                 scrape.backend(name, backend.address(), backend.usable(), backend.in_flight().into());
             }
             scrape.failing_open(name, target.pool.failing_open());
+        }
+        for serving in self.0.terminators.values().flat_map(|terminator| terminator.serving()) {
+            let not_after = serving.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            scrape.certificate(serving.path.display().to_string(), not_after.as_secs());
         }
         if let Some(log) = &self.0.access_log {
             scrape.access_log_dropped(log.dropped());

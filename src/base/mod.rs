@@ -2,7 +2,9 @@
 
 pub mod address;
 pub mod backoff;
+pub mod certificate;
 pub mod clock;
+pub mod crypto;
 pub mod host;
 pub mod path;
 pub mod request;

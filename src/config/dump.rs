@@ -10,8 +10,9 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
-    AccessLog, Admin, Backend, Balance, Discovery, HashKey, HealthCheck, Lane, ListenAddress, Listener, LogFormat,
-    LogPath, Plan, Probe, Retry, Server, Start, StatusSet, Target, TemplatePart, Upstream, WhenNoneHealthy,
+    AccessLog, Admin, Backend, Balance, CertificateFiles, ClientAuthMode, Discovery, HashKey, HealthCheck, Lane,
+    ListenAddress, Listener, ListenerTls, LogFormat, LogPath, Plan, Probe, Retry, Server, Start, StatusSet, Target,
+    TemplatePart, TlsVersion, Upstream, WhenNoneHealthy,
 };
 use crate::base::units::{format_duration, format_share, format_size};
 
@@ -90,10 +91,12 @@ fn listener(listener: &Listener) -> Json {
     json!({
         "name": &*listener.name,
         "address": listen_address(&listener.address),
+        "tls": or_none(listener.tls.as_deref(), listener_tls),
         "trusted_proxies": listener.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "max_connections": listener.max_connections,
         "lane": match listener.lane { Lane::Auto => "auto", Lane::Off => "off" },
         "timeouts": {
+            "tls_handshake": time(timeouts.tls_handshake),
             "header": time(timeouts.header),
             "body_idle": time(timeouts.body_idle),
             "write_idle": time(timeouts.write_idle),
@@ -106,6 +109,24 @@ fn listener(listener: &Listener) -> Json {
             "keepalive_requests": limits.keepalive_requests,
         },
         "errors": pages(&listener.errors),
+    })
+}
+
+fn listener_tls(tls: &ListenerTls) -> Json {
+    let certificate = |files: &CertificateFiles| json!({ "cert": files.cert, "key": files.key, "ocsp": files.ocsp });
+    json!({
+        "certificates": tls.certificates.iter().map(certificate).collect::<Vec<_>>(),
+        "client_auth": or_none(tls.client_auth.as_ref(), |auth| json!({
+            "ca": auth.ca,
+            "mode": match auth.mode {
+                ClientAuthMode::Required => "required",
+                ClientAuthMode::Optional => "optional",
+            },
+        })),
+        "min_version": match tls.min_version {
+            TlsVersion::V12 => "1.2",
+            TlsVersion::V13 => "1.3",
+        },
     })
 }
 

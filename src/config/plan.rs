@@ -130,6 +130,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Where to listen.
     pub address: ListenAddress,
+    /// TLS toward clients; none: plain.
+    pub tls: Option<Arc<ListenerTls>>,
     /// Peers whose `X-Forwarded-For` and `Forwarded` are believed.
     pub trusted_proxies: Arc<[IpNet]>,
     /// Connections at once; more are answered 503 and closed.
@@ -153,9 +155,82 @@ pub enum Lane {
     Off,
 }
 
+/// TLS toward the clients of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// The certificates, at least one; the first answers clients that name no host, or one that none is for.
+    pub certificates: Vec<CertificateFiles>,
+    /// The certificates asked of clients; none: none are.
+    pub client_auth: Option<ClientAuth>,
+    /// The lowest version that is spoken.
+    pub min_version: TlsVersion,
+    /// The protocols offered by ALPN (RFC 7301), most preferred first.
+    pub alpn: &'static [Alpn],
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CertificateFiles {
+    /// The certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// What the authority says of it (an OCSP response, DER), sent along.
+    pub ocsp: Option<PathBuf>,
+}
+
+/// The certificates asked of clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// The roots they are verified with, PEM.
+    pub ca: PathBuf,
+    /// Whether a client may come without one.
+    pub mode: ClientAuthMode,
+}
+
+/// Whether a client may come without a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuthMode {
+    /// It may not.
+    Required,
+    /// It may.
+    Optional,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    V12,
+    /// TLS 1.3.
+    V13,
+}
+
+/// A protocol that is agreed upon during a TLS handshake (RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alpn {
+    /// HTTP/1.1.
+    H1,
+    /// HTTP/2.
+    H2,
+}
+
+impl Alpn {
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::H1 => "http/1.1",
+            Self::H2 => "h2",
+        }
+    }
+}
+
 /// Deadlines of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenerTimeouts {
+    /// For the TLS handshake.
+    pub tls_handshake: Duration,
     /// From the first byte of a head (or the accept) to its last.
     pub header: Duration,
     /// Between two reads of a request body.

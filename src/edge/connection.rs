@@ -11,7 +11,6 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::base::clock::Moment;
-use crate::base::request::Scheme;
 use crate::config::plan;
 use crate::edge::door::Entrance;
 use crate::edge::stream::ClientStream;
@@ -197,7 +196,8 @@ impl<A: HttpServerApp> Edge<A> {
             snapshot: self.current.load(),
             listener: entrance.listener.clone(),
             peer: entrance.peer,
-            scheme: Scheme::Http,
+            scheme: entrance.scheme(),
+            tls: entrance.tls.clone(),
             received: ready.received,
             keep_alive: if last { KeepAlive::Last } else { KeepAlive::Allowed },
             body: ready.framing.length(),
@@ -207,7 +207,13 @@ impl<A: HttpServerApp> Edge<A> {
     }
 
     /// Answers what never became a request, writes its line, and closes.
-    async fn refuse(&self, mut stream: Box<ClientStream>, entrance: &Entrance, received: Moment, reason: Reason) {
+    pub(super) async fn refuse(
+        &self,
+        mut stream: Box<ClientStream>,
+        entrance: &Entrance,
+        received: Moment,
+        reason: Reason,
+    ) {
         let snapshot = self.current.load();
         stream.watch().reset();
         let refused = Refused::new(&snapshot, &entrance.listener, stream.inbox(), reason);
@@ -215,7 +221,7 @@ impl<A: HttpServerApp> Edge<A> {
             stream.send_and_close(&answer).await;
         }
         if self.audience == Audience::Clients {
-            refused.record(entrance.peer, received, stream.inbox());
+            refused.record(entrance.peer, entrance.tls.as_deref(), received, stream.inbox());
         }
     }
 }

@@ -3,20 +3,30 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use arc_swap::{ArcSwap, Guard};
 use pingora_core::server::ShutdownWatch;
 use tokio::sync::watch;
 
+use crate::base::request::Scheme;
 use crate::config::plan;
 use crate::edge::limits::{Connections, Gate};
 use crate::telemetry::metrics::series;
+use crate::tls::{Facts, Terminator};
+
+/// What belongs to a listener and lives longer than a connection.
+#[derive(Debug, Clone, Default)]
+pub struct Live {
+    /// What is counted of it; none for the admin listener.
+    pub counts: Option<Arc<series::Listener>>,
+    /// Its TLS; none where it is plain.
+    pub terminator: Option<Arc<Terminator>>,
+}
 
 /// A listener while it is open, and until the last of its connections has ended.
 #[derive(Debug)]
 pub struct Door {
     plan: ArcSwap<plan::Listener>,
-    /// What is counted of it; none for the admin listener.
-    counts: ArcSwapOption<series::Listener>,
+    live: ArcSwap<Live>,
     gate: Arc<Gate>,
     draining: watch::Sender<bool>,
 }
@@ -24,11 +34,11 @@ pub struct Door {
 impl Door {
     /// The door of a listener. `all` counts its connections together with those of others.
     #[must_use]
-    pub fn new(plan: Arc<plan::Listener>, counts: Option<Arc<series::Listener>>, all: Arc<Connections>) -> Arc<Self> {
+    pub fn new(plan: Arc<plan::Listener>, live: Live, all: Arc<Connections>) -> Arc<Self> {
         let gate = Gate::new(all, plan.max_connections);
         Arc::new(Self {
             plan: ArcSwap::new(plan),
-            counts: ArcSwapOption::new(counts),
+            live: ArcSwap::from_pointee(live),
             gate,
             draining: watch::Sender::new(false),
         })
@@ -43,7 +53,13 @@ impl Door {
     /// What is counted of it now.
     #[must_use]
     pub fn counts(&self) -> Option<Arc<series::Listener>> {
-        self.counts.load_full()
+        self.live.load().counts.clone()
+    }
+
+    /// Its TLS now.
+    #[must_use]
+    pub fn terminator(&self) -> Option<Arc<Terminator>> {
+        self.live.load().terminator.clone()
     }
 
     /// The bound on its connections.
@@ -53,10 +69,10 @@ impl Door {
     }
 
     /// Follows another plan: it holds for new connections, and for the next request of those that are open.
-    pub fn follow(&self, plan: Arc<plan::Listener>, counts: Option<Arc<series::Listener>>) {
+    pub fn follow(&self, plan: Arc<plan::Listener>, live: Live) {
         self.gate.allow(plan.max_connections);
         self.plan.store(plan);
-        self.counts.store(counts);
+        self.live.store(Arc::new(live));
     }
 
     /// Lets its connections come to an end: each may carry one more request.
@@ -72,6 +88,8 @@ pub struct Entrance {
     pub listener: Arc<plan::Listener>,
     /// The other end; none on a unix socket.
     pub peer: Option<SocketAddr>,
+    /// What the TLS handshake has settled; none on a plain connection, and before the handshake.
+    pub tls: Option<Arc<Facts>>,
     /// Turns true when the listener is taken away, or the process drains: connections come to an end.
     pub draining: ShutdownWatch,
     door: Arc<Door>,
@@ -82,7 +100,7 @@ impl Entrance {
     #[must_use]
     pub fn by(door: &Arc<Door>, peer: Option<SocketAddr>) -> Self {
         let (listener, draining) = (door.plan.load_full(), door.draining.subscribe());
-        Self { listener, peer, draining, door: Arc::clone(door) }
+        Self { listener, peer, tls: None, draining, door: Arc::clone(door) }
     }
 
     /// Takes up a change of the listener's plan, before the next request. Whether there was one.
@@ -93,6 +111,18 @@ impl Entrance {
             self.listener = Arc::clone(&plan);
         }
         changed
+    }
+
+    /// The TLS that a new connection must speak.
+    #[must_use]
+    pub fn terminator(&self) -> Option<Arc<Terminator>> {
+        self.door.terminator()
+    }
+
+    /// The scheme by which the client reached us.
+    #[must_use]
+    pub const fn scheme(&self) -> Scheme {
+        if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
     }
 
     /// Whether connections come to an end.

@@ -195,7 +195,11 @@ impl ClientStream {
             return Ok(());
         }
         let transport = self.transport.as_mut().ok_or(ErrorKind::NotConnected)?;
-        tokio::time::timeout(self.timeouts.write_idle, transport.write_all_buf(&mut self.outbox)).await?
+        let send = async {
+            transport.write_all_buf(&mut self.outbox).await?;
+            transport.flush().await
+        };
+        tokio::time::timeout(self.timeouts.write_idle, send).await?
     }
 
     /// Gives back what an idle connection does not need.
@@ -393,7 +397,21 @@ impl ClientStream {
             let count = ready!(self.poll_written(cx, written))?;
             self.outbox.advance(count);
         }
-        Poll::Ready(Ok(()))
+        self.poll_pass_on(cx)
+    }
+
+    /// Passes on what TLS has taken and not yet given to the socket. A socket alone holds nothing back.
+    fn poll_pass_on(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if !matches!(self.transport, Some(Transport::Tls(_))) {
+            return Poll::Ready(Ok(()));
+        }
+        match self.transport()?.poll_flush(cx) {
+            Poll::Pending => self.poll_written(cx, Poll::Pending).map_ok(drop),
+            passed => {
+                self.writing_since = None;
+                passed
+            }
+        }
     }
 
     /// Accounts for a write, or waits with it as long as the client may take.
@@ -531,7 +549,7 @@ impl Drop for ClientStream {
     /// Sends what is left of an answer that broke off, so that the client sees that it did, and lingers where the client
     /// may still be sending: closing a socket with unread bytes resets the connection, and the client would lose the answer.
     fn drop(&mut self) {
-        let (Some(transport), Some(ticket)) = (self.transport.take(), self.ticket.take()) else { return };
+        let (Some(mut transport), Some(ticket)) = (self.transport.take(), self.ticket.take()) else { return };
         if self.watch.begins_again() {
             let (head, inbox) = (std::mem::take(&mut self.head), std::mem::take(&mut self.inbox));
             *self.remains.lock() = Some(Remains { transport, ticket, head, inbox });
@@ -539,7 +557,7 @@ impl Drop for ClientStream {
         }
         let done = self.body.ended() && self.inbox.is_empty() && self.outbox.is_empty();
         if done || self.writing_since.is_some() || self.watch.is_tunnel() {
-            return;
+            return transport.take_leave();
         }
         let rest = std::mem::take(&mut self.outbox);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -1,21 +1,30 @@
-//! The sockets that clients come in by, under one type.
+//! The sockets that clients come in by, with TLS or without, under one type.
 
-use std::io::{IoSlice, Result};
+use std::io::{ErrorKind, IoSlice, Result, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use nix::sys::socket::{MsgFlags, recv};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
-/// A connection from a client, before any protocol.
+use crate::tls::Facts;
+
+/// A connection from a client, before HTTP.
 #[derive(Debug)]
 pub enum Transport {
     /// TCP.
     Tcp(TcpStream),
     /// A unix socket.
     Unix(UnixStream),
+    /// TLS over one of the other two.
+    Tls(Box<TlsStream<Self>>),
 }
 
 impl Transport {
@@ -33,6 +42,7 @@ impl Transport {
         match self {
             Self::Tcp(stream) => stream.as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),
+            Self::Tls(stream) => stream.get_ref().0.fd(),
         }
     }
 
@@ -42,6 +52,41 @@ impl Transport {
         match self {
             Self::Tcp(stream) => stream.peer_addr().ok(),
             Self::Unix(_) => None,
+            Self::Tls(stream) => stream.get_ref().0.peer(),
+        }
+    }
+
+    /// Waits until the client has sent something, and says what comes first without taking it; zero: the client has closed.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub async fn peek(&self, bytes: &mut [u8]) -> Result<usize> {
+        let fd = self.fd();
+        let look = || recv(fd, bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).map_err(Into::into);
+        match self {
+            Self::Tcp(stream) => stream.async_io(Interest::READABLE, look).await,
+            Self::Unix(stream) => stream.async_io(Interest::READABLE, look).await,
+            Self::Tls(_) => Err(ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Shakes hands: what is said from now on is said over TLS.
+    ///
+    /// # Errors
+    /// The client does not speak TLS, or not as it must; it has been told by an alert.
+    pub async fn secure(self, config: Arc<ServerConfig>) -> Result<(Self, Facts)> {
+        let stream = TlsAcceptor::from(config).accept(self).await?;
+        let facts = Facts::of(stream.get_ref().1);
+        Ok((Self::Tls(Box::new(stream)), facts))
+    }
+
+    /// Tells the other end of a TLS connection that nothing more comes (RFC 8446, 6.1), as far as that goes without waiting.
+    pub fn take_leave(&mut self) {
+        if let Self::Tls(stream) = self {
+            let (transport, connection) = stream.get_mut();
+            connection.send_close_notify();
+            // A client that takes nothing more now, or is gone, misses nothing.
+            let _ = connection.write_tls(&mut Hasty(transport));
         }
     }
 }
@@ -51,6 +96,7 @@ impl AsyncRead for Transport {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
         }
     }
 }
@@ -60,6 +106,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
         }
     }
 
@@ -67,6 +114,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, parts),
         }
     }
 
@@ -74,6 +122,7 @@ impl AsyncWrite for Transport {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Unix(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -81,6 +130,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
     }
 
@@ -88,6 +138,24 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
+    }
+}
+
+/// A plain transport that is written to once, and never waited for.
+struct Hasty<'a>(&'a Transport);
+
+impl Write for Hasty<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        match self.0 {
+            Transport::Tcp(stream) => stream.try_write(bytes),
+            Transport::Unix(stream) => stream.try_write(bytes),
+            Transport::Tls(_) => Err(ErrorKind::Unsupported.into()),
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
     }
 }

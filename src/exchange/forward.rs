@@ -193,8 +193,7 @@ pub fn variables<'a>(view: &RequestView<'a>, exchange: &'a Exchange) -> Variable
         query: view.query.unwrap_or(""),
         listener: &exchange.arrival.listener.name,
         route: exchange.route.as_ref().map_or("", |route| &*route.plan.name),
-        tls_version: "",
-        tls_client_subject: "",
+        tls: exchange.arrival.tls.as_deref(),
     }
 }
 

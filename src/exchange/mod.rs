@@ -39,6 +39,7 @@ use crate::exchange::snapshot::{RouteLive, Snapshot, Target};
 use crate::exchange::watch::{Carried, Deadline, Watch};
 use crate::telemetry::metrics::series::Attempt;
 use crate::telemetry::reason::Reason;
+use crate::tls::Facts;
 use crate::upstream::backend::BackendId;
 use crate::upstream::idle::Afterwards;
 use crate::upstream::lease::Lease;
@@ -63,6 +64,8 @@ pub struct Arrival {
     pub peer: Option<SocketAddr>,
     /// How the client reached us.
     pub scheme: Scheme,
+    /// What its connection's TLS handshake has settled; none on a plain connection.
+    pub tls: Option<Arc<Facts>>,
     /// When its head was complete.
     pub received: Moment,
     /// Whether its connection may carry another.

@@ -65,7 +65,7 @@ pub fn write(exchange: &mut Exchange, end: End<'_>) {
         bytes_out: end.bytes_out,
         user_agent: end.fields.get("user-agent"),
         referer: end.fields.get("referer"),
-        tls: None,
+        tls: exchange.arrival.tls.as_deref().map(|facts| facts.version),
         trace_id: None,
     });
 }

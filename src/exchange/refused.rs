@@ -13,6 +13,7 @@ use crate::exchange::request_id::RequestId;
 use crate::exchange::snapshot::Snapshot;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::reason::Reason;
+use crate::tls::Facts;
 
 /// The longest method or target that is repeated in the log.
 const LONGEST: usize = 4096;
@@ -56,7 +57,7 @@ impl<'a> Refused<'a> {
     }
 
     /// Writes its line.
-    pub fn record(&self, peer: Option<SocketAddr>, received: Moment, inbox: &[u8]) {
+    pub fn record(&self, peer: Option<SocketAddr>, tls: Option<&Facts>, received: Moment, inbox: &[u8]) {
         let duration = self.snapshot.clock.now().since(received);
         self.snapshot.counters.answered(self.reason);
         self.snapshot.counters.refused(&self.listener.name, self.reason.status(), duration);
@@ -72,7 +73,7 @@ impl<'a> Refused<'a> {
             client: peer.map(|peer| peer.ip().to_canonical()),
             listener: &self.listener.name,
             method,
-            scheme: Scheme::Http,
+            scheme: if tls.is_some() { Scheme::Https } else { Scheme::Http },
             host: None,
             path: target,
             query: None,
@@ -91,7 +92,7 @@ impl<'a> Refused<'a> {
             bytes_out,
             user_agent: None,
             referer: None,
-            tls: None,
+            tls: tls.map(|facts| facts.version),
             trace_id: None,
         });
     }

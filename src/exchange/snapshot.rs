@@ -18,6 +18,7 @@ use crate::route::RouteTable;
 use crate::route::split::Splitter;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Registry;
+use crate::tls::{self, Terminator};
 use crate::upstream::peer::{self, PeerTemplate};
 use crate::upstream::pool::Pool;
 
@@ -27,6 +28,8 @@ use crate::upstream::pool::Pool;
 pub enum BuildError {
     #[error("upstreams.{upstream}: {error}")]
     Upstream { upstream: Arc<str>, error: peer::BuildError },
+    #[error("listener {listener}: {error}")]
+    Tls { listener: Arc<str>, error: tls::BuildError },
     #[error("route {route}: {error}")]
     Filter { route: Arc<str>, error: filter::BuildError },
 }
@@ -48,6 +51,8 @@ pub struct Snapshot {
     pub live: Vec<Arc<RouteLive>>,
     /// The upstreams as they live, in the order of the plan.
     pub targets: Vec<Arc<Target>>,
+    /// The TLS of the listeners that speak it, by their names.
+    pub terminators: HashMap<Arc<str>, Arc<Terminator>>,
     /// What is counted.
     pub counters: Counters,
     /// The access log.
@@ -96,6 +101,8 @@ pub struct Lasting {
     pub access_log: Option<Arc<AccessLog>>,
     /// The pools by the name of their upstream.
     pub pools: HashMap<Arc<str>, Arc<Pool>>,
+    /// The TLS of listeners by their names: where its plan stays, its sessions can be resumed.
+    pub terminators: HashMap<Arc<str>, Arc<Terminator>>,
 }
 
 impl RouteLive {
@@ -139,6 +146,7 @@ impl Snapshot {
         let routes = plan.routes.iter().enumerate();
         let live =
             routes.map(|route| RouteLive::build(route, &targets).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        let terminators = terminators(&plan, lasting)?;
         Ok(Self {
             generation,
             clock: lasting.clock,
@@ -146,6 +154,7 @@ impl Snapshot {
             routes: RouteTable::build(&plan.routes),
             live,
             targets,
+            terminators,
             counters: Counters::new(lasting.registry.clone(), &plan),
             access_log: lasting.access_log.clone(),
             plan,
@@ -156,6 +165,24 @@ impl Snapshot {
     pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
         self.targets.iter().map(|target| &target.pool)
     }
+}
+
+/// The TLS of each listener that speaks it: the one that is there already where its plan is the same.
+fn terminators(plan: &Plan, lasting: &mut Lasting) -> Result<HashMap<Arc<str>, Arc<Terminator>>, BuildError> {
+    let mut terminators = HashMap::new();
+    for listener in &plan.listeners {
+        let Some(tls) = &listener.tls else { continue };
+        let known = lasting.terminators.get(&listener.name).filter(|known| known.plan() == tls).cloned();
+        let terminator = match known {
+            Some(known) => known,
+            None => Terminator::build(tls)
+                .map(Arc::new)
+                .map_err(|error| BuildError::Tls { listener: listener.name.clone(), error })?,
+        };
+        terminators.insert(listener.name.clone(), terminator);
+    }
+    lasting.terminators.clone_from(&terminators);
+    Ok(terminators)
 }
 
 impl Target {

@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue};
 use super::BuildError;
 use super::edit::Edit;
 use crate::config::plan;
+use crate::tls::Facts;
 
 /// The facts that values may speak of.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,8 +25,7 @@ pub struct Variables<'a> {
     pub query: &'a str,
     pub listener: &'a str,
     pub route: &'a str,
-    pub tls_version: &'a str,
-    pub tls_client_subject: &'a str,
+    pub tls: Option<&'a Facts>,
 }
 
 /// A name that a template may hold.
@@ -41,11 +41,16 @@ enum Variable {
     Listener,
     Route,
     TlsVersion,
+    TlsCipher,
+    TlsSni,
     TlsClientSubject,
+    TlsClientSans,
+    TlsClientSerial,
+    TlsClientFingerprint,
 }
 
 impl Variable {
-    const ALL: [(&'static str, Self); 11] = [
+    const ALL: [(&'static str, Self); 16] = [
         ("client_ip", Self::ClientIp),
         ("request_id", Self::RequestId),
         ("scheme", Self::Scheme),
@@ -56,7 +61,12 @@ impl Variable {
         ("listener", Self::Listener),
         ("route", Self::Route),
         ("tls_version", Self::TlsVersion),
+        ("tls_cipher", Self::TlsCipher),
+        ("tls_sni", Self::TlsSni),
         ("tls_client_subject", Self::TlsClientSubject),
+        ("tls_client_sans", Self::TlsClientSans),
+        ("tls_client_serial", Self::TlsClientSerial),
+        ("tls_client_fingerprint", Self::TlsClientFingerprint),
     ];
 
     fn named(name: &str) -> Option<Self> {
@@ -64,6 +74,8 @@ impl Variable {
     }
 
     fn write(self, facts: &Variables<'_>, text: &mut String) {
+        let tls = facts.tls;
+        let client = tls.and_then(|tls| tls.client.as_deref());
         let fact = match self {
             Self::ClientIp => return text.extend(facts.client_ip.map(|address| address.to_string())),
             Self::RequestId => facts.request_id,
@@ -74,8 +86,13 @@ impl Variable {
             Self::Query => facts.query,
             Self::Listener => facts.listener,
             Self::Route => facts.route,
-            Self::TlsVersion => facts.tls_version,
-            Self::TlsClientSubject => facts.tls_client_subject,
+            Self::TlsVersion => tls.map_or("", |tls| tls.version),
+            Self::TlsCipher => tls.map_or("", |tls| tls.cipher),
+            Self::TlsSni => tls.and_then(|tls| tls.sni.as_deref()).unwrap_or_default(),
+            Self::TlsClientSubject => client.map_or("", |client| &client.subject),
+            Self::TlsClientSans => client.map_or("", |client| &client.sans),
+            Self::TlsClientSerial => client.map_or("", |client| &client.serial),
+            Self::TlsClientFingerprint => client.map_or("", |client| &client.fingerprint),
         };
         text.push_str(fact);
     }

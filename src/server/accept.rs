@@ -16,8 +16,7 @@ use super::doors::Doors;
 use super::listen::Listening;
 use crate::edge::connection::Edge;
 use crate::edge::door::{Door, Entrance};
-use crate::edge::limits::Ticket;
-use crate::edge::stream::{self, ClientStream};
+use crate::edge::stream;
 use crate::edge::transport::Transport;
 use crate::exchange::refused::Refused;
 use crate::telemetry::metrics::series::Refusal;
@@ -158,26 +157,19 @@ fn enter<A: HttpServerApp + Send + Sync + 'static>(door: &Arc<Door>, edge: &Arc<
     let open = counts.map(|counts| counts.opened());
     let edge = edge.clone();
     drop(tokio::spawn(async move {
-        serve(&edge, transport, entrance, ticket).await;
+        edge.receive(transport, entrance, ticket).await;
         drop(open);
     }));
 }
 
-async fn serve<A: HttpServerApp + Send + Sync + 'static>(
-    edge: &Edge<A>,
-    transport: Transport,
-    entrance: Entrance,
-    ticket: Ticket,
-) {
-    let stream = ClientStream::new(transport, entrance.listener.timeouts, edge.current.clock(), ticket);
-    edge.serve(Box::new(stream), entrance).await;
-}
-
 /// Tells a client that there is no room, and closes. Only so many clients are told at once: beyond that the connection is
-/// closed without a word.
+/// closed without a word, and so is one that expects TLS: the handshake would cost more than the request.
 fn turn_away<A: HttpServerApp>(edge: &Edge<A>, transport: Transport, entrance: &Entrance) {
     let snapshot = edge.current.load();
     snapshot.counters.answered(Reason::ConnectionLimitReached);
+    if entrance.terminator().is_some() {
+        return;
+    }
     let answer = Refused::new(&snapshot, &entrance.listener, b"", Reason::ConnectionLimitReached).answer();
     if let (Some(answer), Ok(place)) = (answer, edge.farewells.clone().try_acquire_owned()) {
         drop(tokio::spawn(async move {

@@ -17,9 +17,8 @@ use super::accept::{AfterClose, accept_all};
 use super::listen::{Bound, Listening, Named, SocketFile};
 use crate::config::plan::{self, ListenAddress};
 use crate::edge::connection::{Audience, Edge};
-use crate::edge::door::Door;
+use crate::edge::door::{Door, Live};
 use crate::edge::limits::Connections;
-use crate::telemetry::metrics::series;
 
 /// All doors of one kind of app.
 pub struct Doors<A> {
@@ -81,7 +80,7 @@ impl<A> Doors<A> {
         connections: &Arc<Connections>,
         listeners: Vec<(Arc<plan::Listener>, Bound)>,
     ) -> Arc<Self> {
-        let post = |(plan, bound): (Arc<plan::Listener>, _)| Post::shut(counts(&edge, &plan), plan, bound, connections);
+        let post = |(plan, bound): (Arc<plan::Listener>, _)| Post::shut(live(&edge, &plan), plan, bound, connections);
         let posts = listeners.into_iter().map(post).collect();
         Arc::new(Self { edge: Arc::new(edge), posts: Mutex::new(posts), work: Mutex::default() })
     }
@@ -141,17 +140,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Doors<A> {
 }
 
 impl Post {
-    fn shut(
-        counts: Option<Arc<series::Listener>>,
-        plan: Arc<plan::Listener>,
-        mut bound: Bound,
-        all: &Arc<Connections>,
-    ) -> Self {
+    fn shut(live: Live, plan: Arc<plan::Listener>, mut bound: Bound, all: &Arc<Connections>) -> Self {
         let shared = if bound.is_inherited() { Shared::Yes } else { Shared::No };
         Self {
             address: plan.address.clone(),
             file: bound.take_file().map(|file| (file, shared)),
-            door: Door::new(plan, counts, Arc::clone(all)),
+            door: Door::new(plan, live, Arc::clone(all)),
             socket: Socket::Bound(bound),
             close: watch::Sender::new(false),
         }
@@ -188,11 +182,15 @@ impl Post {
     }
 }
 
-/// What is counted of a listener; nothing of the admin listener, whose name another may bear.
-fn counts<A>(edge: &Edge<A>, listener: &plan::Listener) -> Option<Arc<series::Listener>> {
+/// What the present snapshot has for a listener; nothing for the admin listener, whose name another may bear.
+fn live<A>(edge: &Edge<A>, listener: &plan::Listener) -> Live {
+    let snapshot = edge.current.load();
     match edge.audience {
-        Audience::Clients => edge.current.load().counters.listener(&listener.name).cloned(),
-        Audience::Operators => None,
+        Audience::Clients => Live {
+            counts: snapshot.counters.listener(&listener.name).cloned(),
+            terminator: snapshot.terminators.get(&listener.name).cloned(),
+        },
+        Audience::Operators => Live::default(),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Files that are read again when they change: so far, the users of HTTP basic authentication.
+//! Files that are read again when they change: certificates with their keys and roots, and the users of HTTP basic
+//! authentication.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +10,12 @@ use pingora_core::services::background::BackgroundService;
 
 use crate::exchange::snapshot::{Current, RouteLive};
 use crate::filter::auth::basic::Reload;
+use crate::tls::{Look, Terminator};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Looks at the files that routes name.
+/// Looks at the files that listeners and routes name.
 pub struct FileWatch {
     /// What is being served.
     pub current: Current,
@@ -33,6 +35,10 @@ impl BackgroundService for FileWatch {
                 // A file system that hangs holds up this service and nobody else. The task does not panic.
                 let _ = tokio::task::spawn_blocking(move || look(&route)).await;
             }
+            for (listener, terminator) in &snapshot.terminators {
+                let (listener, terminator) = (listener.clone(), terminator.clone());
+                let _ = tokio::task::spawn_blocking(move || look_at_certificates(&listener, &terminator)).await;
+            }
         }
     }
 }
@@ -44,6 +50,18 @@ fn look(route: &Arc<RouteLive>) {
         Ok(Reload::Changed { users }) => log::info!("users read again: route={} users={users}", route.plan.name),
         Err(error) => {
             log::error!("users not read again, the old ones stay: route={} error=\"{error}\"", route.plan.name)
+        }
+    }
+}
+
+fn look_at_certificates(listener: &str, terminator: &Terminator) {
+    for look in terminator.look() {
+        match look {
+            Look::Renewed(path) => log::info!("certificates read again: listener={listener} path={}", path.display()),
+            Look::Refused(path, error) => log::error!(
+                "certificates not read again, the old ones stay: listener={listener} path={} error=\"{error}\"",
+                path.display()
+            ),
         }
     }
 }

@@ -39,6 +39,7 @@ use self::pulse::Pulse;
 use self::sockets::Sockets;
 use crate::admin::Rules;
 use crate::base::clock::Clock;
+use crate::base::crypto;
 use crate::config::plan::{LogPath, Plan};
 use crate::edge::connection::{Audience, Edge};
 use crate::edge::limits::Connections;
@@ -123,6 +124,7 @@ fn warn_of_lost_lines(plan: &Plan) {
 
 /// Starts in order of what is likeliest to fail: files, sockets, the user, and only then threads.
 fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> {
+    crypto::install();
     check_roots(plan.server.ca_file.as_deref())?;
     let identity = Identity::of(&plan.server)?;
     let log = telemetry::log::init(plan.log.level, plan.server.error_log.as_deref()).map_err(io::Error::other)?;
@@ -145,6 +147,7 @@ fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> 
         registry: Arc::new(Registry::new(plan.server.threads)),
         access_log,
         pools: HashMap::new(),
+        terminators: HashMap::new(),
     };
     let snapshot = Snapshot::build(plan.clone(), 1, &mut lasting).map_err(io::Error::other)?;
     let life = Life::default();

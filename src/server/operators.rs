@@ -98,7 +98,9 @@ pub(super) fn listener(address: ListenAddress) -> Arc<plan::Listener> {
         trusted_proxies: Arc::new([]),
         max_connections: MOST_CONNECTIONS,
         lane: plan::Lane::Off,
+        tls: None,
         timeouts: plan::ListenerTimeouts {
+            tls_handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
             body_idle: Duration::from_secs(10),
             write_idle: Duration::from_secs(10),

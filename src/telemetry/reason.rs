@@ -12,6 +12,7 @@ pub enum Reason {
     HttpRequestDenied,
     RateLimited,
     HttpRequestError,
+    PlainHttp,
     HeaderBytes,
     HeaderCount,
     UriTooLong,
@@ -40,12 +41,13 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason with its word, its status and one sentence for the client, which never names a backend.
-    const TABLE: [(Self, &'static str, u16, &'static str); 29] = [
+    const TABLE: [(Self, &'static str, u16, &'static str); 30] = [
         (Self::NoRoute, "no_route", 404, "nothing is served at this address"),
         (Self::Auth, "auth", 401, "authentication is required"),
         (Self::HttpRequestDenied, "http_request_denied", 403, "access is denied"),
         (Self::RateLimited, "rate_limited", 429, "too many requests"),
         (Self::HttpRequestError, "http_request_error", 400, "the request is malformed"),
+        (Self::PlainHttp, "http_request_error", 400, "this port speaks HTTPS, and the request came in plain HTTP"),
         (Self::HeaderBytes, "header_bytes", 431, "the request's header is too large"),
         (Self::HeaderCount, "header_count", 431, "the request's header has too many fields"),
         (Self::UriTooLong, "uri_too_long", 414, "the request's target is too long"),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use pingora_core::protocols::TcpKeepalive;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::tls::CaType;
-use pingora_core::tls::{ClientConfig, RootCertStore, install_default_crypto_provider, load_native_certs};
+use pingora_core::tls::{ClientConfig, RootCertStore, load_native_certs};
 use pingora_core::upstreams::peer::{ALPN, HttpPeer, PeerOptions};
 use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
 use rustls_pki_types::pem::PemObject;
@@ -19,6 +19,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::backend::Backend;
 use super::idle;
+use crate::base::crypto;
 use crate::config::plan;
 
 /// What the kernel does to find out that a silent peer is gone.
@@ -265,7 +266,7 @@ fn read_identity((cert, key): &(PathBuf, PathBuf)) -> Result<CertKey, BuildError
     let der = private.secret_der().to_vec();
     // Pingora guesses the key's format from its bytes at each handshake, and panics where it cannot.
     PrivateKeyDer::try_from(der.as_slice()).map_err(|error| key_fault(error.to_owned()))?;
-    install_default_crypto_provider();
+    crypto::install();
     ClientConfig::builder()
         .with_root_certificates(RootCertStore::empty())
         .with_client_auth_cert(chain.clone(), private)

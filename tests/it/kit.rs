@@ -116,7 +116,7 @@ async fn tls_handshake(origin: &Origin, ca: &str) -> std::io::Result<()> {
     roots
         .add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("the authority is PEM"))
         .expect("it is a certificate");
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
     let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = versions.expect("the provider supports them").with_root_certificates(roots).with_no_client_auth();
     let stream = tokio::net::TcpStream::connect(origin.address().to_string()).await?;

@@ -24,6 +24,7 @@ mod process;
 mod responses;
 mod round_robin;
 mod simulate;
+mod tls_listener;
 mod tls_upstream;
 mod unix;
 mod websocket;

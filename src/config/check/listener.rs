@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
-use super::{Checker, pages};
+use super::{Checker, certificate, pages};
 use crate::config::file::File;
-use crate::config::file::collection::OrNone;
-use crate::config::file::listener::{Lane, Limits, Listener, Protocol, Timeouts, Tls};
+use crate::config::file::listener::{Lane, Limits, Listener, Protocol, Timeouts};
 use crate::config::file::term::{Spanned, written_or_default};
 use crate::config::plan::{self, ListenAddress};
 use crate::config::read::At;
@@ -64,7 +64,6 @@ fn one(item: &Spanned<Listener>, seen: &mut Seen, checker: &mut Checker<'_, '_>)
         }
     }
     check_protocols(&item.value, checker);
-    check_tls(&item.value, checker);
     Some(listener(&item.value, name, address.address.clone(), checker))
 }
 
@@ -92,6 +91,7 @@ fn listener(file: &Listener, name: &str, address: ListenAddress, checker: &mut C
     plan::Listener {
         name: name.into(),
         address,
+        tls: certificate::listener_tls(&file.tls, checker).map(Arc::new),
         trusted_proxies: trusted.into(),
         max_connections: file.max_connections().size(),
         lane: match file.lane.value() {
@@ -106,6 +106,7 @@ fn listener(file: &Listener, name: &str, address: ListenAddress, checker: &mut C
 
 fn timeouts(file: &Timeouts) -> plan::ListenerTimeouts {
     plan::ListenerTimeouts {
+        tls_handshake: file.tls_handshake().0,
         header: file.header().0,
         body_idle: file.body_idle().0,
         write_idle: file.write_idle().0,
@@ -133,32 +134,6 @@ fn check_protocols(file: &Listener, checker: &mut Checker<'_, '_>) {
         if let (Some(first), Some(second)) = (same.next(), same.next()) {
             let message = format!("`{}` is written twice", protocol.as_str());
             checker.clash(second.at, message, (first.at, "first written here"), "keep one of the two");
-        }
-    }
-}
-
-fn check_tls(file: &Listener, checker: &mut Checker<'_, '_>) {
-    let Some(Spanned { value: OrNone::Some(tls), at }) = file.tls.given() else { return };
-    if tls.certificates.is_absent() && tls.acme.is_absent() {
-        checker.error(*at, "TLS needs a certificate", "write `certificates: [{ cert: site.pem, key: site.key }]`");
-    }
-    check_certificates(tls, checker);
-    if let Some(Spanned { value: OrNone::Some(auth), at }) = tls.client_auth.given()
-        && auth.ca.is_absent()
-    {
-        checker.error(*at, "`client_auth` needs roots to verify with", "write `ca: clients.pem`");
-    }
-    if let Some(Spanned { value: OrNone::Some(acme), at }) = tls.acme.given()
-        && (acme.hosts.is_absent() || acme.storage.is_absent())
-    {
-        checker.error(*at, "`acme` needs `hosts` and `storage`", "write both");
-    }
-}
-
-fn check_certificates(tls: &Tls, checker: &mut Checker<'_, '_>) {
-    for certificate in tls.certificates.value().map_or(&[][..], |list| &list.items) {
-        if certificate.value.cert.is_absent() || certificate.value.key.is_absent() {
-            checker.error(certificate.at, "a certificate needs `cert` and `key`", "write both");
         }
     }
 }

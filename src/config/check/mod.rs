@@ -3,6 +3,7 @@
 //! One file a section. What cannot be judged because a key was misread is left alone: its fault is told already.
 
 mod admin;
+mod certificate;
 mod filter;
 mod header;
 mod health_check;

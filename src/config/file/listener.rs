@@ -87,6 +87,8 @@ section! {
         cert: FilePath,
         /// Its key, PEM.
         key: FilePath,
+        /// What the authority says of it: an OCSP response, DER, which is sent along.
+        ocsp: FilePath,
     }
 }
 

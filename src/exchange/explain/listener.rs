@@ -55,10 +55,10 @@ pub fn choose<'a>(
         .ok_or_else(|| NoListener::Several { scheme: scheme.as_str(), known: known() })
 }
 
-/// The scheme by which clients reach a listener. No listener speaks TLS: that is refused when the configuration is read.
+/// The scheme by which clients reach a listener.
 #[must_use]
-pub const fn scheme(_: &Listener) -> Scheme {
-    Scheme::Http
+pub const fn scheme(listener: &Listener) -> Scheme {
+    if listener.tls.is_some() { Scheme::Https } else { Scheme::Http }
 }
 
 #[cfg(test)]

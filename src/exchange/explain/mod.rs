@@ -201,8 +201,7 @@ fn facts<'a>(question: &Question<'a>, request: &RequestView<'a>, route: &'a str)
         query: request.query.unwrap_or_default(),
         listener: &question.listener.name,
         route,
-        tls_version: "",
-        tls_client_subject: "",
+        tls: None,
     }
 }
 

@@ -20,6 +20,7 @@ pub trait Observe {
 pub struct Scrape {
     backends: BTreeMap<[Arc<str>; 2], Present>,
     failing_open: BTreeMap<Arc<str>, bool>,
+    certificates: BTreeMap<String, u64>,
     access_log_dropped: Option<u64>,
 }
 
@@ -40,6 +41,11 @@ impl Scrape {
         self.failing_open.insert(Arc::clone(upstream), failing_open);
     }
 
+    /// When the certificate of a file ceases to be valid, in seconds since 1970.
+    pub fn certificate(&mut self, name: String, not_after: u64) {
+        self.certificates.insert(name, not_after);
+    }
+
     /// How many lines of the access log were dropped.
     pub fn access_log_dropped(&mut self, lines: u64) {
         self.access_log_dropped = Some(lines);
@@ -57,6 +63,7 @@ pub(super) fn write(registry: &Registry, observed: &dyn Observe) -> String {
     backends(&mut out, registry, &scrape);
     listeners(&mut out, registry);
     configuration(&mut out, registry);
+    certificates(&mut out, &scrape);
     if let Some(lines) = scrape.access_log_dropped {
         let help = "Lines of the access log that were dropped because it could not be written fast enough.";
         Family::new(&mut out, Kind::Counter, "roundel_access_log_dropped_total", help).sample(&[], lines);
@@ -70,6 +77,17 @@ pub(super) fn write(registry: &Registry, observed: &dyn Observe) -> String {
 /// The handles of a family as they are now, so that no lock is held while they are written.
 fn snapshot<const LABELS: usize, T>(family: &super::Family<LABELS, T>) -> Vec<([Arc<str>; LABELS], Arc<T>)> {
     family.lock().iter().map(|(labels, series)| (labels.clone(), Arc::clone(series))).collect()
+}
+
+fn certificates(out: &mut String, scrape: &Scrape) {
+    if scrape.certificates.is_empty() {
+        return;
+    }
+    let help = "When a certificate of a listener ceases to be valid, by its file.";
+    let mut family = Family::new(out, Kind::Gauge, "roundel_certificate_expiry_timestamp_seconds", help);
+    for (name, not_after) in &scrape.certificates {
+        family.sample(&[("name", name)], *not_after);
+    }
 }
 
 fn requests(out: &mut String, registry: &Registry) {
@@ -242,6 +260,7 @@ mod tests {
             scrape.backend(&web, &Arc::from("10.0.0.1:80"), true, 3);
             scrape.backend(&web, &Arc::from("10.0.0.2:80"), false, 0);
             scrape.failing_open(&web, false);
+            scrape.certificate("tls/site.pem".into(), 1_893_456_000);
             scrape.access_log_dropped(7);
         }
     }

@@ -133,7 +133,7 @@ mod tests {
     use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
     use tokio::net::{TcpListener, UnixListener};
     use tokio_rustls::TlsAcceptor;
-    use tokio_rustls::rustls::{self, RootCertStore, ServerConfig, server::WebPkiClientVerifier};
+    use tokio_rustls::rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 
     use rustls_pki_types::pem::PemObject;
     use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -347,7 +347,7 @@ mod tests {
     }
 
     fn server_config(authority: &Authority, name: &str, wants_client: bool) -> ServerConfig {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        crate::base::crypto::install();
         let chain = CertificateDer::pem_file_iter(authority.path(&format!("{name}.pem")))
             .unwrap()
             .collect::<Result<Vec<_>, _>>()

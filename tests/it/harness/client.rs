@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::task::JoinSet;
 
+use super::tls::TlsClient;
 use super::until;
 use super::wire::{Address, Body, Fault, Framing, Head, Stream};
 
@@ -65,6 +66,11 @@ impl Connection {
     /// Connects, or says why it could not.
     pub(crate) async fn try_open(address: &Address) -> Result<Self, Fault> {
         Ok(Self { stream: Stream::connect(address).await?, authority: address.authority() })
+    }
+
+    /// A connection that stands already.
+    pub(crate) fn over(stream: Stream, authority: &str) -> Self {
+        Self { stream, authority: authority.to_owned() }
     }
 
     /// Sends bytes as they are.
@@ -198,17 +204,24 @@ pub(crate) struct Load {
     path: &'static str,
     body: &'static [u8],
     ends_when_refused: bool,
+    tls: Option<TlsClient>,
 }
 
 impl Load {
     /// So many `GET /` over so many connections. Every request carries its number in `x-number`.
     pub(crate) fn of(requests: usize, connections: usize) -> Self {
-        Self { requests, connections, method: "GET", path: "/", body: b"", ends_when_refused: false }
+        Self { requests, connections, method: "GET", path: "/", body: b"", ends_when_refused: false, tls: None }
     }
 
     /// Ends without a fault where nobody listens any more.
     pub(crate) fn until_refused(mut self) -> Self {
         self.ends_when_refused = true;
+        self
+    }
+
+    /// Over TLS.
+    pub(crate) fn over_tls(mut self, client: &TlsClient) -> Self {
+        self.tls = Some(client.clone());
         self
     }
 
@@ -329,7 +342,7 @@ async fn work(load: Load, address: Address, progress: Arc<Progress>) -> Tally {
     loop {
         let open = match connection.take() {
             Some(open) => Ok(open),
-            None => Connection::try_open(&address).await,
+            None => open_for(&load, &address).await,
         };
         if load.ends_when_refused && open.is_err() {
             return tally;
@@ -347,6 +360,13 @@ async fn work(load: Load, address: Address, progress: Arc<Progress>) -> Tally {
             Err(fault) => tally.faults.push((number, fault)),
         }
         progress.done.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+async fn open_for(load: &Load, address: &Address) -> Result<Connection, Fault> {
+    match &load.tls {
+        Some(client) => Ok(client.try_connect(address).await?.0),
+        None => Connection::try_open(address).await,
     }
 }
 

@@ -10,11 +10,13 @@
 pub(crate) mod client;
 pub(crate) mod origin;
 pub(crate) mod proxy;
+pub(crate) mod tls;
 pub(crate) mod wire;
 
 pub(crate) use client::{Answer, Connection, Load, get, request};
 pub(crate) use origin::{Authority, Origin, Received, Reply, Script, Step};
 pub(crate) use proxy::{Proxy, Setup, free_address, roundel, takes_the_lane};
+pub(crate) use tls::{Issued, TlsClient};
 pub(crate) use wire::{Address, Fault};
 
 use std::time::Duration;

@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use super::tls::Issued;
 use super::until;
 use super::wire::{Address, Body, Framing, Head, Stream};
 
@@ -627,13 +628,25 @@ impl Authority {
         &self.pem
     }
 
-    fn acceptor(&self, hosts: &[&str]) -> TlsAcceptor {
+    /// A new certificate for these hosts, and its key.
+    pub(crate) fn issue(&self, hosts: &[&str]) -> Issued {
+        self.issue_with(hosts, |_| ())
+    }
+
+    /// A new certificate for these hosts with something of the test's own.
+    pub(crate) fn issue_with(&self, hosts: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
         let key = KeyPair::generate().expect("the system has randomness");
         let names = hosts.iter().map(|&host| host.to_owned()).collect::<Vec<_>>();
-        let params = CertificateParams::new(names).expect("the test gives valid names");
+        let mut params = CertificateParams::new(names).expect("the test gives valid names");
+        change(&mut params);
         let leaf = params.signed_by(&key, &self.issuer).expect("a fresh key signs");
+        Issued { leaf, key }
+    }
+
+    fn acceptor(&self, hosts: &[&str]) -> TlsAcceptor {
+        let Issued { leaf, key } = self.issue(hosts);
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider supports the default versions")

@@ -1,0 +1,136 @@
+//! `listeners.tls`: certificates and keys, read while the configuration is checked, so that what is wrong with them is told
+//! at their place and before anything starts.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use super::Checker;
+use crate::base::certificate::{self, Chain, Fault, Validity};
+use crate::config::file::collection::OrNone;
+use crate::config::file::leaf::FilePath;
+use crate::config::file::listener::{self as file, Certificate, ClientAuth, Tls};
+use crate::config::file::term::{Field, Spanned};
+use crate::config::plan::{self, Alpn};
+use crate::config::read::At;
+
+/// TLS toward clients as it will run.
+pub(super) fn listener_tls(field: &Field<OrNone<Tls>>, checker: &mut Checker<'_, '_>) -> Option<plan::ListenerTls> {
+    let Spanned { value, at } = field.given()?;
+    let tls = value.as_some()?;
+    check_acme(tls, checker);
+    match tls.certificates.given() {
+        None if tls.certificates.is_absent() && tls.acme.is_absent() => {
+            checker.error(*at, "TLS needs a certificate", "write `certificates: [{ cert: site.pem, key: site.key }]`");
+        }
+        Some(Spanned { value: list, at }) if list.items.is_empty() && !list.is_partial => {
+            checker.error(
+                *at,
+                "no certificate is written",
+                "write `certificates: [{ cert: site.pem, key: site.key }]`",
+            );
+        }
+        _ => {}
+    }
+    let certificates = tls.certificates.value().map_or(&[][..], |list| &list.items);
+    Some(plan::ListenerTls {
+        certificates: certificates.iter().filter_map(|item| one(item, checker)).collect(),
+        client_auth: client_auth(&tls.client_auth, checker),
+        min_version: match tls.min_version() {
+            file::TlsVersion::V12 => plan::TlsVersion::V12,
+            file::TlsVersion::V13 => plan::TlsVersion::V13,
+        },
+        alpn: &[Alpn::H1],
+    })
+}
+
+fn check_acme(tls: &Tls, checker: &mut Checker<'_, '_>) {
+    if let Some(Spanned { value: OrNone::Some(acme), at }) = tls.acme.given()
+        && (acme.hosts.is_absent() || acme.storage.is_absent())
+    {
+        checker.error(*at, "`acme` needs `hosts` and `storage`", "write both");
+    }
+}
+
+fn one(item: &Spanned<Certificate>, checker: &mut Checker<'_, '_>) -> Option<plan::CertificateFiles> {
+    let written = &item.value;
+    if written.cert.is_absent() || written.key.is_absent() {
+        checker.error(item.at, "a certificate needs `cert` and `key`", "write both");
+    }
+    let cert = written.cert.given()?;
+    let chain = read(Chain::read(&cert.value.0), cert.at, checker);
+    if let Some(chain) = &chain {
+        judge(chain, cert, checker);
+    }
+    let key = written.key.given()?;
+    if let Some(chain) = &chain {
+        match chain.with_key(&cert.value.0, &key.value.0) {
+            Ok(_) => {}
+            Err(fault) if fault.is_of_the_key() => refuse(&fault, key.at, checker),
+            Err(fault @ Fault::Unreadable { .. }) => refuse(&fault, key.at, checker),
+            Err(fault) => refuse(&fault, cert.at, checker),
+        }
+    }
+    checker.warn_if_others_can_read(&key.value.0, key.at);
+    let ocsp = staple(&written.ocsp, checker);
+    Some(plan::CertificateFiles { cert: cert.value.0.clone(), key: key.value.0.clone(), ocsp })
+}
+
+/// What a certificate that can be used is worth doubting for.
+fn judge(chain: &Chain, cert: &Spanned<FilePath>, checker: &mut Checker<'_, '_>) {
+    let path = cert.value.0.display();
+    let date = |time: SystemTime| jiff::Timestamp::try_from(time).map(|time| time.strftime("%F").to_string());
+    let (begins, ends) = (date(chain.not_before).unwrap_or_default(), date(chain.not_after).unwrap_or_default());
+    let doubt = match chain.validity(SystemTime::now()) {
+        Validity::Good => None,
+        Validity::NotYet => {
+            Some((format!("the certificate in {path} is not valid before {begins}"), "check the clock"))
+        }
+        Validity::EndsSoon => Some((format!("the certificate in {path} ends on {ends}"), "renew it")),
+        Validity::Ended => Some((format!("the certificate in {path} ended on {ends}"), "renew it")),
+    };
+    if let Some((message, help)) = doubt {
+        checker.warning(cert.at, message, help);
+    }
+    if chain.names.is_empty() && chain.addresses.is_empty() {
+        let message = format!("the certificate in {path} names no host, so that no client trusts it");
+        checker.warning(cert.at, message, "have it issued with a subject alternative name (RFC 9525)");
+    }
+}
+
+fn staple(field: &Field<FilePath>, checker: &mut Checker<'_, '_>) -> Option<PathBuf> {
+    let Spanned { value: FilePath(path), at } = field.given()?;
+    match certificate::contents(path) {
+        Err(fault) => checker.error(*at, fault.to_string(), "write the path of an OCSP response in DER"),
+        // An OCSP response is a sequence whose first member is a status (RFC 6960, 4.2.1).
+        Ok(bytes) if bytes.first() != Some(&0x30) => {
+            checker.error(
+                *at,
+                format!("{} holds no OCSP response in DER", path.display()),
+                "write it with `openssl ocsp -respout FILE`",
+            );
+        }
+        Ok(_) => {}
+    }
+    Some(path.clone())
+}
+
+fn client_auth(field: &Field<OrNone<ClientAuth>>, checker: &mut Checker<'_, '_>) -> Option<plan::ClientAuth> {
+    let Spanned { value, at } = field.given()?;
+    let written = value.as_some()?;
+    checker.required(&written.ca, *at, "`client_auth` needs roots to verify with", "write `ca: clients.pem`");
+    let Spanned { value: FilePath(path), at } = written.ca.given()?;
+    read(certificate::roots(path), *at, checker);
+    let mode = match written.mode() {
+        file::ClientAuthMode::Required => plan::ClientAuthMode::Required,
+        file::ClientAuthMode::Optional => plan::ClientAuthMode::Optional,
+    };
+    Some(plan::ClientAuth { ca: path.clone(), mode })
+}
+
+fn read<T>(result: Result<T, Fault>, at: At, checker: &mut Checker<'_, '_>) -> Option<T> {
+    result.map_err(|fault| refuse(&fault, at, checker)).ok()
+}
+
+fn refuse(fault: &Fault, at: At, checker: &mut Checker<'_, '_>) {
+    checker.error(at, fault.to_string(), fault.remedy());
+}
