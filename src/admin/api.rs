@@ -7,17 +7,17 @@ use pingora_http::RequestHeader;
 use serde_json::{Value, json};
 
 use super::drain::Order;
-use super::{Admin, Answer, Readiness, guard};
-use crate::base::clock::Moment;
+use super::{Admin, Answer, Readiness, Reply, guard, requests, stream};
+use crate::base::clock::{Moment, rfc3339};
 use crate::config::{dump, plan};
 use crate::exchange::snapshot::{Snapshot, Target};
 use crate::telemetry::metrics::{self, Observe, Scrape};
 
 /// The answer to a request that may be answered.
-pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Answer {
+pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Reply {
     let snapshot = admin.current.load();
     if let Some(order) = Order::parse(guard::path(header), guard::query(header)) {
-        return match order {
+        let answer = match order {
             _ if header.method != Method::POST => {
                 let refusal = Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is written to (POST)");
                 Answer { allow: "POST", ..refusal }
@@ -25,12 +25,14 @@ pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Answer {
             Ok(order) => order.carry_out(&snapshot).await,
             Err(refusal) => refusal,
         };
+        return answer.into();
     }
     if !matches!(header.method, Method::GET | Method::HEAD) {
-        return Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is only read (GET, HEAD)");
+        return Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is only read (GET, HEAD)").into();
     }
-    match guard::path(header) {
+    let answer = match guard::path(header) {
         "/" => Answer::page(),
+        "/api/v1/events" => return stream::events(admin, header),
         "/healthz" => Answer::text(StatusCode::OK, "ok\n"),
         "/readyz" => ready((admin.readiness)()),
         "/metrics" if snapshot.plan.prometheus => {
@@ -41,8 +43,13 @@ pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Answer {
         "/api/v1/config" => Answer::json(StatusCode::OK, &dump::dump(&snapshot.plan)),
         "/api/v1/history" => Answer::json(StatusCode::OK, &snapshot.counters.registry().history()),
         "/api/v1/status" => Answer::json(StatusCode::OK, &status(&snapshot)),
-        _ => Answer::problem(StatusCode::NOT_FOUND, "there is no such endpoint"),
-    }
+        "/api/v1/requests" => requests::last(&snapshot, guard::query(header)),
+        path => match path.strip_prefix("/api/v1/requests/") {
+            Some(id) => requests::one(&snapshot, id),
+            None => Answer::problem(StatusCode::NOT_FOUND, "there is no such endpoint"),
+        },
+    };
+    answer.into()
 }
 
 fn ready(readiness: Readiness) -> Answer {
@@ -81,7 +88,7 @@ fn status(snapshot: &Snapshot) -> Value {
         "pid": std::process::id(),
         "generation": snapshot.generation,
         "config_hash": snapshot.plan.hash,
-        "started_at": jiff::Timestamp::try_from(started).map(|time| format!("{time:.3}")).unwrap_or_default(),
+        "started_at": rfc3339(started),
         "listeners": snapshot.plan.listeners.iter().map(|one| listener_status(snapshot, one)).collect::<Vec<_>>(),
         "upstreams": snapshot.targets.iter().map(|target| upstream_status(target)).collect::<Vec<_>>(),
     })

@@ -7,6 +7,8 @@ mod api;
 mod drain;
 mod guard;
 mod page;
+mod requests;
+mod stream;
 
 use std::sync::Arc;
 
@@ -18,11 +20,13 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::guard::Rules;
 use crate::config::plan::ListenAddress;
 use crate::exchange::Arrival;
 use crate::exchange::snapshot::Current;
+use crate::telemetry::events::Reader;
 
 /// Whether requests are served, in words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +45,35 @@ pub struct Admin {
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
     /// Who may ask what.
     pub rules: ArcSwap<Rules>,
+    /// Places for those who read events.
+    readers: Arc<Semaphore>,
+}
+
+impl Admin {
+    /// The admin API over what is served, with places for readers of events.
+    #[must_use]
+    pub fn new(current: Current, readiness: Box<dyn Fn() -> Readiness + Send + Sync>, rules: Rules) -> Self {
+        Self {
+            current,
+            readiness,
+            rules: ArcSwap::from_pointee(rules),
+            readers: Arc::new(Semaphore::new(stream::READERS)),
+        }
+    }
+}
+
+/// What a request gets.
+enum Reply {
+    /// An answer that is there.
+    Whole(Answer),
+    /// Events as they happen, and the reader's place.
+    Events(Reader, OwnedSemaphorePermit),
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self::Whole(answer)
+    }
 }
 
 /// What is answered.
@@ -93,11 +126,18 @@ impl HttpServerApp for Admin {
         }
         let address = address(&mut session)?;
         let admitted = self.rules.load().guard(&address).admit(session.req_header());
-        let answer = match admitted {
+        let reply = match admitted {
             Ok(()) => api::answer(self, session.req_header()).await,
-            Err(refusal) => refusal,
+            Err(refusal) => refusal.into(),
         };
-        write(&mut session, answer).await.ok()?;
+        match reply {
+            Reply::Whole(answer) => write(&mut session, answer).await.ok()?,
+            Reply::Events(reader, place) => {
+                // It ends when the reader leaves; that is no fault.
+                let _ = stream::send(&mut session, reader).await;
+                drop(place);
+            }
+        }
         let settings = HttpPersistentSettings::for_session(&session);
         let stream = session.finish().await.ok().flatten()?;
         Some(ReusedHttpStream::from_reusable_stream(stream, settings))

@@ -46,6 +46,12 @@ impl std::ops::Add<Duration> for Moment {
     }
 }
 
+/// A wall time as logs and the admin API write it: RFC 3339, UTC, milliseconds.
+#[must_use]
+pub fn rfc3339(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
+}
+
 /// The process's clock: monotonic moments, and the wall time that belongs to each.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {

@@ -3,12 +3,16 @@
 mod check;
 mod demo;
 mod drain;
+mod events;
 mod explain;
 mod healthcheck;
 mod pages;
 mod run;
+mod screen;
 mod simulate;
 mod speak;
+mod status;
+mod why;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -69,6 +73,12 @@ enum Command {
     Drain(drain::DrainArgs),
     /// Take a drained backend of a running proxy back into use
     Resume(drain::ResumeArgs),
+    /// Tell how a running proxy and its backends fare
+    Status(status::Args),
+    /// Tell what became of a request to a running proxy, and why
+    Why(why::Args),
+    /// Follow what happens to a running proxy: backends that come and go, reloads
+    Events(events::Args),
     /// Tell what the health settings of a configuration detect, how fast, and at what cost
     Simulate(simulate::Args),
     /// Print the JSON Schema of the configuration language
@@ -109,6 +119,9 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Healthcheck(args)) => healthcheck::run(&args),
         Some(Command::Drain(args)) => drain::drain(&args),
         Some(Command::Resume(args)) => drain::resume(&args),
+        Some(Command::Status(args)) => status::run(&args),
+        Some(Command::Why(args)) => why::run(&args),
+        Some(Command::Events(args)) => events::run(&args),
         Some(Command::Simulate(args)) => simulate::run(&args),
         Some(Command::Schema) => pages::schema(),
         Some(Command::Completions { shell }) => pages::completions(shell),

@@ -88,8 +88,12 @@ impl<A: HttpServerApp> Edge<A> {
                         None => return,
                     },
                 },
-                Awaited::Refused(refusal) => return self.refuse(stream, &entrance, received, refusal.reason).await,
-                Awaited::Broken(reason) => return self.refuse(stream, &entrance, received, reason).await,
+                Awaited::Refused(refusal) => {
+                    return self.refuse(stream, &entrance, received, refusal.reason, refusal.detail).await;
+                }
+                Awaited::Broken(reason) => {
+                    return self.refuse(stream, &entrance, received, reason, reason.text()).await;
+                }
                 Awaited::Idle => return,
             }
         }
@@ -213,6 +217,7 @@ impl<A: HttpServerApp> Edge<A> {
         entrance: &Entrance,
         received: Moment,
         reason: Reason,
+        detail: &'static str,
     ) {
         let snapshot = self.current.load();
         stream.watch().reset();
@@ -221,7 +226,7 @@ impl<A: HttpServerApp> Edge<A> {
             stream.send_and_close(&answer).await;
         }
         if self.audience == Audience::Clients {
-            refused.record(entrance.peer, entrance.tls.as_deref(), received, stream.inbox());
+            refused.record(entrance.peer, entrance.tls.as_deref(), received, stream.inbox(), detail);
         }
     }
 }

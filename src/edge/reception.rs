@@ -42,7 +42,7 @@ impl<A: HttpServerApp> Edge<A> {
                 let received = clock.now();
                 // What has come is read for the log; what else comes is not waited for.
                 if stream.read_more().await.is_ok() {
-                    self.refuse(stream, &entrance, received, Reason::PlainHttp).await;
+                    self.refuse(stream, &entrance, received, Reason::PlainHttp, Reason::PlainHttp.text()).await;
                 }
             }
             Err(error) => log::debug!("no handshake: listener={} error=\"{error}\"", entrance.listener.name),

@@ -174,6 +174,7 @@ impl ClientStream {
         self.head_len = head;
         self.head.clear();
         self.held = None;
+        self.watch.note_head(&self.inbox[..head]);
         if framing.length() == Some(0) {
             self.head.extend_from_slice(&self.inbox[..head]);
         }
@@ -213,6 +214,7 @@ impl ClientStream {
         self.timer = None;
         self.held = None;
         self.head = Vec::new();
+        drop(self.watch.take_head());
     }
 
     /// Sends an answer of our own and closes the connection for writing. Gives up after `write_idle`.

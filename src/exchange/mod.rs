@@ -1,8 +1,10 @@
 //! One request on its way: what both roads know of it, and what they share.
 //!
-//! `snapshot` is what it is served by, `client` and `request_id` say whose it is, `admission` where it goes, `forward` what passes of its fields and its answer's, `attempt`,
-//! `retry` and `rescue` what becomes of tries and their failures (`rescue` is the only place that turns an error into a status), `reply` how answers of
-//! our own look, `watch` what it tells its connection, `record` what is told of it at its end. `rehearsal` plays failures in
+//! `snapshot` is what it is served by, `client` and `request_id` say whose it is, `admission` where it goes, `forward` what passes of its fields,
+//! `attempt`,
+//! `retry` and `rescue` what becomes of tries and their failures (`rescue` is the only place that turns an error into a
+//! status), `reply` how answers of our own look, `watch` what it tells its connection, `trail` where it was tried, `record`
+//! what is told of it at its end, `recent` and `why` what is remembered of it. `rehearsal` plays failures in
 //! virtual time, by the same rules. The roads themselves are in `proxy` and `lane`.
 
 pub mod admission;
@@ -12,7 +14,9 @@ pub mod counters;
 pub mod explain;
 pub mod forward;
 pub mod key;
+mod news;
 pub mod progress;
+pub mod recent;
 pub mod record;
 pub mod refused;
 pub mod rehearsal;
@@ -21,7 +25,9 @@ pub mod request_id;
 pub mod rescue;
 pub mod retry;
 pub mod snapshot;
+pub mod trail;
 pub mod watch;
+pub mod why;
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
@@ -36,6 +42,7 @@ use crate::exchange::reply::Style;
 use crate::exchange::request_id::RequestId;
 use crate::exchange::rescue::Failure;
 use crate::exchange::snapshot::{RouteLive, Snapshot, Target};
+use crate::exchange::trail::{Choice, Trail, Try};
 use crate::exchange::watch::{Carried, Deadline, Watch};
 use crate::telemetry::metrics::series::Attempt;
 use crate::telemetry::reason::Reason;
@@ -134,6 +141,10 @@ pub struct Exchange {
     pub failure: Option<Failure>,
     /// Why the proxy answered by itself, or why there was no whole answer.
     pub reason: Option<Reason>,
+    /// The tries that have ended.
+    pub trail: Trail,
+    /// Whether all was told of it: it is, at the latest when it is dropped.
+    recorded: bool,
 }
 
 impl Exchange {
@@ -148,6 +159,7 @@ impl Exchange {
         let (attempts, retries) = carried.as_ref().map_or((0, 0), |carried| (carried.attempts, carried.retries));
         let pause = carried.as_ref().map_or(Duration::ZERO, |carried| carried.pause);
         let marked = client.via_trusted && fields.get(retry::MARK).is_some();
+        let (tried, trail) = carried.map(|carried| (carried.tried, carried.trail)).unwrap_or_default();
         let try_began = arrival.received;
         Self {
             arrival,
@@ -159,7 +171,7 @@ impl Exchange {
             hash: None,
             sticky: None,
             lease: None,
-            tried: carried.map(|carried| carried.tried).unwrap_or_default(),
+            tried,
             attempts,
             retries,
             pause,
@@ -172,14 +184,24 @@ impl Exchange {
             first_byte: None,
             failure: None,
             reason: None,
+            trail,
+            recorded: false,
         }
+    }
+
+    /// The request goes another road, where it is told of.
+    pub fn decline(mut self) {
+        self.recorded = true;
     }
 
     /// Begins the request again from its head: Pingora has taken an answer for begun of which nothing was sent.
     pub fn begin_again(&mut self) {
+        // What is told of it is told by the exchange that goes on.
+        self.recorded = true;
         self.arrival.watch.begin_again(Carried {
             id: self.id.clone(),
             tried: std::mem::take(&mut self.tried),
+            trail: std::mem::take(&mut self.trail),
             attempts: self.attempts,
             retries: self.retries,
             pause: self.pause,
@@ -251,8 +273,42 @@ impl Exchange {
     pub fn try_failed(&mut self, failure: Failure) {
         self.failure = Some(failure);
         self.arrival.snapshot.counters.attempt(self, Attempt::Failed(failure.reason()));
+        self.try_ended(Some(failure));
         if let Some(lease) = &mut self.lease {
             failure.tell(lease);
+        }
+    }
+
+    /// Adds the try at the present backend to the trail, where it is not there yet.
+    fn try_ended(&mut self, failure: Option<Failure>) {
+        let Some(lease) = self.lease.as_ref().filter(|_| self.trail.len() < self.attempts) else { return };
+        let backend = lease.backend();
+        let choice =
+            Choice { by_cookie: self.is_bound_to(backend.id()), hashed: self.hash.is_some(), backup: backend.backup() };
+        self.trail.add(Try {
+            backend: backend.address().clone(),
+            began: self.try_began,
+            took: self.now().since(self.try_began),
+            connect: self.connect.take(),
+            reused: self.reused.take(),
+            first_byte: self.first_byte.take(),
+            failure,
+            choice,
+            roll: lease.roll().clone(),
+        });
+    }
+
+    fn is_bound_to(&self, backend: BackendId) -> bool {
+        let (Some(cookie), Some(target)) = (&self.sticky, &self.target) else { return false };
+        target.pool.backends().stuck_to(cookie).is_some_and(|bound| bound.id() == backend)
+    }
+}
+
+impl Drop for Exchange {
+    /// A request whose task is dropped has its line too.
+    fn drop(&mut self) {
+        if !self.recorded {
+            record::write_cut(self);
         }
     }
 }

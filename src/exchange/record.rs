@@ -1,7 +1,11 @@
-//! What is told of a request at its end: its line in the access log, and its counts.
+//! What is told of a request at its end: its line in the access log, its counts, and what `roundel why` remembers of it.
+
+use std::time::Duration;
 
 use crate::base::request::Fields;
-use crate::exchange::Exchange;
+use crate::exchange::recent::Past;
+use crate::exchange::trail::Trail;
+use crate::exchange::{Exchange, refused};
 use crate::telemetry::access_log::Record;
 use crate::telemetry::reason::Reason;
 
@@ -24,22 +28,55 @@ pub struct End<'a> {
     pub bytes_out: u64,
 }
 
+/// How a request ended.
+struct Outcome {
+    status: u16,
+    duration: Duration,
+}
+
 /// Tells of a request that has ended. It frees its backend first, so that who reads the log finds the counts settled.
 pub fn write(exchange: &mut Exchange, end: End<'_>) {
-    let snapshot = &exchange.arrival.snapshot;
-    let status = end.status.unwrap_or(Reason::ClientGone.status());
-    let duration = snapshot.clock.now().since(exchange.arrival.received);
-    let backend = exchange.lease.take().map(|lease| lease.backend().address().clone());
+    exchange.recorded = true;
+    exchange.try_ended(None);
+    exchange.lease = None;
+    let unanswered = exchange.reason.unwrap_or(Reason::ClientGone).status();
+    let duration = exchange.now().since(exchange.arrival.received);
+    let outcome = Outcome { status: end.status.unwrap_or(unanswered), duration };
 
+    let counters = &exchange.arrival.snapshot.counters;
     if let Some(reason) = exchange.reason {
-        snapshot.counters.answered(reason);
+        counters.answered(reason);
     }
-    snapshot.counters.request(exchange, status, duration);
+    counters.request(exchange, outcome.status, duration);
+    write_line(exchange, &end, &outcome);
+    remember(exchange, &end, &outcome);
+}
 
+/// Tells of a request whose task was dropped before it ended: the process did not wait for it any longer, or it panicked.
+pub(super) fn write_cut(exchange: &mut Exchange) {
+    let reason = if std::thread::panicking() { Reason::ProxyInternalError } else { Reason::ProxyShutdown };
+    exchange.reason.get_or_insert(reason);
+    let head = exchange.arrival.watch.take_head();
+    let (method, target) = refused::request_line(&head);
+    let end = End {
+        method: method.unwrap_or_default(),
+        host: refused::host(&head),
+        target: target.unwrap_or_default(),
+        version: http::Version::HTTP_11,
+        fields: &refused::NoFields,
+        status: None,
+        bytes_out: 0,
+    };
+    write(exchange, end);
+}
+
+fn write_line(exchange: &Exchange, end: &End<'_>, outcome: &Outcome) {
+    let snapshot = &exchange.arrival.snapshot;
     let Some(log) = &snapshot.access_log else { return };
     if !log.wants(fastrand::u64(..)) {
         return;
     }
+    let last = exchange.trail.last();
     log.write(&Record {
         time: snapshot.clock.wall(exchange.arrival.received),
         request_id: exchange.id.as_str(),
@@ -51,21 +88,52 @@ pub fn write(exchange: &mut Exchange, end: End<'_>) {
         path: Some(end.target),
         query: None,
         protocol: Some(end.version),
-        status,
+        status: outcome.status,
         reason: exchange.reason,
         route: exchange.route.as_ref().map(|route| &*route.plan.name),
         upstream: exchange.target.as_ref().map(|target| &*target.plan.name),
-        backend: backend.as_deref(),
+        backend: last.map(|last| &*last.backend),
         attempts: exchange.target.is_some().then_some(exchange.attempts),
-        duration,
-        connect: exchange.connect,
-        first_byte: exchange.first_byte,
-        reused: exchange.reused,
+        duration: outcome.duration,
+        connect: last.and_then(|last| last.connect),
+        first_byte: last.and_then(|last| last.first_byte),
+        reused: last.and_then(|last| last.reused),
         bytes_in: exchange.arrival.watch.body_received(),
         bytes_out: end.bytes_out,
         user_agent: end.fields.get("user-agent"),
         referer: end.fields.get("referer"),
         tls: exchange.arrival.tls.as_deref().map(|facts| facts.version),
         trace_id: None,
+    });
+}
+
+/// Keeps for `roundel why` what cannot be found out afterwards.
+fn remember(exchange: &mut Exchange, end: &End<'_>, outcome: &Outcome) {
+    let trail: Trail = std::mem::take(&mut exchange.trail);
+    let name = |name: &std::sync::Arc<str>| Some(name.clone());
+    let is_for_want = exchange.reason.is_some() && exchange.attempts == trail.len();
+    let roll = exchange.target.as_ref().filter(|_| is_for_want).map(|target| target.pool.roll());
+    exchange.arrival.snapshot.recent.keep(outcome.status, exchange.reason, |past: &mut Past| {
+        past.id.set(exchange.id.as_str().as_bytes());
+        past.method.set(end.method);
+        past.host.set(end.host);
+        past.path.set(end.target);
+        past.version = Some(end.version);
+        past.scheme = Some(exchange.arrival.scheme);
+        past.client = exchange.client_address();
+        past.generation = exchange.arrival.snapshot.generation;
+        past.listener = name(&exchange.arrival.listener.name);
+        past.route = exchange.route.as_ref().and_then(|route| name(&route.plan.name));
+        past.upstream = exchange.target.as_ref().and_then(|target| name(&target.plan.name));
+        past.received = exchange.arrival.received;
+        past.duration = outcome.duration;
+        past.status = outcome.status;
+        past.answered = end.status.is_some();
+        past.reason = exchange.reason;
+        past.detail = None;
+        past.bytes_in = exchange.arrival.watch.body_received();
+        past.bytes_out = end.bytes_out;
+        past.trail = trail;
+        past.roll = roll;
     });
 }

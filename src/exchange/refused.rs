@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use crate::base::clock::Moment;
 use crate::base::request::{Fields, Scheme};
 use crate::config::plan;
+use crate::exchange::recent::Past;
 use crate::exchange::reply::{Answer, Style};
 use crate::exchange::request_id::RequestId;
 use crate::exchange::snapshot::Snapshot;
@@ -28,7 +29,7 @@ pub struct Refused<'a> {
 }
 
 /// Nothing in a broken head can be relied on, so that no field of it is read.
-struct NoFields;
+pub(super) struct NoFields;
 
 impl Fields for NoFields {
     fn get(&self, _name: &str) -> Option<&[u8]> {
@@ -56,21 +57,35 @@ impl<'a> Refused<'a> {
         (self.reason != Reason::ClientGone).then(|| self.answer.clone().into_closing_bytes(self.head_only))
     }
 
-    /// Writes its line.
-    pub fn record(&self, peer: Option<SocketAddr>, tls: Option<&Facts>, received: Moment, inbox: &[u8]) {
+    /// Writes its line. `detail` says what is wrong with it.
+    pub fn record(
+        &self,
+        peer: Option<SocketAddr>,
+        tls: Option<&Facts>,
+        received: Moment,
+        inbox: &[u8],
+        detail: &'static str,
+    ) {
         let duration = self.snapshot.clock.now().since(received);
         self.snapshot.counters.answered(self.reason);
         self.snapshot.counters.refused(&self.listener.name, self.reason.status(), duration);
+        let (method, target) = request_line(inbox);
+        let bytes_out = if self.reason == Reason::ClientGone { 0 } else { self.answer.body.len() as u64 };
+        let (id, client) = (RequestId::new(), peer.map(|peer| peer.ip().to_canonical()));
+        self.snapshot.recent.keep(self.reason.status(), Some(self.reason), |past| {
+            *past = Past { received, duration, client, bytes_out, detail: Some(detail), ..self.past() };
+            past.id.set(id.as_str().as_bytes());
+            past.method.set(method.unwrap_or_default());
+            past.path.set(target.unwrap_or_default());
+        });
         let Some(log) = &self.snapshot.access_log else { return };
         if !log.wants(fastrand::u64(..)) {
             return;
         }
-        let (method, target) = request_line(inbox);
-        let bytes_out = if self.reason == Reason::ClientGone { 0 } else { self.answer.body.len() as u64 };
         log.write(&Record {
             time: self.snapshot.clock.wall(received),
-            request_id: RequestId::new().as_str(),
-            client: peer.map(|peer| peer.ip().to_canonical()),
+            request_id: id.as_str(),
+            client,
             listener: &self.listener.name,
             method,
             scheme: if tls.is_some() { Scheme::Https } else { Scheme::Http },
@@ -98,12 +113,36 @@ impl<'a> Refused<'a> {
     }
 }
 
+impl Refused<'_> {
+    /// What is remembered of every request that never became one.
+    fn past(&self) -> Past {
+        Past {
+            generation: self.snapshot.generation,
+            listener: Some(self.listener.name.clone()),
+            status: self.reason.status(),
+            answered: self.reason != Reason::ClientGone,
+            reason: Some(self.reason),
+            ..Past::default()
+        }
+    }
+}
+
 /// The method and target of what may be a request line, cut to what a log line should hold.
-fn request_line(inbox: &[u8]) -> (Option<&[u8]>, Option<&[u8]>) {
+pub(super) fn request_line(inbox: &[u8]) -> (Option<&[u8]>, Option<&[u8]>) {
     let line = inbox.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
     let mut parts = line.split(|byte| *byte == b' ').map(|part| &part[..part.len().min(LONGEST)]);
     let method = parts.next().filter(|part| !part.is_empty());
     (method, parts.next().filter(|part| !part.is_empty()))
+}
+
+/// The authority that a sound head names in its first `Host` field.
+pub(super) fn host(head: &[u8]) -> &[u8] {
+    let fields = head.split(|byte| *byte == b'\n').skip(1).filter_map(|line| line.split_at_checked(5));
+    fields
+        .filter(|(name, _)| name.eq_ignore_ascii_case(b"host:"))
+        .map(|(_, value)| value.trim_ascii())
+        .next()
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -13,10 +13,13 @@ use crate::base::request::Fields;
 use crate::config::plan::{self, Plan};
 use crate::exchange::counters::Counters;
 use crate::exchange::key;
+use crate::exchange::news;
+use crate::exchange::recent::Recent;
 use crate::filter::{self, Chain};
 use crate::route::RouteTable;
 use crate::route::split::Splitter;
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Registry;
 use crate::tls::{self, Terminator};
 use crate::upstream::peer::{self, PeerTemplate};
@@ -57,6 +60,10 @@ pub struct Snapshot {
     pub counters: Counters,
     /// The access log.
     pub access_log: Option<Arc<AccessLog>>,
+    /// The requests that ended lately.
+    pub recent: Arc<Recent>,
+    /// What has happened lately, beside requests.
+    pub events: Arc<Events>,
 }
 
 /// A route as it lives.
@@ -99,6 +106,10 @@ pub struct Lasting {
     pub registry: Arc<Registry>,
     /// The access log; none where it is turned off.
     pub access_log: Option<Arc<AccessLog>>,
+    /// The requests that ended lately.
+    pub recent: Arc<Recent>,
+    /// What has happened lately, beside requests.
+    pub events: Arc<Events>,
     /// The pools by the name of their upstream.
     pub pools: HashMap<Arc<str>, Arc<Pool>>,
     /// The TLS of listeners by their names: where its plan stays, its sessions can be resumed.
@@ -157,6 +168,8 @@ impl Snapshot {
             terminators,
             counters: Counters::new(lasting.registry.clone(), &plan),
             access_log: lasting.access_log.clone(),
+            recent: lasting.recent.clone(),
+            events: lasting.events.clone(),
             plan,
         })
     }
@@ -195,8 +208,16 @@ impl Target {
         let peers = PeerTemplate::build(plan)
             .map(Arc::new)
             .map_err(|error| BuildError::Upstream { upstream: plan.name.clone(), error })?;
-        let pool = lasting.pools.entry(plan.name.clone()).or_insert_with(|| Pool::new(plan.clone(), lasting.clock));
-        Ok(Self { plan: plan.clone(), index, pool: pool.clone(), peers })
+        let pool = match lasting.pools.get(&plan.name) {
+            Some(pool) => pool.clone(),
+            None => {
+                let pool = Pool::new(plan.clone(), lasting.clock);
+                news::report(&pool, lasting);
+                lasting.pools.insert(plan.name.clone(), pool.clone());
+                pool
+            }
+        };
+        Ok(Self { plan: plan.clone(), index, pool, peers })
     }
 }
 

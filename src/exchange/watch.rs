@@ -11,8 +11,12 @@ use parking_lot::Mutex;
 
 use crate::base::clock::Moment;
 use crate::exchange::request_id::RequestId;
+use crate::exchange::trail::Trail;
 use crate::telemetry::reason::Reason;
 use crate::upstream::backend::BackendId;
+
+/// How much of a head is kept for a request that is cut off.
+const HEAD_KEPT: usize = 1024;
 
 /// A deadline that the exchange may set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +68,8 @@ pub struct Watch {
     holding: AtomicBool,
     /// What the request takes along when it is begun again.
     carried: Mutex<Option<Carried>>,
+    /// How the present request's head began, for those who must tell of a request that was cut off.
+    head: Mutex<Vec<u8>>,
 }
 
 /// What a request that is begun again, from its head, takes along.
@@ -73,6 +79,8 @@ pub struct Carried {
     pub id: RequestId,
     /// The backends it was tried at.
     pub tried: Vec<BackendId>,
+    /// How its tries went.
+    pub trail: Trail,
     /// How often it was sent, or a connect was made for it.
     pub attempts: u32,
     /// How often it was sent again.
@@ -95,6 +103,7 @@ impl Default for Watch {
             on_wire: AtomicBool::new(false),
             holding: AtomicBool::new(false),
             carried: Mutex::new(None),
+            head: Mutex::default(),
         }
     }
 }
@@ -114,6 +123,19 @@ impl Watch {
         self.let_go.store(false, Relaxed);
         self.on_wire.store(false, Relaxed);
         self.holding.store(false, Relaxed);
+    }
+
+    /// Notes how the head of the present request begins.
+    pub fn note_head(&self, head: &[u8]) {
+        let mut kept = self.head.lock();
+        kept.clear();
+        kept.extend_from_slice(&head[..head.len().min(HEAD_KEPT)]);
+    }
+
+    /// How the head of the present request began; the memory for it is given back.
+    #[must_use]
+    pub fn take_head(&self) -> Vec<u8> {
+        std::mem::take(&mut self.head.lock())
     }
 
     /// Something of the answer was sent: it cannot be taken back.

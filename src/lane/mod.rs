@@ -84,7 +84,10 @@ impl Lane {
         draining: &watch::Receiver<bool>,
     ) -> Served {
         let mut exchange = Exchange::new(arrival, &head.fields);
-        let Some(admission) = begin(&head, &mut exchange) else { return Served::Declined };
+        let Some(admission) = begin(&head, &mut exchange) else {
+            exchange.decline();
+            return Served::Declined;
+        };
         client.accept();
         let mut passage =
             Passage { lane: self, client, head, exchange, draining, work: Work::borrow(), status: None, bytes_out: 0 };

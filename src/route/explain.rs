@@ -67,6 +67,9 @@ impl Verdict {
     }
 }
 
+/// How many parts of a rule matched where its header fields did not.
+const HEADERS: u8 = 3;
+
 impl Explanation {
     /// The rule that won, if any did.
     #[must_use]
@@ -108,6 +111,35 @@ pub(super) fn explain(table: &RouteTable, request: &RequestView<'_>, path: &Norm
     Explanation { considered: table.rules.iter().enumerate().map(judge).collect() }
 }
 
+/// As [`explain`], where all is known but the header fields: a rule that wants fields may have matched, and what it was is
+/// known from who won.
+pub(super) fn recall(
+    table: &RouteTable,
+    request: &RequestView<'_>,
+    path: &NormalPath<'_>,
+    won: Option<&str>,
+) -> Explanation {
+    let mut buffer = [0; LONGEST];
+    let host = normalise(request.host, &mut buffer);
+    let lost = |rule: &Rule| lost(rule, request, host, path).filter(|(part, _)| *part != HEADERS);
+    let of_winner = |rule: &Rule| won.is_some_and(|won| *table.routes[rule.index].name == *won);
+    let winner = table.rules.iter().position(|rule| of_winner(rule) && lost(rule).is_none());
+    let judge = |(rank, rule): (usize, &Rule)| Considered {
+        route: table.routes[rule.index].name.clone(),
+        index: rule.index,
+        rule: describe(rule.host.as_ref(), &rule.matched),
+        verdict: match (lost(rule), winner) {
+            (Some((part, why)), _) => Verdict::Lost { part, why },
+            (None, Some(won)) if won == rank => Verdict::Won,
+            (None, Some(won)) if won < rank => Verdict::Outranked(outranked(table, &table.rules[won])),
+            (None, _) => {
+                Verdict::Lost { part: HEADERS, why: "the request's header fields are not those it wants".into() }
+            }
+        },
+    };
+    Explanation { considered: table.rules.iter().enumerate().map(judge).collect() }
+}
+
 fn outranked(table: &RouteTable, winner: &Rule) -> String {
     let name = &table.routes[winner.index].name;
     format!("it matches, but `{name}` comes first ({})", describe(winner.host.as_ref(), &winner.matched))
@@ -123,7 +155,7 @@ fn lost(rule: &Rule, request: &RequestView<'_>, host: Option<&str>, path: &Norma
     }
     match predicate::miss(&rule.matched, request)? {
         Miss::Method => Some((2, format!("method is {}, not {}", request.method, methods_text(&rule.matched)))),
-        Miss::Header(name, wanted) => Some((3, header_sentence(request, name.as_str(), wanted))),
+        Miss::Header(name, wanted) => Some((HEADERS, header_sentence(request, name.as_str(), wanted))),
         Miss::Query(name, wanted) => Some((4, format!("query parameter `{name}` is not `{wanted}`"))),
     }
 }

@@ -106,6 +106,13 @@ impl RouteTable {
         explain::explain(self, request, path)
     }
 
+    /// Every rule in order of precedence, for a request that the route `won` has won, or none, and whose header fields are
+    /// not known any more.
+    #[must_use]
+    pub fn recall(&self, request: &RequestView<'_>, path: &NormalPath<'_>, won: Option<&str>) -> Explanation {
+        explain::recall(self, request, path, won)
+    }
+
     /// The whole table in order of precedence.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = Row<'_>> {
         self.rules.iter().map(|rule| Row {

@@ -9,6 +9,9 @@ use pingora_core::tls::load_native_certs;
 use crate::config::plan;
 use crate::upstream::peer::default_roots;
 
+/// Seconds that tasks may take to be dropped at the end.
+const LAST_MOMENTS: u64 = 2;
+
 /// Pingora's configuration. What Roundel does itself (the daemon, the user, the pid file, the drain) stays at Pingora's
 /// defaults, which do nothing of it.
 pub(super) fn server_conf(server: &plan::Server) -> ServerConf {
@@ -20,7 +23,9 @@ pub(super) fn server_conf(server: &plan::Server) -> ServerConf {
         ca_file: server.ca_file.as_deref().map(text),
         pid_file: text(&server.pid_file),
         upgrade_sock: text(&server.upgrade_sock),
-        grace_period_seconds: Some(server.grace_period.as_secs()),
+        // The grace period is over when Pingora is told of the end (`lifecycle`); what is left then is dropped at once.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(LAST_MOMENTS),
         client_bind_to_ipv4: server.client_bind_to_ipv4.clone(),
         client_bind_to_ipv6: server.client_bind_to_ipv6.clone(),
         upstream_keepalive_pool_size: server.upstream_keepalive_pool_size,

@@ -198,7 +198,8 @@ impl ShutdownSignalWatch for Lifecycle {
             Ok(signals) => self.run(signals).await,
             Err(error) => log::error!("cannot listen for signals: {error}"),
         }
-        ShutdownSignal::FastShutdown
+        // A fast shutdown would not wait until tasks are dropped, and with that requests that are cut off have their line.
+        ShutdownSignal::GracefulTerminate
     }
 }
 

@@ -43,6 +43,7 @@ use crate::base::crypto;
 use crate::config::plan::{LogPath, Plan};
 use crate::edge::connection::{Audience, Edge};
 use crate::edge::limits::Connections;
+use crate::exchange::recent::Recent;
 use crate::exchange::snapshot::{Current, Lasting, Snapshot, Target};
 use crate::lane::Lane;
 use crate::proxy::Flow;
@@ -146,6 +147,8 @@ fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> 
         pseudonym: format!("roundel-{:08x}", fastrand::u32(..)).into(),
         registry: Arc::new(Registry::new(plan.server.threads)),
         access_log,
+        recent: Arc::new(Recent::new(plan.server.threads)),
+        events: Arc::default(),
         pools: HashMap::new(),
         terminators: HashMap::new(),
     };

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -49,7 +48,7 @@ fn read_token(path: &Path) -> io::Result<String> {
 
 /// The admin API over what is being served.
 pub(super) fn admin(current: &Current, life: &Life, rules: Rules) -> Admin {
-    Admin { current: current.clone(), readiness: readiness(life), rules: ArcSwap::from_pointee(rules) }
+    Admin::new(current.clone(), readiness(life), rules)
 }
 
 /// The doors of the admin listener.

@@ -1,6 +1,7 @@
-//! What the proxy tells about itself: reasons, the access log, metrics, the process's log.
+//! What the proxy tells about itself: reasons, the access log, metrics, events, the process's log.
 
 pub mod access_log;
+pub mod events;
 mod file;
 pub mod log;
 pub mod metrics;

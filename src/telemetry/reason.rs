@@ -36,12 +36,13 @@ pub enum Reason {
     ExpectationFailed,
     ProxyLoopDetected,
     ProxyInternalError,
+    ProxyShutdown,
     ClientGone,
 }
 
 impl Reason {
     /// Every reason with its word, its status and one sentence for the client, which never names a backend.
-    const TABLE: [(Self, &'static str, u16, &'static str); 30] = [
+    const TABLE: [(Self, &'static str, u16, &'static str); 31] = [
         (Self::NoRoute, "no_route", 404, "nothing is served at this address"),
         (Self::Auth, "auth", 401, "authentication is required"),
         (Self::HttpRequestDenied, "http_request_denied", 403, "access is denied"),
@@ -91,6 +92,7 @@ impl Reason {
         (Self::ExpectationFailed, "http_request_error", 417, "the expectation is not supported"),
         (Self::ProxyLoopDetected, "proxy_loop_detected", 502, "the request has come back to the proxy"),
         (Self::ProxyInternalError, "proxy_internal_error", 500, "the proxy failed"),
+        (Self::ProxyShutdown, "proxy_shutdown", 503, "the proxy is being stopped"),
         (Self::ClientGone, "client_gone", 499, "the client left"),
     ];
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::backend::{Backend, BackendId};
 use super::pool::Pool;
+use super::roll::Roll;
 use super::state::Failure;
 use super::sticky::Token;
 use crate::base::clock::Moment;
@@ -53,13 +54,14 @@ pub struct Lease {
     pool: Arc<Pool>,
     backend: Arc<Backend>,
     begun: Moment,
+    roll: Arc<Roll>,
 }
 
 impl Lease {
     /// Takes over one count of `backend`'s requests in flight.
-    pub(super) fn new(pool: Arc<Pool>, backend: Arc<Backend>, begun: Moment) -> Self {
+    pub(super) fn new(pool: Arc<Pool>, backend: Arc<Backend>, begun: Moment, roll: Arc<Roll>) -> Self {
         backend.count_request();
-        Self { pool, backend, begun }
+        Self { pool, backend, begun, roll }
     }
 
     /// The backend that is held.
@@ -72,6 +74,12 @@ impl Lease {
     #[must_use]
     pub fn begun(&self) -> Moment {
         self.begun
+    }
+
+    /// Who else could have been chosen, and who could not.
+    #[must_use]
+    pub fn roll(&self) -> &Arc<Roll> {
+        &self.roll
     }
 
     /// What a sticky cookie must say to come back to this backend. A cookie that said something else is to be replaced.

@@ -23,6 +23,7 @@ pub mod outlier;
 pub mod peer;
 pub mod pool;
 pub mod queue;
+pub mod roll;
 pub mod slow_start;
 pub mod state;
 pub mod status;

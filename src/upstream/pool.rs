@@ -32,6 +32,7 @@ use super::connection::Connection;
 use super::lease::{Ask, Lease, NoBackend};
 use super::members::Members;
 use super::queue::{Choosiness, Queue};
+use super::roll::Roll;
 use super::state::{Entry, Event, Failure, Health, Policy, Snapshot, State};
 use super::status::BackendStatus;
 use super::time::{Time, VirtualTime};
@@ -381,7 +382,7 @@ impl Pool {
             return Err(self.nobody(ask, Room::None));
         }
         match self.choose(ask, now).or_else(|| self.choose_again(ask, now)) {
-            Some(backend) => Ok(Lease::new(Arc::clone(self), backend, now)),
+            Some(backend) => Ok(Lease::new(Arc::clone(self), backend, now, self.roll())),
             None => {
                 self.in_flight.leave();
                 let why = self.nobody(ask, Room::Some);
@@ -418,6 +419,12 @@ impl Pool {
         }
         self.renew(&mut self.control.lock(), now);
         self.choose(ask, now)
+    }
+
+    /// Who can be chosen now, and who cannot.
+    #[must_use]
+    pub fn roll(&self) -> Arc<Roll> {
+        Arc::clone(&self.turnout.load().roll)
     }
 
     /// Whether there is a backend that a request which has tried these may still be sent to.

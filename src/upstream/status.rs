@@ -1,12 +1,12 @@
 //! What the admin API says of a backend.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
 use super::backend::{Backend, ProbeReport};
 use super::state::State;
-use crate::base::clock::{Clock, Moment};
+use crate::base::clock::{Clock, Moment, rfc3339};
 
 impl Backend {
     /// What `/api/v1/status` says of it at `now`.
@@ -94,8 +94,4 @@ impl ProbeStatus {
             error: probe.result.as_ref().err().map(ToString::to_string),
         }
     }
-}
-
-fn rfc3339(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::backend::{Admission, Backend};
 use super::balance::{self, Choice, Policy, Usable};
+use super::roll::Roll;
 use super::slow_start;
 use crate::base::clock::Moment;
 use crate::config::plan::Balance;
@@ -19,6 +20,8 @@ pub(super) struct Turnout {
     pub(super) admission: Admission,
     /// How many members there are, usable or not.
     pub(super) members: usize,
+    /// Who is here and who is not, for those who ask later.
+    pub(super) roll: Arc<Roll>,
 }
 
 /// One tier: its usable backends, and the policy over them.
@@ -31,7 +34,7 @@ impl Turnout {
     /// Nobody, balanced by `balance`.
     pub(super) fn nobody(balance: &Balance) -> Self {
         let tier = || Tier { policy: balance::build(balance), usable: Arc::new([]) };
-        Self { primaries: tier(), backups: tier(), admission: Admission::Usable, members: 0 }
+        Self { primaries: tier(), backups: tier(), admission: Admission::Usable, members: 0, roll: Arc::default() }
     }
 
     /// The turnout of these members at `now`, with what the policies of this one hand on.
@@ -46,6 +49,7 @@ impl Turnout {
             backups: tier(&self.backups, &|backend| !open && backend.backup()),
             admission,
             members: members.len(),
+            roll: Arc::new(Roll::call(members, admission)),
         }
     }
 

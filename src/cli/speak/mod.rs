@@ -101,7 +101,6 @@ fn unreadable(conf: &Path, socket: &Path, faults: &Diagnostics) -> io::Error {
     ))
 }
 
-#[expect(dead_code, reason = "`get` and `follow` are for commands that only look")]
 impl Line {
     /// The way to a proxy by its admin section: the socket where it can be reached, else the address.
     ///

@@ -38,7 +38,7 @@ impl Pool {
         let mut control = self.control.lock();
         let usable = (control.usable, backend.usable());
         self.change(&mut control, backend, event, now);
-        if usable != (control.usable, backend.usable()) || control.changes.iter().any(Change::moves_weights) {
+        if usable != (control.usable, backend.usable()) || !control.changes.is_empty() {
             self.renew_soon(&mut control, now);
         }
         self.proceed(&mut control, now);
