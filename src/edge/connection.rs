@@ -52,6 +52,8 @@ pub enum Audience {
 struct Ready {
     framing: Framing,
     received: Moment,
+    /// Whether the client means to go on after it.
+    persistent: bool,
     /// What has read it.
     parser: HeadParser,
 }
@@ -109,10 +111,15 @@ impl<A: HttpServerApp> Edge<A> {
             if !stream.inbox().is_empty() {
                 match parser.parse(stream.inbox()) {
                     Outcome::Complete(head) => {
-                        let (framing, len) = (head.body, head.len);
+                        let (framing, len, persistent) = (head.body, head.len, head.persistent);
                         // What came of the body with the head is known to be sound before anyone else hears of the request.
                         return match stream.begin(len, framing) {
-                            Ok(()) => Awaited::Ready(Ready { framing, received: self.current.clock().now(), parser }),
+                            Ok(()) => Awaited::Ready(Ready {
+                                framing,
+                                received: self.current.clock().now(),
+                                persistent,
+                                parser,
+                            }),
                             Err(refusal) => Awaited::Refused(refusal),
                         };
                     }
@@ -195,7 +202,8 @@ impl<A: HttpServerApp> Edge<A> {
         number: u32,
         carried: Option<Carried>,
     ) -> Arrival {
-        let last = number >= entrance.listener.limits.keepalive_requests || entrance.is_draining();
+        // One reading of `Connection` for both roads: Pingora's takes the first of several lines for all.
+        let last = !ready.persistent || number >= entrance.listener.limits.keepalive_requests || entrance.is_draining();
         Arrival {
             snapshot: self.current.load(),
             listener: entrance.listener.clone(),

@@ -1,7 +1,7 @@
 //! One try at one backend: the request goes over, the answer comes back. Each poll moves whatever can move, in both directions.
 
 use std::future::Future;
-use std::io::{IoSlice, Result as IoResult, Write as _};
+use std::io::{ErrorKind, IoSlice, Result as IoResult, Write as _};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -40,7 +40,8 @@ enum Upload {
 /// One try, on a connection that stands.
 #[derive(Debug)]
 pub(super) struct Crossing {
-    connection: Connection,
+    /// None once it waits for another request.
+    connection: Option<Connection>,
     upload: Upload,
     /// How much of the request's buffer was sent.
     sent: usize,
@@ -62,6 +63,17 @@ struct Download {
     ended: bool,
     /// Until when the head waits for the body.
     held_until: Option<Moment>,
+    /// Whether it was told that all of it has come.
+    told: bool,
+}
+
+/// How far the answer's body has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// All of it has come from the backend, which is done with the request.
+    Received,
+    /// All of it has gone to the client.
+    Passed,
 }
 
 /// How the end of the answer's body is found.
@@ -76,7 +88,14 @@ enum Ends {
 impl Crossing {
     /// A try on `connection`; `request` in the work set holds the head, and of the body what was kept.
     pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, upload: Upload::UnderWay, sent: 0, stuck_since: None, informational: 0, body: None }
+        Self {
+            connection: Some(connection),
+            upload: Upload::UnderWay,
+            sent: 0,
+            stuck_since: None,
+            informational: 0,
+            body: None,
+        }
     }
 
     /// Sends the request, and reads until a head of an answer is whole: the work set's parser has it.
@@ -129,10 +148,11 @@ impl Crossing {
         };
         let ended = matches!(&framing, Ends::Framed(check, _) if check.ended());
         let held_until = (hold && work.received.is_empty() && !ended).then(|| now + HOLD);
-        self.body = Some(Download { framing, written: 0, cleared: 0, ended, held_until });
+        self.body = Some(Download { framing, written: 0, cleared: 0, ended, held_until, told: false });
     }
 
-    /// Passes the answer on to its end: what stands in the work set's answer first, then the body.
+    /// Passes the answer on to its end: what stands in the work set's answer first, then the body. Before the last of it goes to
+    /// the client it is told that all has come, so that a slow client does not keep the backend's connection.
     pub(super) fn poll_body<C: Client>(
         &mut self,
         cx: &mut Context<'_>,
@@ -140,7 +160,7 @@ impl Crossing {
         work: &mut Set,
         exchange: &mut Exchange,
         bytes_out: &mut u64,
-    ) -> Poll<Result<(), Failure>> {
+    ) -> Poll<Result<Step, Failure>> {
         loop {
             let Some(download) = &mut self.body else { return Poll::Ready(Err(Failure::Internal)) };
             if let Err(failure) = download.check(work) {
@@ -149,6 +169,9 @@ impl Crossing {
                 } else {
                     failure
                 }));
+            }
+            if download.ended && !std::mem::replace(&mut download.told, true) {
+                return Poll::Ready(Ok(Step::Received));
             }
             if download.held_until.is_none() && download.has_something(work) {
                 match download.poll_give(cx, client, work, bytes_out) {
@@ -162,7 +185,9 @@ impl Crossing {
                 }
             }
             if download.ended {
-                return client.poll_flush(cx).map(|flushed| flushed.map_err(|_| by_client(exchange)));
+                return client
+                    .poll_flush(cx)
+                    .map(|flushed| flushed.map(|()| Step::Passed).map_err(|_| by_client(exchange)));
             }
             self.advance_upload(cx, client, work, exchange)?;
             match self.poll_receive(cx, work) {
@@ -203,9 +228,12 @@ impl Crossing {
     }
 
     /// The connection, where it may carry another request: both messages were read to their end, and nothing came after them.
-    pub(super) fn into_reusable(self, work: &Set) -> Option<Connection> {
-        let whole = matches!(&self.body, Some(Download { framing: Ends::Framed(..), ended: true, .. }));
-        (whole && self.upload == Upload::Done && work.received.is_empty()).then_some(self.connection)
+    pub(super) fn take_reusable(&mut self, work: &Set) -> Option<Connection> {
+        let whole = |body: &Download| {
+            matches!(body.framing, Ends::Framed(..)) && body.ended && body.cleared == work.received.len()
+        };
+        let reusable = self.upload == Upload::Done && self.body.as_ref().is_some_and(whole);
+        self.connection.take_if(|_| reusable)
     }
 
     /// Reads from the backend.
@@ -214,7 +242,8 @@ impl Crossing {
             work.received.clear();
         }
         work.received.reserve(if work.received.is_empty() { READ } else { READ / 4 });
-        pin!(self.connection.read_buf(&mut work.received)).poll(cx)
+        let connection = self.connection.as_mut().ok_or(ErrorKind::NotConnected)?;
+        pin!(connection.read_buf(&mut work.received)).poll(cx)
     }
 
     /// Waits for the client to leave, a deadline of the request, or `until`, in which case there is no failure; and for the
@@ -245,6 +274,7 @@ impl Crossing {
         exchange: &mut Exchange,
     ) -> Result<(), Failure> {
         while self.upload == Upload::UnderWay {
+            let Some(connection) = &mut self.connection else { return Ok(()) };
             let (head, body) = (&work.request[self.sent..], client.body());
             if head.is_empty() && body.is_empty() {
                 if !client.body_ended() {
@@ -254,7 +284,7 @@ impl Crossing {
                         Poll::Pending => {}
                     }
                 }
-                match Pin::new(&mut self.connection).poll_flush(cx) {
+                match Pin::new(connection).poll_flush(cx) {
                     Poll::Ready(Ok(())) if !client.body_ended() => return Ok(()),
                     Poll::Ready(Ok(())) => {
                         self.upload = Upload::Done;
@@ -267,7 +297,7 @@ impl Crossing {
                 }
                 continue;
             }
-            let connection = Pin::new(&mut self.connection);
+            let connection = Pin::new(connection);
             let written = match body.is_empty() {
                 true => connection.poll_write(cx, head),
                 false if head.is_empty() => connection.poll_write(cx, body),

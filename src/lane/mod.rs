@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use self::client::Client;
-use self::crossing::Crossing;
+use self::crossing::{Crossing, Step};
 use self::head::{Afterwards, Passing};
 use self::work::Work;
 use crate::base::request::RequestView;
@@ -311,20 +311,31 @@ impl<C: Client> Passage<'_, C> {
     /// Passes the answer on, and lets the backend's connection wait for another request where it may.
     async fn pass_body(&mut self, answered: Answered) -> Result<Afterwards, Failure> {
         let Answered { mut crossing, afterwards, persistent } = answered;
-        let Self { client, work, exchange, bytes_out, .. } = self;
-        poll_fn(|cx| crossing.poll_body(cx, *client, work, exchange, bytes_out)).await?;
-        exchange.arrival.watch.end_answer();
-        let keep = persistent && exchange.afterwards == idle::Afterwards::Keep;
-        if let (true, Some(target), Some(lease)) = (keep, &exchange.target, &exchange.lease)
-            && let Some(connection) = crossing.into_reusable(work)
-        {
-            lease.backend().warm().put(connection, target.peers.group(), exchange.now(), &target.plan.keepalive);
+        loop {
+            let Self { client, work, exchange, bytes_out, .. } = self;
+            match poll_fn(|cx| crossing.poll_body(cx, *client, work, exchange, bytes_out)).await? {
+                Step::Received if persistent => self.let_wait(&mut crossing),
+                Step::Received => {}
+                Step::Passed => break,
+            }
         }
-        if client.body_ended() {
+        self.exchange.arrival.watch.end_answer();
+        if self.client.body_ended() {
             // The backend has answered without all of it.
-            client.consume(client.body().len());
+            self.client.consume(self.client.body().len());
         }
         Ok(afterwards)
+    }
+
+    /// Lets the backend's connection wait for another request, where it may.
+    fn let_wait(&mut self, crossing: &mut Crossing) {
+        if self.exchange.afterwards == idle::Afterwards::Keep
+            && let (Some(target), Some(lease)) = (&self.exchange.target, &self.exchange.lease)
+            && let Some(connection) = crossing.take_reusable(&self.work)
+        {
+            let now = self.exchange.now();
+            lease.backend().warm().put(connection, target.peers.group(), now, &target.plan.keepalive);
+        }
     }
 
     /// The request has failed, and the client is told as much as can still be told.

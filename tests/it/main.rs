@@ -23,6 +23,7 @@ mod limits;
 mod page;
 mod process;
 mod responses;
+mod roads;
 mod round_robin;
 mod simulate;
 mod tls_listener;

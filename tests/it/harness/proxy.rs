@@ -167,12 +167,16 @@ impl Setup {
 /// With `ROUNDEL_TEST_LANE=off` in the environment, every listener of every test takes the general road, so that one run can hold the
 /// promises of each.
 fn on_the_road_of_the_run(text: &str) -> String {
-    match std::env::var("ROUNDEL_TEST_LANE").as_deref() {
-        Ok("off") if !text.contains("lane:") => {
-            text.replace("address: \"{listen}\"", "address: \"{listen}\", lane: off")
-        }
-        _ => text.to_owned(),
+    let address = "address: \"{listen}\"";
+    if takes_the_lane() || text.contains("lane:") {
+        return text.to_owned();
     }
+    let one = |line: &str| match line.strip_suffix(address) {
+        // In a block, a key has a line of its own.
+        Some(before) => format!("{line}\n{}lane: off", " ".repeat(before.len())),
+        None => line.replace(address, &format!("{address}, lane: off")),
+    };
+    text.lines().map(one).collect::<Vec<_>>().join("\n")
 }
 
 /// Which road plain requests take in this run.
