@@ -119,6 +119,7 @@ fn upstream(balance: Balance) -> Upstream {
         slow_start: Duration::ZERO,
         when_none_healthy: WhenNoneHealthy::Fail,
         tls: None,
+        send_proxy_protocol: None,
         timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, total: None },
         retry: Retry {
             attempts: 1,

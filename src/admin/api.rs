@@ -7,6 +7,7 @@ use pingora_http::RequestHeader;
 use serde_json::{Value, json};
 
 use super::drain::Order;
+use super::reload::{self, Wish};
 use super::{Admin, Answer, Readiness, Reply, guard, requests, stream};
 use crate::base::clock::{Moment, rfc3339};
 use crate::config::{dump, plan};
@@ -24,6 +25,18 @@ pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Reply {
             }
             Ok(order) => order.carry_out(&snapshot).await,
             Err(refusal) => refusal,
+        };
+        return answer.into();
+    }
+    if guard::path(header) == "/api/v1/reload" {
+        let answer = match (Wish::parse(guard::query(header)), admin.reload.get()) {
+            _ if header.method != Method::POST => {
+                let refusal = Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is written to (POST)");
+                Answer { allow: "POST", ..refusal }
+            }
+            (Ok(wish), Some(reload)) => reload::answer(&**reload, wish).await,
+            (Ok(_), None) => Answer::problem(StatusCode::SERVICE_UNAVAILABLE, "the process is starting"),
+            (Err(refusal), _) => refusal,
         };
         return answer.into();
     }
@@ -70,6 +83,10 @@ impl Observe for Present<'_> {
                 scrape.backend(name, backend.address(), backend.usable(), backend.in_flight().into());
             }
             scrape.failing_open(name, target.pool.failing_open());
+            scrape.breakers(name, target.pool.limits().pending as u64, target.pool.retry_budget().left);
+        }
+        for route in self.0.live.iter().filter(|route| !route.filters.rate_limits().is_empty()) {
+            scrape.buckets_forgotten(&route.plan.name, route.filters.rate_limits().forgotten());
         }
         for serving in self.0.terminators.values().flat_map(|terminator| terminator.serving()) {
             let not_after = serving.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -110,5 +127,7 @@ fn upstream_status(target: &Target) -> Value {
         "balance": target.plan.balance.to_string(),
         "backends": target.pool.status(),
         "unresolved": unresolved,
+        "limits": target.pool.limits(),
+        "retry_budget": target.pool.retry_budget(),
     })
 }

@@ -7,10 +7,11 @@ mod api;
 mod drain;
 mod guard;
 mod page;
+mod reload;
 mod requests;
 mod stream;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -23,6 +24,7 @@ use pingora_http::ResponseHeader;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::guard::Rules;
+pub use self::reload::{Done, Refusal, Reload, Wish};
 use crate::config::plan::ListenAddress;
 use crate::exchange::Arrival;
 use crate::exchange::snapshot::Current;
@@ -45,20 +47,19 @@ pub struct Admin {
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
     /// Who may ask what.
     pub rules: ArcSwap<Rules>,
+    /// Who reloads; empty until all that it may change is there.
+    pub reload: OnceLock<Box<dyn Reload>>,
     /// Places for those who read events.
-    readers: Arc<Semaphore>,
+    pub readers: Readers,
 }
 
-impl Admin {
-    /// The admin API over what is served, with places for readers of events.
-    #[must_use]
-    pub fn new(current: Current, readiness: Box<dyn Fn() -> Readiness + Send + Sync>, rules: Rules) -> Self {
-        Self {
-            current,
-            readiness,
-            rules: ArcSwap::from_pointee(rules),
-            readers: Arc::new(Semaphore::new(stream::READERS)),
-        }
+/// Places for those who read events: so many at once, so that there is always room for questions.
+#[derive(Debug, Clone)]
+pub struct Readers(Arc<Semaphore>);
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(stream::READERS)))
     }
 }
 
@@ -107,9 +108,17 @@ impl Answer {
 
     /// A refusal, as `application/problem+json` (RFC 9457).
     fn problem(status: StatusCode, detail: &str) -> Self {
+        Self::problem_with(status, detail, serde_json::Map::new())
+    }
+
+    /// A refusal with more to tell, in members of its own.
+    fn problem_with(status: StatusCode, detail: &str, more: serde_json::Map<String, serde_json::Value>) -> Self {
         let title = status.canonical_reason().unwrap_or_default();
-        let problem =
+        let mut problem =
             serde_json::json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
+        if let Some(problem) = problem.as_object_mut() {
+            problem.extend(more);
+        }
         Self { content_type: "application/problem+json", ..Self::json(status, &problem) }
     }
 }

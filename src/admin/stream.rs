@@ -11,6 +11,7 @@ use http::{Method, StatusCode, Version};
 use pingora_core::protocols::http::ServerSession;
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
+use serde_json::json;
 
 use super::{Admin, Answer, Reply, guard};
 use crate::telemetry::events::{Batch, Reader};
@@ -35,7 +36,7 @@ pub(super) fn events(admin: &Admin, header: &RequestHeader) -> Reply {
             }
         },
     };
-    match admin.readers.clone().try_acquire_owned() {
+    match admin.readers.0.clone().try_acquire_owned() {
         Ok(place) => Reply::Events(reader, place),
         Err(_) => {
             let detail = "too many readers of events at once (close one, or ask later)";
@@ -74,10 +75,14 @@ fn text(batch: &Batch) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     if batch.lost > 0 {
-        let _ = write!(text, "event: lost\ndata: {{\"kind\":\"lost\",\"lost\":{}}}\n\n", batch.lost);
+        let _ = write!(
+            text,
+            "data: {}\n\n",
+            json!({ "kind": "lost", "lost": batch.lost, "text": format!("{} events were lost: this reader is too slow", batch.lost) })
+        );
     }
     for event in &batch.events {
-        let _ = write!(text, "id: {}\nevent: {}\ndata: {}\n\n", event.number, event.kind, event.to_json());
+        let _ = write!(text, "id: {}\ndata: {}\n\n", event.number, event.to_json());
     }
     text
 }

@@ -46,24 +46,11 @@ pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
 
 fn sentence(event: &str, colours: Colours) -> String {
     let Ok(event) = serde_json::from_str::<Value>(event) else { return text(&event.into()) };
-    let time = colours.ink(Ink::Faint, &text(&event["time"]));
-    match event["kind"].as_str() {
-        Some("lost") => colours.ink(Ink::Warn, &format!("{} events were lost: this reader is too slow", event["lost"])),
-        Some("backend") => {
-            let to = text(&event["to"]);
-            format!(
-                "{time} {}/{} {} -> {}: {}",
-                text(&event["upstream"]),
-                text(&event["backend"]),
-                text(&event["from"]),
-                colours.ink(state_ink(&to), &to),
-                text(&event["why"]),
-            )
-        }
-        _ => {
-            let facts = event.as_object().into_iter().flatten().filter(|(name, _)| !["id", "time"].contains(&&***name));
-            let facts: Vec<_> = facts.map(|(name, value)| format!("{name}={}", text(value))).collect();
-            format!("{time} {}", facts.join(" "))
-        }
-    }
+    let ink = match (event["kind"].as_str(), event["to"].as_str()) {
+        (Some("lost"), _) => Ink::Warn,
+        (_, Some(state)) => state_ink(state),
+        _ => Ink::Plain,
+    };
+    let time = event["time"].as_str().map(|time| format!("{} ", text(&time.into()))).unwrap_or_default();
+    format!("{}{}", colours.ink(Ink::Faint, &time), colours.ink(ink, &text(&event["text"])))
 }

@@ -7,6 +7,7 @@ mod events;
 mod explain;
 mod healthcheck;
 mod pages;
+mod reload;
 mod run;
 mod screen;
 mod simulate;
@@ -40,7 +41,7 @@ Signals:
   SIGINT   end at once
   SIGQUIT  hand the listening sockets to a process started with --upgrade, then end as for SIGTERM
   SIGUSR1  open log files again, after a rotation
-  SIGHUP   nothing yet: a reload is not supported, and the log says so
+  SIGHUP   read the configuration again; the log tells what came of it
   SIGUSR2  nothing
 
 Environment:
@@ -69,6 +70,8 @@ enum Command {
     Explain(explain::Args),
     /// Ask a running proxy whether it is ready (exit 0: it is), for containers
     Healthcheck(healthcheck::Args),
+    /// Have a running proxy read its configuration again, and tell what changes (exit 1: refused, 2: the file has faults)
+    Reload(reload::Args),
     /// Take a backend of a running proxy out of use: it gets nothing new (exit 1: refused, or requests still in flight)
     Drain(drain::DrainArgs),
     /// Take a drained backend of a running proxy back into use
@@ -117,6 +120,7 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Healthcheck(args)) => healthcheck::run(&args),
+        Some(Command::Reload(args)) => reload::run(&args),
         Some(Command::Drain(args)) => drain::drain(&args),
         Some(Command::Resume(args)) => drain::resume(&args),
         Some(Command::Status(args)) => status::run(&args),

@@ -36,5 +36,5 @@ pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
     if args.test {
         return print(format_args!("{}: the configuration is good\n", conf.display()));
     }
-    server::run(loaded.plan, Options { daemon: args.daemon, upgrade: args.upgrade })
+    server::run(loaded.plan, Options { file: Some(conf.clone()), daemon: args.daemon, upgrade: args.upgrade })
 }

@@ -184,6 +184,7 @@ impl Page {
         let outcome = &attempt["outcome"];
         let (ink, end) = match (outcome["failed"].as_str(), outcome["answered"].as_u64()) {
             (Some(_), _) => (Ink::Bad, text(&outcome["why"])),
+            (None, Some(_)) if outcome["why"].is_string() => (Ink::Warn, text(&outcome["why"])),
             (None, Some(status)) => (status_ink(status), format!("answered {status}")),
             (None, None) => (Ink::Warn, "without an answer".to_owned()),
         };

@@ -11,9 +11,10 @@ use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
     AccessLog, Admin, Backend, Balance, CertificateFiles, ClientAuthMode, Discovery, HashKey, HealthCheck, Lane,
-    ListenAddress, Listener, ListenerTls, LogFormat, LogPath, Plan, Probe, Retry, Server, Start, StatusSet, Target,
-    TemplatePart, TlsVersion, Upstream, WhenNoneHealthy,
+    ListenAddress, Listener, ListenerTls, LogFormat, LogPath, Plan, Probe, Reload, Retry, Server, Start, StatusSet,
+    Target, TemplatePart, TlsVersion, Upstream, WhenNoneHealthy,
 };
+use crate::base::proxy_protocol::Version;
 use crate::base::units::{format_duration, format_share, format_size};
 
 /// The plan as JSON.
@@ -26,6 +27,10 @@ pub fn dump(plan: &Plan) -> Json {
         "drain": {
             "delay": time(plan.drain.delay), "idle": time(plan.drain.idle), "tunnels": time(plan.drain.tunnels),
             "floor": format_share(plan.drain.floor),
+        },
+        "reload": match plan.reload {
+            Reload::Signal => "signal",
+            Reload::Watch => "watch",
         },
         "expose_reason": plan.expose_reason,
         "errors": pages(&plan.errors),
@@ -92,6 +97,9 @@ fn listener(listener: &Listener) -> Json {
         "name": &*listener.name,
         "address": listen_address(&listener.address),
         "tls": or_none(listener.tls.as_deref(), listener_tls),
+        "proxy_protocol": or_none(listener.proxy_protocol.as_deref(), |from| json!({
+            "from": from.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })),
         "trusted_proxies": listener.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "max_connections": listener.max_connections,
         "lane": match listener.lane { Lane::Auto => "auto", Lane::Off => "off" },
@@ -101,12 +109,14 @@ fn listener(listener: &Listener) -> Json {
             "body_idle": time(timeouts.body_idle),
             "write_idle": time(timeouts.write_idle),
             "keepalive": time(timeouts.keepalive),
+            "tunnel_idle": time(timeouts.tunnel_idle),
         },
         "limits": {
             "header_bytes": format_size(limits.header_bytes as u64),
             "header_count": limits.header_count,
             "body": or_none(limits.body, |size| json!(format_size(size))),
             "keepalive_requests": limits.keepalive_requests,
+            "connections_per_client": or_none(limits.connections_per_client, |count| json!(count)),
         },
         "errors": pages(&listener.errors),
     })
@@ -154,6 +164,10 @@ fn upstream(upstream: &Upstream) -> Json {
             "verify": tls.verify,
             "cert": tls.identity.as_ref().map(|identity| &identity.0),
             "key": tls.identity.as_ref().map(|identity| &identity.1),
+        })),
+        "send_proxy_protocol": or_none(upstream.send_proxy_protocol, |version| json!(match version {
+            Version::V1 => "v1",
+            Version::V2 => "v2",
         })),
         "timeouts": {
             "connect": time(timeouts.connect),

@@ -4,10 +4,11 @@
 //! text ── read ──▶ Tree ── file ──▶ File (as written) ── check ──▶ Plan (as it will run)
 //! ```
 //!
-//! What a good plan says that cannot be meant is told by `lint`.
+//! What a good plan says that cannot be meant is told by `lint`, what changes from one plan to another by `diff`.
 //! Every step tells all its faults as [`Diagnostics`], each with its place and its remedy.
 
 pub mod diagnostic;
+pub mod diff;
 pub mod dump;
 pub mod file;
 pub mod plan;
@@ -22,7 +23,8 @@ pub mod lint;
 use std::path::{Path, PathBuf};
 
 pub use diagnostic::{Diagnostic, Diagnostics, Paint, Severity};
-pub use read::Environment;
+pub use diff::Diff;
+pub use read::{Environment, Sources};
 pub use support::Support;
 
 use file::File;
@@ -48,6 +50,15 @@ pub struct Loaded {
 /// Everything that is wrong with it.
 pub fn load(path: &Path, environment: Environment<'_>) -> Result<Loaded, Diagnostics> {
     load_with(path, environment, Support::Built)
+}
+
+/// Reads the file again for a process that runs it: as [`load`], but it is the same configuration by the name of `source`,
+/// wherever a symbolic link on the way to the file leads now.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_again(path: &Path, source: &Path, environment: Environment<'_>) -> Result<Loaded, Diagnostics> {
+    compile(&read::file(path, environment)?, source, environment, Support::Built)
 }
 
 /// The same as [`load`], with a choice of how much of the language is accepted.
@@ -88,8 +99,14 @@ pub fn admin_socket(path: &Path, environment: Environment<'_>) -> PathBuf {
     check::admin_socket(&canonical(path), environment)
 }
 
+/// The path by which a configuration is known: its directory without symbolic links, its own name as it is. So a file that
+/// is a link stays the same configuration when the link is turned to another version (Kubernetes does that).
 fn canonical(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (directory.canonicalize(), path.file_name()) {
+        (Ok(directory), Some(name)) => directory.join(name),
+        _ => path.to_owned(),
+    }
 }
 
 /// The environment of this process. A variable that is no UTF-8 is as if it were not set.

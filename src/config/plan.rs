@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
+
+use crate::base::proxy_protocol::Version;
 
 /// The whole configuration as it will run.
 #[derive(Debug, Clone)]
@@ -24,6 +26,8 @@ pub struct Plan {
     pub server: Server,
     /// How the process stops.
     pub drain: Drain,
+    /// When the configuration is read again.
+    pub reload: Reload,
     /// Whether answers by the proxy carry `Proxy-Status` (RFC 9209).
     pub expose_reason: bool,
     /// Own error pages by status.
@@ -43,6 +47,19 @@ pub struct Plan {
     pub log: Log,
     /// Whether `/metrics` is served on the admin listener.
     pub prometheus: bool,
+}
+
+impl Plan {
+    /// The files beside those of the configuration that are read with it: error pages, the admin token, roots and
+    /// certificates toward backends. Others are looked at by those who use them.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let listeners = self.listeners.iter().map(|listener| &listener.errors);
+        let routes = self.routes.iter().map(|route| &route.errors);
+        let pages = [&self.errors].into_iter().chain(listeners).chain(routes);
+        let pages = pages.flat_map(|pages| pages.values().map(|page| page.path.as_path()));
+        let tls = self.upstreams.iter().filter_map(|upstream| upstream.tls.as_deref());
+        pages.chain(self.admin.token_file.as_deref()).chain(tls.flat_map(UpstreamTls::files))
+    }
 }
 
 /// Own error pages: the bytes of the page by status.
@@ -91,6 +108,15 @@ pub struct Server {
     pub instance: String,
 }
 
+/// When the configuration is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// When the process is told to.
+    Signal,
+    /// Also when a file that it comes from changes.
+    Watch,
+}
+
 /// How the process stops, and what draining a backend must leave (`drain`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Drain {
@@ -113,6 +139,20 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
+impl ListenAddress {
+    /// Whether the two cannot be had at once: a listener on all addresses of a port takes it from every other.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Inet(one), Self::Inet(other)) => {
+                let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+                one == other || (any && one.port() == other.port() && one.is_ipv4() == other.is_ipv4())
+            }
+            _ => self == other,
+        }
+    }
+}
+
 impl fmt::Display for ListenAddress {
     /// `127.0.0.1:8080`, or `unix:/run/roundel/http.sock`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,6 +172,8 @@ pub struct Listener {
     pub address: ListenAddress,
     /// TLS toward clients; none: plain.
     pub tls: Option<Arc<ListenerTls>>,
+    /// The peers that must begin with the PROXY protocol; none: nobody may.
+    pub proxy_protocol: Option<Arc<[IpNet]>>,
     /// Peers whose `X-Forwarded-For` and `Forwarded` are believed.
     pub trusted_proxies: Arc<[IpNet]>,
     /// Connections at once; more are answered 503 and closed.
@@ -254,6 +296,8 @@ pub struct ListenerLimits {
     pub body: Option<u64>,
     /// Requests on one connection, after which it is closed.
     pub keepalive_requests: u32,
+    /// Connections at once from one client: an IPv4 address, or a /64 of IPv6.
+    pub connections_per_client: Option<usize>,
 }
 
 /// Where requests are sent.
@@ -277,6 +321,8 @@ pub struct Upstream {
     pub when_none_healthy: WhenNoneHealthy,
     /// TLS toward its backends, for those written `https://`, and for all where the section is written.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// The version of the PROXY protocol that connections begin with; none: they do not.
+    pub send_proxy_protocol: Option<Version>,
     /// Deadlines.
     pub timeouts: UpstreamTimeouts,
     /// What is tried again.
@@ -501,6 +547,13 @@ pub struct UpstreamTls {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
+impl UpstreamTls {
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        let identity = self.identity.iter().flat_map(|(cert, key)| [cert.as_path(), key.as_path()]);
+        self.ca.as_deref().into_iter().chain(identity)
+    }
+}
+
 /// Deadlines toward backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamTimeouts {
@@ -633,6 +686,8 @@ pub struct Filters {
     pub deny: Option<Vec<IpNet>>,
     /// Networks beside which all else is refused.
     pub allow: Option<Vec<IpNet>>,
+    /// Bounds on requests; all must let a request pass.
+    pub rate_limits: Vec<RateLimit>,
     /// Cross-origin requests.
     pub cors: Option<Cors>,
     /// The `users` file of HTTP basic authentication.
@@ -645,6 +700,64 @@ pub struct Filters {
     pub compress: Option<Compress>,
     /// Changes to the answer's header fields.
     pub response_headers: Option<HeaderRules>,
+}
+
+/// A bound on the requests that come in a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimit {
+    /// What is counted by.
+    pub key: RateKey,
+    /// How many.
+    pub rate: Rate,
+    /// How many at once.
+    pub burst: u32,
+    /// How many keys are told apart.
+    pub max_keys: usize,
+    /// Whether answers to requests that pass tell of it.
+    pub headers: bool,
+    /// Whether it counts only, and refuses nothing.
+    pub dry_run: bool,
+}
+
+/// How many in what time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many, at least one.
+    pub count: u32,
+    /// In a second, a minute or an hour.
+    pub per: Duration,
+}
+
+/// What requests are counted by. Written out as the configuration writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RateKey {
+    /// The client's address after trusted proxies, or its network.
+    ClientIp {
+        /// The bits of an IPv4 address that count.
+        ipv4_prefix: u8,
+        /// The bits of an IPv6 address that count.
+        ipv6_prefix: u8,
+    },
+    /// The first value of a header field.
+    Header(HeaderName),
+    /// A cookie.
+    Cookie(String),
+    /// The first value of a query parameter, decoded.
+    Query(String),
+    /// All requests of the route together.
+    Route,
+}
+
+impl std::fmt::Display for RateKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ClientIp { .. } => f.write_str("client_ip"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Query(name) => write!(f, "query:{name}"),
+            Self::Route => f.write_str("route"),
+        }
+    }
 }
 
 /// Cross-origin requests (the Fetch standard).
@@ -847,6 +960,7 @@ pub enum LogField {
     Protocol,
     Status,
     Reason,
+    DryRun,
     Route,
     Upstream,
     Backend,
@@ -865,7 +979,7 @@ pub enum LogField {
 
 impl LogField {
     /// Every field with its name, in the order of a JSON line.
-    pub const ALL: [(Self, &'static str); 25] = [
+    pub const ALL: [(Self, &'static str); 26] = [
         (Self::Time, "time"),
         (Self::RequestId, "request_id"),
         (Self::Client, "client"),
@@ -877,6 +991,7 @@ impl LogField {
         (Self::Protocol, "protocol"),
         (Self::Status, "status"),
         (Self::Reason, "reason"),
+        (Self::DryRun, "dry_run"),
         (Self::Route, "route"),
         (Self::Upstream, "upstream"),
         (Self::Backend, "backend"),

@@ -208,6 +208,7 @@ impl<A: HttpServerApp> Edge<A> {
             snapshot: self.current.load(),
             listener: entrance.listener.clone(),
             peer: entrance.peer,
+            local: entrance.local,
             scheme: entrance.scheme(),
             tls: entrance.tls.clone(),
             received: ready.received,
@@ -234,7 +235,8 @@ impl<A: HttpServerApp> Edge<A> {
             stream.send_and_close(&answer).await;
         }
         if self.audience == Audience::Clients {
-            refused.record(entrance.peer, entrance.tls.as_deref(), received, stream.inbox(), detail);
+            let refused = refused.because(detail);
+            refused.record(entrance.peer, entrance.tls.as_deref(), received, stream.inbox());
         }
     }
 }

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use crate::base::request::Scheme;
 use crate::config::plan;
 use crate::edge::limits::{Connections, Gate};
-use crate::telemetry::metrics::series;
+use crate::edge::transport::Transport;
+use crate::telemetry::metrics::series::{self, Refusal};
 use crate::tls::{Facts, Terminator};
 
 /// What belongs to a listener and lives longer than a connection.
@@ -86,8 +87,10 @@ impl Door {
 pub struct Entrance {
     /// The listener, as it was planned when the present request, or the connection, began.
     pub listener: Arc<plan::Listener>,
-    /// The other end; none on a unix socket.
+    /// The other end, or whom the PROXY protocol names in its place; none on a unix socket.
     pub peer: Option<SocketAddr>,
+    /// Where the client connected to, as far as is known; none on a unix socket.
+    pub local: Option<SocketAddr>,
     /// What the TLS handshake has settled; none on a plain connection, and before the handshake.
     pub tls: Option<Arc<Facts>>,
     /// Turns true when the listener is taken away, or the process drains: connections come to an end.
@@ -98,9 +101,9 @@ pub struct Entrance {
 impl Entrance {
     /// The way in for a connection of this door.
     #[must_use]
-    pub fn by(door: &Arc<Door>, peer: Option<SocketAddr>) -> Self {
+    pub fn by(door: &Arc<Door>, transport: &Transport) -> Self {
         let (listener, draining) = (door.plan.load_full(), door.draining.subscribe());
-        Self { listener, peer, tls: None, draining, door: Arc::clone(door) }
+        Self { listener, peer: transport.peer(), local: transport.local(), tls: None, draining, door: Arc::clone(door) }
     }
 
     /// Takes up a change of the listener's plan, before the next request. Whether there was one.
@@ -117,6 +120,13 @@ impl Entrance {
     #[must_use]
     pub fn terminator(&self) -> Option<Arc<Terminator>> {
         self.door.terminator()
+    }
+
+    /// Counts that the connection ends before a request could come.
+    pub fn refused(&self, refusal: Refusal) {
+        if let Some(counts) = self.door.counts() {
+            counts.refused(refusal);
+        }
     }
 
     /// The scheme by which the client reached us.

@@ -1,6 +1,6 @@
 //! The edge: where bytes of a client become a request, or an answer that says why not.
 //!
-//! `reception` is what comes before the first request (TLS), `connection` the loop: requests → park → close. `door` is the
+//! `reception` is what comes before the first request (PROXY protocol, TLS), `connection` the loop: requests → park → close. `door` is the
 //! listener it came in by, `stream` is the
 //! connection as Pingora sees it, `limits` counts connections, `transport` is the sockets they come by. The parsers are in
 //! `wire`.

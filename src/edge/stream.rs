@@ -27,7 +27,7 @@ use crate::base::clock::{Clock, Moment};
 use crate::config::plan;
 use crate::edge::limits::Ticket;
 use crate::edge::transport::Transport;
-use crate::exchange::watch::Watch;
+use crate::exchange::watch::{HALF_CLOSED, Watch};
 use crate::lane::Client;
 use crate::telemetry::reason::Reason;
 use crate::wire::framing::{BodyCheck, Framing};
@@ -43,9 +43,6 @@ const READ: usize = 16 * 1024;
 /// before the system resets the connection for the bytes nobody read (RFC 9112, 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
-/// How long a client that has closed its side is still answered. It may only have said all it has to say (TCP lets it); most
-/// have left, and no backend shall work for them much longer.
-const HALF_CLOSED: Duration = Duration::from_millis(500);
 
 /// The client's connection, with what has been read of it and not yet handed on.
 #[derive(Debug)]

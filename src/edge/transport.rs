@@ -56,6 +56,16 @@ impl Transport {
         }
     }
 
+    /// Where the other end connected to; none on a unix socket.
+    #[must_use]
+    pub fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
+            Self::Tls(stream) => stream.get_ref().0.local(),
+        }
+    }
+
     /// Waits until the client has sent something, and says what comes first without taking it; zero: the client has closed.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::base::clock::Moment;
 use crate::base::path::NormalPath;
 use crate::base::request::RequestView;
 use crate::exchange::key;
@@ -77,10 +78,25 @@ fn filtered(
         decision => return decided(decision),
     }
     let now = exchange.now();
+    if let Some(refusal) = limit(exchange, request, route, now) {
+        return Admission::Refuse(refusal);
+    }
     match route.filters.authenticate(request, now) {
         Decision::Continue => finish(exchange, request, path, found),
         decision => decided(decision),
     }
+}
+
+/// Asks the rate limits of the route, once for each request: one that is begun again has had its turn.
+fn limit(exchange: &mut Exchange, request: &RequestView<'_>, route: &RouteLive, now: Moment) -> Option<Refusal> {
+    if route.filters.rate_limits().is_empty() || exchange.limited_before {
+        return None;
+    }
+    let passage = route.filters.limit(request, now);
+    exchange.dry_run = passage.on_trial.then_some(Reason::RateLimited);
+    exchange.limit_fields = passage.fields;
+    exchange.arrival.snapshot.counters.limited(route.index, passage.refusal.is_some(), passage.on_trial);
+    passage.refusal
 }
 
 /// Goes on after a password was hashed, and was `right` or not.

@@ -130,6 +130,7 @@ pub fn answered(exchange: &mut Exchange, status: u16, after: Option<Duration>, s
     let verdict = follow(exchange, failure, standing, Attempt::Answered(status));
     if verdict != Verdict::GiveUp {
         exchange.failure = Some(failure);
+        exchange.try_ended(Some(failure));
     }
     verdict
 }

@@ -207,8 +207,7 @@ pub fn request_edits(view: &RequestView<'_>, exchange: &Exchange) -> Vec<Edit> {
 /// The changes that the route makes to all its answers, its own included.
 #[must_use]
 pub fn response_edits(view: &RequestView<'_>, exchange: &Exchange) -> Vec<Edit> {
-    let Some(route) = &exchange.route else { return Vec::new() };
-    route.filters.response_edits(view, &variables(view, exchange))
+    exchange.response_edits(view, &variables(view, exchange))
 }
 
 /// The cookie that binds the client to the backend that answered it, where its own does not do so already.

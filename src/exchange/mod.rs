@@ -34,8 +34,11 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
+
 use crate::base::clock::Moment;
-use crate::base::request::{Fields, Scheme};
+use crate::base::proxy_protocol::Ends;
+use crate::base::request::{Fields, RequestView, Scheme};
 use crate::config::plan;
 use crate::exchange::client::Client;
 use crate::exchange::reply::Style;
@@ -44,6 +47,8 @@ use crate::exchange::rescue::Failure;
 use crate::exchange::snapshot::{RouteLive, Snapshot, Target};
 use crate::exchange::trail::{Choice, Trail, Try};
 use crate::exchange::watch::{Carried, Deadline, Watch};
+use crate::filter::edit::Edit;
+use crate::filter::headers::Variables;
 use crate::telemetry::metrics::series::Attempt;
 use crate::telemetry::reason::Reason;
 use crate::tls::Facts;
@@ -69,6 +74,8 @@ pub struct Arrival {
     pub listener: Arc<plan::Listener>,
     /// The connection's other end; none on a unix socket.
     pub peer: Option<SocketAddr>,
+    /// Where the client connected to; none on a unix socket.
+    pub local: Option<SocketAddr>,
     /// How the client reached us.
     pub scheme: Scheme,
     /// What its connection's TLS handshake has settled; none on a plain connection.
@@ -141,6 +148,12 @@ pub struct Exchange {
     pub failure: Option<Failure>,
     /// Why the proxy answered by itself, or why there was no whole answer.
     pub reason: Option<Reason>,
+    /// Why it would have been refused, were a filter not on trial.
+    pub dry_run: Option<Reason>,
+    /// What its answer says of rate limits.
+    pub limit_fields: Vec<(HeaderName, HeaderValue)>,
+    /// Whether it is begun again, so that rate limits have counted it already.
+    pub limited_before: bool,
     /// The tries that have ended.
     pub trail: Trail,
     /// Whether all was told of it: it is, at the latest when it is dropped.
@@ -159,6 +172,9 @@ impl Exchange {
         let (attempts, retries) = carried.as_ref().map_or((0, 0), |carried| (carried.attempts, carried.retries));
         let pause = carried.as_ref().map_or(Duration::ZERO, |carried| carried.pause);
         let marked = client.via_trusted && fields.get(retry::MARK).is_some();
+        let limited_before = carried.is_some();
+        let (dry_run, limit_fields) =
+            carried.as_ref().map(|carried| (carried.dry_run, carried.limit_fields.clone())).unwrap_or_default();
         let (tried, trail) = carried.map(|carried| (carried.tried, carried.trail)).unwrap_or_default();
         let try_began = arrival.received;
         Self {
@@ -184,6 +200,9 @@ impl Exchange {
             first_byte: None,
             failure: None,
             reason: None,
+            dry_run,
+            limit_fields,
+            limited_before,
             trail,
             recorded: false,
         }
@@ -204,6 +223,8 @@ impl Exchange {
             trail: std::mem::take(&mut self.trail),
             attempts: self.attempts,
             retries: self.retries,
+            dry_run: self.dry_run,
+            limit_fields: std::mem::take(&mut self.limit_fields),
             pause: self.pause,
         });
     }
@@ -224,6 +245,14 @@ impl Exchange {
     #[must_use]
     pub fn client_address(&self) -> Option<IpAddr> {
         self.client.address
+    }
+
+    /// Whose it is, for backends that are told by the PROXY protocol. The port is known only of a client that came directly.
+    #[must_use]
+    pub fn ends(&self) -> Option<Ends> {
+        let (source, destination) = (self.client_address()?, self.arrival.local?);
+        let port = self.arrival.peer.filter(|peer| peer.ip().to_canonical() == source).map_or(0, |peer| peer.port());
+        Some(Ends { source: SocketAddr::new(source, port), destination })
     }
 
     /// The bound on its body: the route's where it has one, else the listener's.
@@ -257,6 +286,14 @@ impl Exchange {
             ],
             expose_reason: self.arrival.snapshot.plan.expose_reason,
         }
+    }
+
+    /// The changes to the fields of its answer: what rate limits say, then what its route's filters change.
+    #[must_use]
+    pub fn response_edits(&self, request: &RequestView<'_>, facts: &Variables<'_>) -> Vec<Edit> {
+        let limits = self.limit_fields.iter().map(|(name, value)| Edit::Add(name.clone(), value.clone()));
+        let route = self.route.as_ref().map(|route| route.filters.response_edits(request, facts));
+        limits.chain(route.unwrap_or_default()).collect()
     }
 
     /// Notes the connection that a try has got.

@@ -16,8 +16,16 @@ pub(super) fn report(pool: &Pool, lasting: &Lasting) {
             let series = backend.series().get_or_init(|| registry.backend(&change.upstream, backend.address()));
             series.ejected();
         }
+        let (upstream, address) = (&change.upstream, backend.address());
+        let text = format!(
+            "{upstream}/{address} is {}, was {}: {}",
+            words(transition.to),
+            words(transition.from),
+            transition.why
+        );
         events.tell(
             "backend",
+            text,
             vec![
                 ("upstream", change.upstream.to_string()),
                 ("backend", backend.address().to_string()),
@@ -27,4 +35,11 @@ pub(super) fn report(pool: &Pool, lasting: &Lasting) {
             ],
         );
     }));
+}
+
+fn words(state: State) -> &'static str {
+    match state {
+        State::SlowStart => "in slow start",
+        state => state.as_str(),
+    }
 }

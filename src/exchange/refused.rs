@@ -26,6 +26,7 @@ pub struct Refused<'a> {
     answer: Answer,
     reason: Reason,
     head_only: bool,
+    detail: Option<&'static str>,
 }
 
 /// Nothing in a broken head can be relied on, so that no field of it is read.
@@ -48,7 +49,7 @@ impl<'a> Refused<'a> {
             expose_reason: snapshot.plan.expose_reason,
         };
         let answer = Answer::new(reason, &NoFields, style);
-        Self { snapshot, listener, answer, reason, head_only: inbox.starts_with(b"HEAD ") }
+        Self { snapshot, listener, answer, reason, head_only: inbox.starts_with(b"HEAD "), detail: None }
     }
 
     /// The bytes of the answer; none where the client has left.
@@ -57,15 +58,14 @@ impl<'a> Refused<'a> {
         (self.reason != Reason::ClientGone).then(|| self.answer.clone().into_closing_bytes(self.head_only))
     }
 
-    /// Writes its line. `detail` says what is wrong with it.
-    pub fn record(
-        &self,
-        peer: Option<SocketAddr>,
-        tls: Option<&Facts>,
-        received: Moment,
-        inbox: &[u8],
-        detail: &'static str,
-    ) {
+    /// The same, with what is wrong with it.
+    #[must_use]
+    pub fn because(self, detail: &'static str) -> Self {
+        Self { detail: Some(detail), ..self }
+    }
+
+    /// Writes its line.
+    pub fn record(&self, peer: Option<SocketAddr>, tls: Option<&Facts>, received: Moment, inbox: &[u8]) {
         let duration = self.snapshot.clock.now().since(received);
         self.snapshot.counters.answered(self.reason);
         self.snapshot.counters.refused(&self.listener.name, self.reason.status(), duration);
@@ -73,7 +73,7 @@ impl<'a> Refused<'a> {
         let bytes_out = if self.reason == Reason::ClientGone { 0 } else { self.answer.body.len() as u64 };
         let (id, client) = (RequestId::new(), peer.map(|peer| peer.ip().to_canonical()));
         self.snapshot.recent.keep(self.reason.status(), Some(self.reason), |past| {
-            *past = Past { received, duration, client, bytes_out, detail: Some(detail), ..self.past() };
+            *past = Past { received, duration, client, bytes_out, detail: self.detail, ..self.past() };
             past.id.set(id.as_str().as_bytes());
             past.method.set(method.unwrap_or_default());
             past.path.set(target.unwrap_or_default());
@@ -95,6 +95,7 @@ impl<'a> Refused<'a> {
             protocol: None,
             status: self.reason.status(),
             reason: Some(self.reason),
+            dry_run: None,
             route: None,
             upstream: None,
             backend: None,

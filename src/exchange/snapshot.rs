@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use crate::base::clock::Clock;
 use crate::base::request::Fields;
@@ -15,6 +16,8 @@ use crate::exchange::counters::Counters;
 use crate::exchange::key;
 use crate::exchange::news;
 use crate::exchange::recent::Recent;
+use crate::filter::rate_limit::RateLimits;
+use crate::filter::rate_limit::tables::Tables;
 use crate::filter::{self, Chain};
 use crate::route::RouteTable;
 use crate::route::split::Splitter;
@@ -112,18 +115,27 @@ pub struct Lasting {
     pub events: Arc<Events>,
     /// The pools by the name of their upstream.
     pub pools: HashMap<Arc<str>, Arc<Pool>>,
+    /// The buckets of rate limits.
+    pub rate_limits: Arc<Tables>,
     /// The TLS of listeners by their names: where its plan stays, its sessions can be resumed.
     pub terminators: HashMap<Arc<str>, Arc<Terminator>>,
 }
 
 impl RouteLive {
-    fn build((index, plan): (usize, &Arc<plan::Route>), targets: &[Arc<Target>]) -> Result<Self, BuildError> {
-        let filters = Chain::build(&plan.filters, &plan.action)
+    fn build(
+        (index, plan): (usize, &Arc<plan::Route>),
+        targets: &[Arc<Target>],
+        lasting: &Lasting,
+    ) -> Result<Self, BuildError> {
+        let rate_limits = RateLimits::build(&plan.name, &plan.filters.rate_limits, &lasting.rate_limits);
+        let filters = Chain::build(&plan.filters, &plan.action, rate_limits)
             .map_err(|error| BuildError::Filter { route: plan.name.clone(), error })?;
         let splits = plan.action.splits();
         let of = |split: &plan::Split| targets.iter().find(|target| target.plan.name == split.upstream.name).cloned();
-        let (targets, splitter) = (splits.iter().filter_map(of).collect(), Splitter::build(splits));
-        let direct = filters.passes_bodies();
+        let (targets, splitter): (Vec<_>, _) = (splits.iter().filter_map(of).collect(), Splitter::build(splits));
+        // A connection that introduces its client is that client's alone: Pingora's pool keeps them apart.
+        let introduces = targets.iter().any(|target: &Arc<Target>| target.plan.send_proxy_protocol.is_some());
+        let direct = filters.passes_bodies() && !introduces;
         Ok(Self { plan: plan.clone(), index, filters, direct, targets, splitter })
     }
 
@@ -154,9 +166,11 @@ impl Snapshot {
         let upstreams = plan.upstreams.iter().enumerate();
         let targets =
             upstreams.map(|upstream| Target::build(upstream, lasting).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        lasting.rate_limits.prune();
         let routes = plan.routes.iter().enumerate();
-        let live =
-            routes.map(|route| RouteLive::build(route, &targets).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        let live = routes
+            .map(|route| RouteLive::build(route, &targets, lasting).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
         let terminators = terminators(&plan, lasting)?;
         Ok(Self {
             generation,
@@ -225,6 +239,7 @@ impl Target {
 #[derive(Debug, Clone)]
 pub struct Current {
     snapshot: Arc<ArcSwap<Snapshot>>,
+    generation: Arc<watch::Sender<u64>>,
     clock: Clock,
 }
 
@@ -232,15 +247,34 @@ impl Current {
     /// Begins with `snapshot`.
     #[must_use]
     pub fn new(snapshot: Snapshot) -> Self {
-        let clock = snapshot.clock;
-        snapshot.counters.registry().process().generation(snapshot.generation);
-        Self { snapshot: Arc::new(ArcSwap::from_pointee(snapshot)), clock }
+        let (clock, generation) = (snapshot.clock, snapshot.generation);
+        snapshot.counters.registry().process().generation(generation);
+        Self {
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            generation: Arc::new(watch::Sender::new(generation)),
+            clock,
+        }
     }
 
     /// The snapshot as it is now.
     #[must_use]
     pub fn load(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Lets `snapshot` serve from now on. Requests that have begun keep theirs.
+    pub fn replace(&self, snapshot: Snapshot) {
+        let generation = snapshot.generation;
+        snapshot.counters.registry().process().generation(generation);
+        self.snapshot.store(Arc::new(snapshot));
+        self.generation.send_replace(generation);
+    }
+
+    /// Hears of every new snapshot, by its generation, once it serves: the one place for whoever keeps something of a plan
+    /// beside the snapshot (certificates, watched files).
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
     }
 
     /// The process's clock.

@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 
 use crate::base::clock::Moment;
@@ -14,6 +15,10 @@ use crate::exchange::request_id::RequestId;
 use crate::exchange::trail::Trail;
 use crate::telemetry::reason::Reason;
 use crate::upstream::backend::BackendId;
+
+/// How long a client that has closed its side is still answered. It may only have said all it has to say (TCP lets it); most
+/// have left, and no backend shall work for them much longer.
+pub const HALF_CLOSED: Duration = Duration::from_millis(500);
 
 /// How much of a head is kept for a request that is cut off.
 const HEAD_KEPT: usize = 1024;
@@ -85,6 +90,10 @@ pub struct Carried {
     pub attempts: u32,
     /// How often it was sent again.
     pub retries: u32,
+    /// Why it would have been refused, were a filter not on trial.
+    pub dry_run: Option<Reason>,
+    /// What its answer says of rate limits.
+    pub limit_fields: Vec<(HeaderName, HeaderValue)>,
     /// How long the next try has to wait.
     pub pause: Duration,
 }

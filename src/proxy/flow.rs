@@ -21,7 +21,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::answer_head::{self, Asked};
 use super::forward::{self, view};
-use super::{answer, failure};
+use super::{answer, departure, failure};
 use crate::exchange::admission::{self, Admission};
 use crate::exchange::attempt;
 use crate::exchange::rescue::Failure;
@@ -359,17 +359,13 @@ fn bear_deadline(peer: &mut HttpPeer, left: Duration, asked: Asked) {
     }
 }
 
-/// Begins the next try, unless the client leaves while it waits for one. While the body is still to be read, a client that has
-/// left is noticed when that is done.
+/// Begins the next try, unless the client leaves while it waits for one.
 async fn begin_try(session: &mut Session, exchange: &mut Exchange) -> std::result::Result<(), Reason> {
-    if !session.is_body_done() {
-        return attempt::begin(exchange).await;
-    }
     let watch = exchange.arrival.watch.clone();
     tokio::select! {
         biased;
         begun = attempt::begin(exchange) => return begun,
-        _ = session.as_mut().read_body_or_idle(true) => {}
+        () = departure::of_client(session) => {}
     }
     let reason = watch.ended().unwrap_or(Reason::ClientGone);
     exchange.reason = Some(reason);
@@ -379,7 +375,7 @@ async fn begin_try(session: &mut Session, exchange: &mut Exchange) -> std::resul
 /// The peer of the leased backend.
 fn peer(exchange: &Exchange) -> Option<HttpPeer> {
     let (target, lease) = (exchange.target.as_ref()?, exchange.lease.as_ref()?);
-    Some(target.peers.peer(lease.backend()))
+    Some(target.peers.peer(lease.backend(), exchange.ends()))
 }
 
 /// Carries out what follows a failed try.

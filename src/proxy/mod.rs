@@ -6,6 +6,7 @@
 
 mod answer;
 mod answer_head;
+mod departure;
 mod failure;
 mod flow;
 mod forward;

@@ -16,11 +16,8 @@ use super::doors::Doors;
 use super::listen::Listening;
 use crate::edge::connection::Edge;
 use crate::edge::door::{Door, Entrance};
-use crate::edge::stream;
 use crate::edge::transport::Transport;
-use crate::exchange::refused::Refused;
 use crate::telemetry::metrics::series::Refusal;
-use crate::telemetry::reason::Reason;
 
 /// How long the accept loop rests when the process is out of descriptors or memory: what is open may end meanwhile.
 const BREATHER: Duration = Duration::from_millis(100);
@@ -146,35 +143,14 @@ async fn accept<A: HttpServerApp + Send + Sync + 'static>(
 
 /// Serves a connection, or turns it away where there is no room.
 fn enter<A: HttpServerApp + Send + Sync + 'static>(door: &Arc<Door>, edge: &Arc<Edge<A>>, transport: Transport) {
-    let entrance = Entrance::by(door, transport.peer());
-    let counts = door.counts();
+    let entrance = Entrance::by(door, &transport);
     let Some(ticket) = door.gate().enter() else {
-        if let Some(counts) = &counts {
-            counts.refused(Refusal::MaxConnections);
-        }
-        return turn_away(edge, transport, &entrance);
+        return edge.turn_away(transport, &entrance, Refusal::MaxConnections);
     };
-    let open = counts.map(|counts| counts.opened());
+    let open = door.counts().map(|counts| counts.opened());
     let edge = edge.clone();
     drop(tokio::spawn(async move {
         edge.receive(transport, entrance, ticket).await;
         drop(open);
     }));
-}
-
-/// Tells a client that there is no room, and closes. Only so many clients are told at once: beyond that the connection is
-/// closed without a word, and so is one that expects TLS: the handshake would cost more than the request.
-fn turn_away<A: HttpServerApp>(edge: &Edge<A>, transport: Transport, entrance: &Entrance) {
-    let snapshot = edge.current.load();
-    snapshot.counters.answered(Reason::ConnectionLimitReached);
-    if entrance.terminator().is_some() {
-        return;
-    }
-    let answer = Refused::new(&snapshot, &entrance.listener, b"", Reason::ConnectionLimitReached).answer();
-    if let (Some(answer), Ok(place)) = (answer, edge.farewells.clone().try_acquire_owned()) {
-        drop(tokio::spawn(async move {
-            stream::farewell(transport, &answer).await;
-            drop(place);
-        }));
-    }
 }

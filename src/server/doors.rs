@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::accept::{AfterClose, accept_all};
-use super::listen::{Bound, Listening, Named, SocketFile};
+use super::listen::{Access, Bound, Listening, Named, SocketFile};
 use crate::config::plan::{self, ListenAddress};
 use crate::edge::connection::{Audience, Edge};
 use crate::edge::door::{Door, Live};
@@ -23,6 +23,7 @@ use crate::edge::limits::Connections;
 /// All doors of one kind of app.
 pub struct Doors<A> {
     edge: Arc<Edge<A>>,
+    connections: Arc<Connections>,
     posts: Mutex<Vec<Post>>,
     work: Mutex<Option<Work>>,
 }
@@ -34,6 +35,8 @@ struct Post {
     socket: Socket,
     /// The file of a unix socket, and whether another process may listen there too: the one that handed it over.
     file: Option<(SocketFile, Shared)>,
+    /// Whether somebody accepts there.
+    attended: bool,
     close: watch::Sender<bool>,
 }
 
@@ -77,12 +80,12 @@ impl<A> Doors<A> {
     #[must_use]
     pub fn new(
         edge: Edge<A>,
-        connections: &Arc<Connections>,
+        connections: Arc<Connections>,
         listeners: Vec<(Arc<plan::Listener>, Bound)>,
     ) -> Arc<Self> {
-        let post = |(plan, bound): (Arc<plan::Listener>, _)| Post::shut(live(&edge, &plan), plan, bound, connections);
+        let post = |(plan, bound): (Arc<plan::Listener>, _)| Post::shut(live(&edge, &plan), plan, bound, &connections);
         let posts = listeners.into_iter().map(post).collect();
-        Arc::new(Self { edge: Arc::new(edge), posts: Mutex::new(posts), work: Mutex::default() })
+        Arc::new(Self { edge: Arc::new(edge), connections, posts: Mutex::new(posts), work: Mutex::default() })
     }
 
     /// The sockets as they are now, by the names under which they are handed over.
@@ -93,6 +96,16 @@ impl<A> Doors<A> {
         let posts = self.posts.lock();
         let named = |post: &Post| Some(post.share()?.map(|socket| (post.address.to_string(), socket)));
         posts.iter().filter_map(named).collect()
+    }
+
+    /// What serves at them.
+    pub(super) fn app(&self) -> &Arc<A> {
+        &self.edge.app
+    }
+
+    /// Whether one of them is at this address, or in its way.
+    pub(super) fn hold(&self, address: &ListenAddress) -> bool {
+        self.posts.lock().iter().any(|post| post.address.overlaps(address))
     }
 
     /// Whether a socket has come from another process.
@@ -123,7 +136,66 @@ impl<A> Doors<A> {
     }
 }
 
+/// Doors that are to open, with sockets that listen already: who connects meanwhile waits.
+pub(super) struct Opening(Vec<Post>);
+
 impl<A: HttpServerApp + Send + Sync + 'static> Doors<A> {
+    /// Makes sockets for those of `listeners` that have none. Nothing is accepted there before [`Doors::commit`]; where that
+    /// does not come they are closed again.
+    ///
+    /// # Errors
+    /// An address cannot be had; the error says which and why.
+    pub(super) fn prepare(&self, listeners: &[Arc<plan::Listener>]) -> io::Result<Opening> {
+        let posts = self.posts.lock();
+        let runtime = self.work.lock().as_ref().map(|work| work.runtime.clone());
+        let _inside = runtime.as_ref().map(Handle::enter);
+        let wanted = |post: &Post| listeners.iter().any(|plan| plan.address == post.address);
+        let has_door = |plan: &Arc<plan::Listener>| posts.iter().any(|post| post.address == plan.address);
+        let mut opening = Vec::new();
+        for plan in listeners.iter().filter(|plan| !has_door(plan)) {
+            let in_the_way = |post: &&Post| !wanted(post) && post.address.overlaps(&plan.address);
+            let neighbours: Vec<_> = posts.iter().filter(in_the_way).filter_map(Post::listening).collect();
+            let bound = Bound::beside(&plan.address, self.access(), &neighbours)?;
+            let mut post = Post::shut(Live::default(), Arc::clone(plan), bound, &self.connections);
+            post.listen()?;
+            opening.push(post);
+        }
+        Ok(Opening(opening))
+    }
+
+    /// Follows a new plan: what was prepared opens, listeners that stay follow their own, and those that are gone close.
+    /// What belongs to each is found in the present snapshot.
+    pub(super) fn commit(&self, opening: Opening, listeners: &[Arc<plan::Listener>]) {
+        let mut posts = self.posts.lock();
+        let planned = |post: &Post| listeners.iter().find(|plan| plan.address == post.address);
+        posts.extend(opening.0);
+        let work = self.work.lock();
+        posts.retain_mut(|post| {
+            match planned(post) {
+                Some(plan) => post.door.follow(Arc::clone(plan), live(&self.edge, plan)),
+                None => {
+                    log::info!("listener closed: listener={} address={}", post.door.plan().name, post.address);
+                    post.close();
+                    post.door.drain();
+                    return false;
+                }
+            }
+            if let (Some(work), false) = (&*work, post.attended) {
+                log::info!("listener opened: listener={} address={}", post.door.plan().name, post.address);
+                post.attend(work, &self.edge);
+            }
+            true
+        });
+    }
+
+    /// Who may connect to its unix sockets.
+    fn access(&self) -> Access {
+        match self.edge.audience {
+            Audience::Clients => Access::Anybody,
+            Audience::Operators => Access::Owner,
+        }
+    }
+
     /// Opens all doors. What is returned resolves when all are closed and what came by them is counted.
     ///
     /// # Errors
@@ -132,7 +204,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Doors<A> {
         let (at_work, mut all_left) = mpsc::channel(1);
         let work = Work { runtime, tasks, at_work };
         for post in self.posts.lock().iter_mut() {
-            post.open(&work, &self.edge)?;
+            post.listen()?;
+            post.attend(&work, &self.edge);
         }
         *self.work.lock() = Some(work);
         Ok(async move { while all_left.recv().await.is_some() {} })
@@ -147,24 +220,37 @@ impl Post {
             file: bound.take_file().map(|file| (file, shared)),
             door: Door::new(plan, live, Arc::clone(all)),
             socket: Socket::Bound(bound),
+            attended: false,
             close: watch::Sender::new(false),
         }
     }
 
-    fn open<A>(&mut self, work: &Work, edge: &Arc<Edge<A>>) -> io::Result<()>
+    fn listen(&mut self) -> io::Result<()> {
+        let Socket::Bound(bound) = std::mem::replace(&mut self.socket, Socket::Closed) else { return Ok(()) };
+        let listening = bound.listen().map_err(|error| cannot_listen(&self.address, &error))?;
+        self.socket = Socket::Listening(Arc::new(listening));
+        Ok(())
+    }
+
+    fn attend<A>(&mut self, work: &Work, edge: &Arc<Edge<A>>)
     where
         A: HttpServerApp + Send + Sync + 'static,
     {
-        let Socket::Bound(bound) = std::mem::replace(&mut self.socket, Socket::Closed) else { return Ok(()) };
-        let listening = Arc::new(bound.listen().map_err(|error| cannot_listen(&self.address, &error))?);
-        self.socket = Socket::Listening(Arc::clone(&listening));
-        let (door, edge, close, tasks) = (self.door.clone(), edge.clone(), self.close.subscribe(), work.tasks);
-        let at_work = work.at_work.clone();
+        let Socket::Listening(listening) = &self.socket else { return };
+        self.attended = true;
+        let (listening, door, edge) = (listening.clone(), self.door.clone(), edge.clone());
+        let (close, tasks, at_work) = (self.close.subscribe(), work.tasks, work.at_work.clone());
         drop(work.runtime.spawn(async move {
             accept_all(listening, door, edge, close, tasks).await;
             drop(at_work);
         }));
-        Ok(())
+    }
+
+    fn listening(&self) -> Option<&Listening> {
+        match &self.socket {
+            Socket::Listening(listening) => Some(listening),
+            Socket::Bound(_) | Socket::Closed => None,
+        }
     }
 
     fn share(&self) -> Option<io::Result<OwnedFd>> {

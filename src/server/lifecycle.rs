@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::listen::{self, Named, Successor};
+use super::reload::Reloader;
 use crate::edge::limits::Connections;
 use crate::exchange::snapshot::Current;
 use crate::telemetry::log::ProcessLog;
@@ -139,7 +140,7 @@ enum Wish {
     Drain,
     /// SIGQUIT: hand the listeners to the new process that waits for them; drain when it serves.
     Upgrade,
-    /// SIGHUP.
+    /// SIGHUP: read the configuration again.
     Reload,
     /// SIGUSR1: open log files again.
     Reopen,
@@ -185,6 +186,8 @@ pub struct Lifecycle {
     pub connections: Arc<Connections>,
     /// The process's log, which a rotation renames.
     pub log: ProcessLog,
+    /// What reads the configuration again.
+    pub reloader: Reloader,
     /// The listening sockets as they are now, by the names under which they are handed over.
     pub sockets: Box<dyn Fn() -> io::Result<Named> + Send + Sync>,
     /// Where a new process waits for them.
@@ -253,10 +256,11 @@ impl Lifecycle {
                     Err(error) => log::error!("the log file cannot be opened again, the old one goes on: {error}"),
                 }
             }
-            Wish::Reload => log::warn!(
-                "configuration not reloaded: reload is not supported yet, use an upgrade (start the new process with \
-                 --upgrade, then send this one SIGQUIT): signal=SIGHUP"
-            ),
+            Wish::Reload => {
+                log::info!("configuration is read again: signal=SIGHUP");
+                let reloader = self.reloader.clone();
+                drop(tokio::spawn(async move { reloader.reload_unasked().await }));
+            }
             Wish::Ignore | Wish::Stop | Wish::Drain | Wish::Upgrade => {}
         }
     }
@@ -287,6 +291,9 @@ impl Lifecycle {
     /// Finishes what is under way. A second SIGTERM, or SIGINT, ends the wait.
     async fn drain(&self, signals: &mut Signals, delay: Duration) {
         self.life.advance(Phase::Leaving);
+        let connections = self.connections.open();
+        let text = format!("the process drains: {connections} connections are open");
+        self.current.load().events.tell("drain", text, vec![("connections", connections.to_string())]);
         let begun = Instant::now();
         let impatient = async {
             loop {

@@ -92,7 +92,23 @@ impl Bound {
             .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {}: {}", address, reason(&error))))
     }
 
+    /// Binds a new socket beside those of this process that would be in its way: a listener that moves from one address of a
+    /// port to all of them, or back, listens at both for a moment.
+    ///
+    /// # Errors
+    /// As for [`Bound::claim`].
+    pub fn beside(address: &ListenAddress, access: Access, neighbours: &[&Listening]) -> io::Result<Self> {
+        // The kernel lets sockets of one user share a port where all of them agree; they do so only for now.
+        let _agreement = neighbours.iter().map(|socket| Agreement::of(socket)).collect::<io::Result<Vec<_>>>()?;
+        Self::bind_shared(address, access, !neighbours.is_empty())
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {}: {}", address, reason(&error))))
+    }
+
     fn bind(address: &ListenAddress, access: Access) -> io::Result<Self> {
+        Self::bind_shared(address, access, false)
+    }
+
+    fn bind_shared(address: &ListenAddress, access: Access, shares: bool) -> io::Result<Self> {
         let (socket, file) = match address {
             ListenAddress::Inet(inet) => {
                 let socket = Socket::new(Domain::for_address(*inet), Type::STREAM, None)?;
@@ -101,7 +117,14 @@ impl Bound {
                     // "[::]" means IPv6: an IPv4 listener beside it must be able to have the same port.
                     socket.set_only_v6(true)?;
                 }
-                socket.bind(&(*inet).into())?;
+                if shares {
+                    socket.set_reuse_port(true)?;
+                    socket.bind(&(*inet).into())?;
+                    socket.listen(BACKLOG)?;
+                    socket.set_reuse_port(false)?;
+                } else {
+                    socket.bind(&(*inet).into())?;
+                }
                 (socket, None)
             }
             ListenAddress::Unix(path) => bind_unix(path, access)?,
@@ -158,6 +181,27 @@ impl Bound {
     }
 }
 
+/// A socket that lets others of this user have its port, as long as this lives.
+struct Agreement<'a>(SockRef<'a>);
+
+impl<'a> Agreement<'a> {
+    fn of(listening: &'a Listening) -> io::Result<Self> {
+        let socket = listening.socket();
+        // Unix sockets have no ports.
+        if matches!(listening, Listening::Tcp(_)) {
+            socket.set_reuse_port(true)?;
+        }
+        Ok(Self(socket))
+    }
+}
+
+impl Drop for Agreement<'_> {
+    fn drop(&mut self) {
+        // The system takes back what it has given.
+        let _ = self.0.set_reuse_port(false);
+    }
+}
+
 /// A socket that accepts connections.
 #[derive(Debug)]
 pub enum Listening {
@@ -179,13 +223,17 @@ impl Listening {
         }
     }
 
+    fn socket(&self) -> SockRef<'_> {
+        match self {
+            Self::Tcp(listener) => SockRef::from(listener),
+            Self::Unix(listener) => SockRef::from(listener),
+        }
+    }
+
     /// What waits in its queue: to be taken before the socket is closed, as the system would reset it.
     #[must_use]
     pub fn waiting(&self) -> Vec<Transport> {
-        let socket = match self {
-            Self::Tcp(listener) => SockRef::from(listener),
-            Self::Unix(listener) => SockRef::from(listener),
-        };
+        let socket = self.socket();
         let mut waiting = Vec::new();
         while let Ok((stream, _)) = socket.accept() {
             let transport = stream.set_nonblocking(true).and_then(|()| match self {
@@ -405,6 +453,27 @@ mod tests {
         drop(listening);
         drop(file);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_listener_may_move_to_all_addresses_of_its_port_and_back() {
+        let anew = |address: &ListenAddress, beside: &[&Listening]| {
+            Bound::beside(address, Access::Anybody, beside).and_then(Bound::listen)
+        };
+        let one = anew(&any_port(), &[]).unwrap();
+        let Listening::Tcp(listener) = &one else { unreachable!() };
+        let port = listener.local_addr().unwrap().port();
+        let all = ListenAddress::Inet((std::net::Ipv4Addr::UNSPECIFIED, port).into());
+        assert!(anew(&all, &[]).unwrap_err().to_string().contains("another process"));
+        let wide = anew(&all, &[&one]).unwrap();
+        drop(one);
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let narrow = ListenAddress::Inet((std::net::Ipv4Addr::LOCALHOST, port).into());
+        let back = anew(&narrow, &[&wide]).unwrap();
+        drop(wide);
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        assert!(anew(&narrow, &[]).is_err(), "nobody else may share it afterwards");
+        drop(back);
     }
 
     #[test]

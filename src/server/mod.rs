@@ -1,7 +1,8 @@
 //! The process: everything is built here, in order, from the plan; then Pingora's `Server` runs it.
 //!
 //! `sockets` claims what is listened on, `process` and `daemon` are the process among others, `conf` speaks Pingora's words.
-//! `accept` serves at the `doors`, `operators` is the admin listener, `lifecycle` says when it all ends.
+//! `accept` serves at the `doors`, `operators` is the admin listener, `reload` changes what serves, `lifecycle` says when it all
+//! ends.
 
 pub mod accept;
 mod conf;
@@ -13,11 +14,13 @@ pub mod listen;
 mod operators;
 pub mod process;
 pub mod pulse;
+pub mod reload;
 mod sockets;
+pub mod watch;
 
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +39,9 @@ use self::lifecycle::{Life, Lifecycle};
 use self::listen::Predecessor;
 use self::process::{Identity, PidFile, Start};
 use self::pulse::Pulse;
+use self::reload::{Parts, Reloader};
 use self::sockets::Sockets;
+use self::watch::{ConfigurationWatch, Files};
 use crate::admin::Rules;
 use crate::base::clock::Clock;
 use crate::base::crypto;
@@ -65,8 +70,10 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// How the process is to be started, beside its plan.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
+    /// The configuration's file, to be read again by a reload; none where there is none.
+    pub file: Option<PathBuf>,
     /// Go into the background.
     pub daemon: bool,
     /// Take the listening sockets over from a running process.
@@ -74,7 +81,7 @@ pub struct Options {
 }
 
 impl Options {
-    fn start(self) -> Start {
+    fn start(&self) -> Start {
         if self.upgrade { Start::InPlaceOfAnother } else { Start::Afresh }
     }
 }
@@ -83,17 +90,19 @@ impl Options {
 ///
 /// # Errors
 /// It cannot start; the error is one line with the remedy.
-pub fn run(plan: Plan, options: Options) -> io::Result<ExitCode> {
+pub fn run(plan: Plan, mut options: Options) -> io::Result<ExitCode> {
+    // A daemon goes to another directory.
+    options.file = options.file.as_deref().map(std::path::absolute).transpose()?;
     let daemon = options.daemon || plan.server.daemon;
     if !daemon {
-        return start(plan, options, &Parent::default());
+        return start(plan, &options, &Parent::default());
     }
     warn_of_lost_lines(&plan);
     let patience = plan.server.daemon_ready_timeout_seconds.map_or(PATIENCE, Duration::from_secs);
     match daemon::daemonize(patience, plan.server.working_directory.as_deref())? {
         Side::Parent(status) => Ok(status),
         Side::Daemon(parent) => daemon::detach()
-            .and_then(|()| start(plan, options, &parent))
+            .and_then(|()| start(plan, &options, &parent))
             .or_else(|error| if parent.failed(&error.to_string()) { Ok(ExitCode::FAILURE) } else { Err(error) }),
     }
 }
@@ -124,7 +133,7 @@ fn warn_of_lost_lines(plan: &Plan) {
 }
 
 /// Starts in order of what is likeliest to fail: files, sockets, the user, and only then threads.
-fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> {
+fn start(plan: Plan, options: &Options, parent: &Parent) -> io::Result<ExitCode> {
     crypto::install();
     check_roots(plan.server.ca_file.as_deref())?;
     let identity = Identity::of(&plan.server)?;
@@ -150,26 +159,32 @@ fn start(plan: Plan, options: Options, parent: &Parent) -> io::Result<ExitCode> 
         recent: Arc::new(Recent::new(plan.server.threads)),
         events: Arc::default(),
         pools: HashMap::new(),
+        rate_limits: Arc::default(),
         terminators: HashMap::new(),
     };
     let snapshot = Snapshot::build(plan.clone(), 1, &mut lasting).map_err(io::Error::other)?;
     let life = Life::default();
-    serve(Current::new(snapshot), &life, sockets, rules, log, parent)?;
+    let built = Built { file: options.file.clone(), current: Current::new(snapshot), lasting, sockets, rules, log };
+    serve(built, &life, parent)?;
     if life.has_served() {
         pid_file.forget_predecessor();
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs Pingora's server over what was built.
-fn serve(
+/// What has been built when the process begins to serve.
+struct Built {
+    file: Option<PathBuf>,
     current: Current,
-    life: &Life,
+    lasting: Lasting,
     sockets: Sockets,
     rules: Rules,
     log: ProcessLog,
-    parent: &Parent,
-) -> io::Result<()> {
+}
+
+/// Runs Pingora's server over what was built.
+fn serve(built: Built, life: &Life, parent: &Parent) -> io::Result<()> {
+    let Built { file, current, lasting, sockets, rules, log } = built;
     let plan = current.load().plan.clone();
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&plan.server));
     let Sockets { listeners, admin, predecessor } = sockets;
@@ -186,14 +201,32 @@ fn serve(
         lane: Some(Lane::new(Connector::new(&server_conf(&plan.server)))),
     };
     let planned = plan.listeners.iter().cloned().map(Arc::new);
-    let doors = Doors::new(edge, &connections, planned.zip(listeners).collect());
+    let doors = Doors::new(edge, connections.clone(), planned.zip(listeners).collect());
     let admin_doors = operators::doors(operators::admin(&current, life, rules), admin);
 
     let supervisor = background_service("upstreams", supervisor(&current.load())?);
     let watched = supervisor.task();
+    let files = file.map(|file| Arc::new(Files::new(file, &plan)));
+    let reloader = Reloader::new(Parts {
+        files: files.clone(),
+        life: life.clone(),
+        current: current.clone(),
+        lasting: tokio::sync::Mutex::new(lasting),
+        supervisor: supervisor.task(),
+        doors: doors.clone(),
+        operators: admin_doors.clone(),
+        log: log.clone(),
+        unasked: Semaphore::new(1),
+    });
+    // It is set once, here.
+    let _ = admin_doors.app().reload.set(Box::new(reloader.clone()));
     server.add_service(supervisor);
     server.add_service(background_service("pulse", Pulse { current: current.clone() }));
     server.add_service(background_service("files", FileWatch { current: current.clone() }));
+    if let Some(files) = files {
+        let watch = ConfigurationWatch { files, current: current.clone(), reloader: reloader.clone() };
+        server.add_service(background_service("configuration", watch));
+    }
     server.add_service(Accept {
         name: "listeners",
         threads: None,
@@ -216,6 +249,7 @@ fn serve(
         current: current.clone(),
         connections,
         log,
+        reloader,
         sockets: Box::new({
             let (doors, admin_doors) = (doors.clone(), admin_doors.clone());
             move || Ok(doors.sockets()?.into_iter().chain(admin_doors.sockets()?).collect())
@@ -251,9 +285,14 @@ fn supervisor(snapshot: &Snapshot) -> io::Result<Supervisor> {
     });
     let resolver = Resolver::system().map_err(io::Error::other)?;
     let supervisor = Supervisor::new(Prober::new(&snapshot.plan.server), resolver, listener, snapshot.clock);
-    let charge = |target: &Arc<Target>| Charge { pool: target.pool.clone(), peers: target.peers.clone() };
-    supervisor.look_after(snapshot.targets.iter().map(charge).collect());
+    supervisor.look_after(charges(snapshot));
     Ok(supervisor)
+}
+
+/// The upstreams of a snapshot, as the supervisor looks after them.
+fn charges(snapshot: &Snapshot) -> Vec<Charge> {
+    let charge = |target: &Arc<Target>| Charge { pool: target.pool.clone(), peers: target.peers.clone() };
+    snapshot.targets.iter().map(charge).collect()
 }
 
 /// What is done once the listeners are open.

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -12,7 +13,7 @@ use super::accept::{Accept, AfterClose, Opening};
 use super::doors::Doors;
 use super::lifecycle::{Life, Phase};
 use super::listen::Bound;
-use crate::admin::{Admin, Readiness, Rules};
+use crate::admin::{Admin, Readers, Readiness, Rules};
 use crate::config::plan::{self, ListenAddress};
 use crate::edge::connection::{Audience, Edge};
 use crate::edge::limits::Connections;
@@ -48,7 +49,13 @@ fn read_token(path: &Path) -> io::Result<String> {
 
 /// The admin API over what is being served.
 pub(super) fn admin(current: &Current, life: &Life, rules: Rules) -> Admin {
-    Admin::new(current.clone(), readiness(life), rules)
+    Admin {
+        current: current.clone(),
+        readiness: readiness(life),
+        rules: ArcSwap::from_pointee(rules),
+        reload: OnceLock::new(),
+        readers: Readers::default(),
+    }
 }
 
 /// The doors of the admin listener.
@@ -62,7 +69,7 @@ pub(super) fn doors(admin: Admin, sockets: Vec<Bound>) -> Arc<Doors<Admin>> {
         lane: None,
     };
     let listeners = sockets.into_iter().map(|bound| (listener(bound.address.clone()), bound)).collect();
-    Doors::new(edge, &Arc::new(Connections::default()), listeners)
+    Doors::new(edge, Arc::new(Connections::default()), listeners)
 }
 
 /// The service of the admin listener.
@@ -98,6 +105,7 @@ pub(super) fn listener(address: ListenAddress) -> Arc<plan::Listener> {
         max_connections: MOST_CONNECTIONS,
         lane: plan::Lane::Off,
         tls: None,
+        proxy_protocol: None,
         timeouts: plan::ListenerTimeouts {
             tls_handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
@@ -111,6 +119,7 @@ pub(super) fn listener(address: ListenAddress) -> Arc<plan::Listener> {
             header_count: 64,
             body: Some(0),
             keepalive_requests: 1000,
+            connections_per_client: None,
         },
         errors: plan::ErrorPages::new(),
     })

@@ -25,6 +25,8 @@ pub struct Event {
     pub time: SystemTime,
     /// What kind of thing it was: `backend`, `reload`.
     pub kind: &'static str,
+    /// What happened, in one sentence.
+    pub text: String,
     /// What is to be said of it, by name.
     pub facts: Vec<(&'static str, String)>,
 }
@@ -37,6 +39,7 @@ impl Event {
         object.insert("id".into(), json!(self.number));
         object.insert("time".into(), json!(rfc3339(self.time)));
         object.insert("kind".into(), json!(self.kind));
+        object.insert("text".into(), json!(self.text));
         object.extend(self.facts.iter().map(|(name, value)| ((*name).to_owned(), json!(value))));
         object.into()
     }
@@ -64,10 +67,10 @@ impl Default for Events {
 
 impl Events {
     /// Tells all who read, now and for a while after, what has just happened.
-    pub fn tell(&self, kind: &'static str, facts: Vec<(&'static str, String)>) {
+    pub fn tell(&self, kind: &'static str, text: String, facts: Vec<(&'static str, String)>) {
         let mut journal = self.journal.lock();
         journal.last += 1;
-        let event = Event { number: journal.last, time: SystemTime::now(), kind, facts };
+        let event = Event { number: journal.last, time: SystemTime::now(), kind, text, facts };
         if journal.events.len() == KEPT {
             journal.events.pop_front();
         }
@@ -139,7 +142,8 @@ mod tests {
     use super::*;
 
     fn tell(events: &Events, count: usize) {
-        (0..count).for_each(|number| events.tell("test", vec![("number", number.to_string())]));
+        (0..count)
+            .for_each(|number| events.tell("test", "it happened".to_owned(), vec![("number", number.to_string())]));
     }
 
     #[tokio::test]

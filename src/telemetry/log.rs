@@ -55,8 +55,12 @@ pub fn init(level: LevelFilter, error_log: Option<&Path>) -> Result<ProcessLog, 
     Ok(log)
 }
 
-/// The log of the process, to be told of a new level or a rotation.
+/// A place for the log of the process, opened and not used yet; none: it goes where it went.
 #[derive(Debug)]
+pub struct Opened(Option<Place>);
+
+/// The log of the process, to be told of a new level, another place or a rotation.
+#[derive(Debug, Clone)]
 pub struct ProcessLog {
     current: Arc<ArcSwap<Logger>>,
     output: Output,
@@ -71,6 +75,25 @@ impl ProcessLog {
         self.current.store(Arc::new(logger));
         if level > log::STATIC_MAX_LEVEL {
             log::warn!(level:% = level, most:% = log::STATIC_MAX_LEVEL; "this build has no such detail in its log");
+        }
+    }
+
+    /// Opens the place that a new plan names, where it is another one.
+    ///
+    /// # Errors
+    /// It cannot be opened; the message names it.
+    pub fn open(&self, error_log: Option<&Path>) -> io::Result<Opened> {
+        let same = match &*self.output.0.lock() {
+            Place::File { path, .. } => error_log == Some(path),
+            Place::Stream { .. } => error_log.is_none(),
+        };
+        if same { Ok(Opened(None)) } else { Place::open(error_log).map(|place| Opened(Some(place))) }
+    }
+
+    /// Writes to a place that was opened for it from now on.
+    pub fn go_on_in(&self, opened: Opened) {
+        if let Some(place) = opened.0 {
+            *self.output.0.lock() = place;
         }
     }
 
@@ -211,11 +234,7 @@ enum Place {
 
 impl Output {
     fn open(error_log: Option<&Path>) -> io::Result<Self> {
-        let place = match error_log {
-            Some(path) => Place::File { file: append_to(path)?, path: path.to_owned() },
-            None => Place::stream(io::stderr())?,
-        };
-        Ok(Self(Arc::new(Mutex::new(place))))
+        Ok(Self(Arc::new(Mutex::new(Place::open(error_log)?))))
     }
 
     fn reopen(&self) -> io::Result<()> {
@@ -241,6 +260,13 @@ impl Write for Output {
 }
 
 impl Place {
+    fn open(error_log: Option<&Path>) -> io::Result<Self> {
+        match error_log {
+            Some(path) => Ok(Self::File { file: append_to(path)?, path: path.to_owned() }),
+            None => Self::stream(io::stderr()),
+        }
+    }
+
     fn stream(stream: impl AsFd) -> io::Result<Self> {
         Ok(Self::Stream { stream: File::from(stream.as_fd().try_clone_to_owned()?), lost: 0 })
     }

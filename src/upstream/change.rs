@@ -20,6 +20,11 @@ pub struct Change {
 pub type Listener = Box<dyn Fn(&Change) + Send + Sync>;
 
 impl Change {
+    /// Whether weights change with it: a slow start has begun or ended.
+    pub(super) fn moves_weights(&self) -> bool {
+        self.transition.to == State::SlowStart || self.transition.from == State::SlowStart
+    }
+
     /// Writes its line to the process's log: a warning where a backend went out by itself, else information.
     pub(super) fn log(&self) {
         let Transition { from, to, why, .. } = &self.transition;

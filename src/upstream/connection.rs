@@ -96,7 +96,7 @@ impl Connector {
     }
 
     async fn made(&self, peers: &PeerTemplate, backend: &Backend) -> std::result::Result<Connection, Fault> {
-        let peer = peers.peer(backend);
+        let peer = peers.peer(backend, None);
         self.made.new_stream(&peer).await.map(Connection::Made).map_err(|error| fault_of(&error))
     }
 }

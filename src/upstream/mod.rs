@@ -16,6 +16,7 @@ pub mod discovery;
 mod fixture;
 pub mod health;
 pub mod idle;
+mod introduction;
 mod latency;
 pub mod lease;
 pub mod members;

@@ -19,7 +19,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::backend::Backend;
 use super::idle;
+use super::introduction::Introduction;
 use crate::base::crypto;
+use crate::base::proxy_protocol::{Ends, Version};
 use crate::config::plan;
 
 /// What the kernel does to find out that a silent peer is gone.
@@ -30,6 +32,9 @@ pub(super) const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
     #[cfg(target_os = "linux")]
     user_timeout: Duration::ZERO,
 };
+
+/// How long a connect may take where nothing says so; each upstream does.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why an upstream's TLS settings cannot be used; each names the file at fault.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +75,7 @@ pub struct PeerTemplate {
     identity: Option<Arc<CertKey>>,
     group: u64,
     keepalive: plan::Keepalive,
+    introduces: Option<Version>,
     options: PeerOptions,
 }
 
@@ -95,14 +101,21 @@ impl PeerTemplate {
             identity: identity.map(Arc::new),
             group,
             keepalive: upstream.keepalive,
+            introduces: upstream.send_proxy_protocol,
             options: options(&upstream.timeouts, upstream.keepalive.idle, verify, ca),
         })
     }
 
-    /// The peer of one backend, for requests.
+    /// The peer of one backend, for requests of the client with these ends: where the backend is told of them, a connection
+    /// is used for no other client.
     #[must_use]
-    pub fn peer(&self, backend: &Backend) -> HttpPeer {
+    pub fn peer(&self, backend: &Backend, client: Option<Ends>) -> HttpPeer {
         let mut peer = self.peer_at(backend.addr().clone(), backend.tls(), &backend.host());
+        if let Some(version) = self.introduces {
+            let patience = self.options.connection_timeout.unwrap_or(PATIENCE);
+            peer.options.custom_l4 = Some(Arc::new(Introduction::new(version, client, patience)));
+            peer.group_key = group_of(self.group, client);
+        }
         peer.options.idle_timeout = Some(idle::patience(backend.in_flight() as usize, &self.keepalive));
         peer
     }
@@ -145,6 +158,9 @@ impl PeerTemplate {
         options.read_timeout = timeout;
         options.write_timeout = timeout;
         options.alpn = bounds.alpn.clone();
+        if let Some(version) = self.introduces {
+            options.custom_l4 = Some(Arc::new(Introduction::new(version, None, bounds.timeout)));
+        }
         if options.ca.is_none() {
             options.ca = bounds.roots.cloned();
         }
@@ -224,6 +240,13 @@ fn group_key(name: &str, verify: bool, ca: Option<&CaType>, identity: Option<&Ce
     hasher.finish()
 }
 
+/// The same for the connections of one client alone.
+fn group_of(group: u64, client: Option<Ends>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (group, client).hash(&mut hasher);
+    hasher.finish()
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
     fs::read(path).map_err(|error| BuildError::Unreadable { path: path.to_owned(), error })
 }
@@ -291,7 +314,7 @@ mod tests {
         let mut member = fixture::member(addr);
         member.tls = tls;
         member.host = host.into();
-        PeerTemplate::build(upstream).unwrap().peer(&fixture::backend(&member))
+        PeerTemplate::build(upstream).unwrap().peer(&fixture::backend(&member), None)
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub struct Pool {
     members: ArcSwap<Members>,
     unresolved: ArcSwap<Unresolved>,
     turnout: ArcSwap<Turnout>,
+    roll: ArcSwap<Roll>,
     in_flight: Breaker,
     budget: Budget,
     queue: Queue,
@@ -89,6 +90,7 @@ impl Pool {
             ejected: 0,
             usable: 0,
             renewed: None,
+            called: None,
             entry: Entry::AtStart,
             succession: None,
             changes: Vec::new(),
@@ -101,6 +103,7 @@ impl Pool {
             in_flight: Breaker::new(most_at_once(plan.limits.requests, plan.limits.connections)),
             budget: Budget::new(Terms::of(&plan.retry), time.now()),
             queue: Queue::default(),
+            roll: ArcSwap::default(),
             plan: ArcSwap::new(plan),
             time,
             control: Mutex::new(control),
@@ -424,7 +427,7 @@ impl Pool {
     /// Who can be chosen now, and who cannot.
     #[must_use]
     pub fn roll(&self) -> Arc<Roll> {
-        Arc::clone(&self.turnout.load().roll)
+        self.roll.load_full()
     }
 
     /// Whether there is a backend that a request which has tried these may still be sent to.

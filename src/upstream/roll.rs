@@ -1,6 +1,6 @@
 //! Who could be chosen and who could not, and why: what a request remembers of the moment it chose a backend.
 //!
-//! A roll is made when the turnout is renewed, which is when health changes, so that a request only takes a reference to it.
+//! A roll is called when health changes, so that a request only takes a reference to it.
 
 use std::sync::Arc;
 

@@ -24,6 +24,7 @@ impl Backend {
             weight: self.weight(),
             backup: self.backup(),
             in_flight: self.in_flight(),
+            most: self.most(),
             requests: self.requests(),
             failures: self.failures(),
             latency_ms: LatencyStatus { p50: millis(0.5), p99: millis(0.99) },
@@ -51,6 +52,9 @@ pub struct BackendStatus {
     pub backup: bool,
     /// Requests in flight.
     pub in_flight: u32,
+    /// How many may be; none: no bound of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub most: Option<u64>,
     /// Requests it was chosen for.
     pub requests: u64,
     /// Requests that failed at it.

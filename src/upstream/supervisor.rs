@@ -15,6 +15,7 @@ use pingora_core::services::background::BackgroundService;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use super::backend::{BackendId, Member};
 use super::discovery::dns::Resolver;
 use super::discovery::{Found, Source};
 use super::health::{ProbeListener, Prober, Rounds};
@@ -79,20 +80,33 @@ impl Supervisor {
         }
     }
 
-    /// Looks after these upstreams from now on, and after no others. Backends written as addresses are members when this
-    /// returns.
+    /// Looks after these upstreams from now on, and after no others. Where all backends of an upstream are written as
+    /// addresses they are its members when this returns.
     pub fn look_after(&self, charges: Vec<Charge>) {
-        for charge in charges.iter().filter(|charge| charge.pool.backends().backends.is_empty()) {
-            let source = Source::new(charge.pool.plan(), Arc::clone(&self.resolver));
-            self.news.publish(charge, source.found());
+        for charge in &charges {
+            let found = Source::new(charge.pool.plan(), Arc::clone(&self.resolver)).found();
+            if found.complete || charge.pool.backends().backends.is_empty() {
+                self.news.publish(charge, found);
+            }
         }
         self.charges.send_replace(charges.into());
     }
 
-    /// Resolves when every backend has had its first verdict, or when the longest probe timeout has passed: a backend that
-    /// hangs holds up nothing but its own use.
+    /// Looks after these upstreams beside those that it looks after already.
+    pub fn look_after_too(&self, more: &[Charge]) {
+        let present = Arc::clone(&self.charges.borrow());
+        self.look_after(present.iter().chain(more).cloned().collect());
+    }
+
+    /// Resolves when every backend of those it looks after has had its first verdict (see [`Supervisor::verdicts`]).
     pub async fn first_round(&self) {
         let charges = Arc::clone(&self.charges.borrow());
+        self.verdicts(&charges).await;
+    }
+
+    /// Resolves when every backend of these upstreams has had its first verdict, or when the longest probe timeout has
+    /// passed: a backend that hangs holds up nothing but its own use.
+    pub async fn verdicts(&self, charges: &[Charge]) {
         let bound = charges.iter().map(|charge| bound(&charge.pool)).max().unwrap_or_default();
         let every_verdict = async {
             while charges.iter().any(|charge| self.pending(charge)) {
@@ -172,10 +186,20 @@ impl News {
         if !found.complete && found.members.is_empty() && found.unresolved.is_empty() {
             return;
         }
+        // Names that a new plan brings are being asked for: until then nobody leaves on their account.
+        if !found.complete && takes_away(&charge.pool, &found.members) {
+            return;
+        }
         charge.pool.set_unresolved(found.unresolved);
         charge.pool.set_members(found.members);
         self.members_changed.notify_one();
     }
+}
+
+/// Whether a backend would leave by this list.
+fn takes_away(pool: &Pool, members: &[Member]) -> bool {
+    let stay: HashSet<_> = members.iter().map(|member| BackendId::of(&member.addr, member.tls)).collect();
+    pool.backends().backends.iter().any(|backend| !stay.contains(&backend.id()))
 }
 
 async fn find_one(charge: Charge, mut source: Source, news: Arc<News>, mut poked: watch::Receiver<()>) {
@@ -204,7 +228,6 @@ mod tests {
 
     use super::*;
     use crate::config::plan;
-    use crate::upstream::backend::Member;
     use crate::upstream::discovery::dns::tests::NameServer;
     use crate::upstream::fixture;
     use crate::upstream::health::PROBES_AT_ONCE;

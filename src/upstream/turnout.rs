@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::backend::{Admission, Backend};
 use super::balance::{self, Choice, Policy, Usable};
-use super::roll::Roll;
 use super::slow_start;
 use crate::base::clock::Moment;
 use crate::config::plan::Balance;
@@ -20,8 +19,6 @@ pub(super) struct Turnout {
     pub(super) admission: Admission,
     /// How many members there are, usable or not.
     pub(super) members: usize,
-    /// Who is here and who is not, for those who ask later.
-    pub(super) roll: Arc<Roll>,
 }
 
 /// One tier: its usable backends, and the policy over them.
@@ -34,7 +31,7 @@ impl Turnout {
     /// Nobody, balanced by `balance`.
     pub(super) fn nobody(balance: &Balance) -> Self {
         let tier = || Tier { policy: balance::build(balance), usable: Arc::new([]) };
-        Self { primaries: tier(), backups: tier(), admission: Admission::Usable, members: 0, roll: Arc::default() }
+        Self { primaries: tier(), backups: tier(), admission: Admission::Usable, members: 0 }
     }
 
     /// The turnout of these members at `now`, with what the policies of this one hand on.
@@ -49,7 +46,6 @@ impl Turnout {
             backups: tier(&self.backups, &|backend| !open && backend.backup()),
             admission,
             members: members.len(),
-            roll: Arc::new(Roll::call(members, admission)),
         }
     }
 
@@ -60,11 +56,20 @@ impl Turnout {
 
     /// The backend that comes next, if `board` succeeds in counting the request there.
     pub(super) fn choose(&self, choice: &Choice<'_>, board: impl Fn(&Backend) -> bool) -> Option<Arc<Backend>> {
-        self.primaries.choose(choice, &board).or_else(|| self.backups.choose(choice, &board)).cloned()
+        let backup = || match self.primaries.is_worth_waiting_for(choice) {
+            true => None,
+            false => self.backups.choose(choice, &board),
+        };
+        self.primaries.choose(choice, &board).or_else(backup).cloned()
     }
 }
 
 impl Tier {
+    /// Whether somebody is here whom nothing but his limit keeps from the request: a backup does not stand in for that.
+    fn is_worth_waiting_for(&self, choice: &Choice<'_>) -> bool {
+        self.usable.iter().any(|backend| choice.would_admit(backend) && !backend.has_room())
+    }
+
     fn choose(&self, choice: &Choice<'_>, board: impl Fn(&Backend) -> bool) -> Option<&Arc<Backend>> {
         let anybody = || self.usable.iter().find(|backend| choice.admits(backend) && board(backend));
         self.policy.pick(choice).filter(|backend| board(backend)).or_else(anybody)

@@ -116,6 +116,9 @@ impl History {
         assert!(lease.weight() > 0 && !tried.contains(&lease.id()));
         assert!(!matches!(state, State::Draining | State::Drained));
         assert!(self.pool.backends().backends.iter().any(|backend| backend.id() == lease.id()));
+        let within = |count: u64, most: Option<u64>| most.is_none_or(|most| count <= most);
+        assert!(within(lease.in_flight().into(), lease.most()));
+        assert!(within(self.pool.in_flight(), self.pool.limits().most));
         if !state.usable() {
             assert_eq!(self.pool.plan().when_none_healthy, WhenNoneHealthy::FailOpen);
             assert_eq!(self.pool.usable_count(), 0);
@@ -139,8 +142,11 @@ impl History {
         for backend in members.backends.iter().filter(|backend| backend.weight() > 0) {
             let state = backend.state();
             let may = state.usable() || open(state);
-            assert!(!may || tried.contains(&backend.id()), "{why}: {} is {state:?}", backend.address());
-            assert!(!may || why == NoBackend::AllTried);
+            // A backup does not stand in for backends that are full.
+            let full = !self.pool.has_room() || !backend.has_room() || (backend.backup() && why == NoBackend::AtLimit);
+            assert!(!may || full || tried.contains(&backend.id()), "{why}: {} is {state:?}", backend.address());
+            assert!(!may || matches!(why, NoBackend::AllTried | NoBackend::AtLimit));
+            assert!(why != NoBackend::AllTried || !may || tried.contains(&backend.id()), "it may wait");
         }
         assert_eq!(why == NoBackend::Empty, members.backends.is_empty());
     }
@@ -225,7 +231,9 @@ fn any_plan(rng: &mut Rng) -> plan::Upstream {
         max_ejection: SECOND * rng.u32(60..300),
         max_ejected: rng.f64(),
     };
+    let requests = (rng.u8(..4) == 0).then(|| rng.u32(1..30));
     plan::Upstream {
+        limits: plan::UpstreamLimits { requests, ..defaults.limits },
         balance,
         health_check: (rng.u8(..4) > 0).then(|| Arc::new(check)),
         outlier: (rng.u8(..8) > 0).then_some(outlier),
@@ -241,6 +249,9 @@ fn any_members(rng: &mut Rng) -> Vec<Member> {
         (1..=12).filter(|_| rng.u8(..4) > 0).map(|port| Member { backup: port > 10, ..member(port, 1) }).collect();
     if !even {
         list.iter_mut().for_each(|member| member.weight = rng.u32(..5));
+    }
+    if rng.u8(..4) == 0 {
+        list.iter_mut().for_each(|member| member.most = rng.bool().then(|| rng.u32(1..4)));
     }
     // The same address once more, over TLS.
     if rng.u8(..4) == 0 {

@@ -5,5 +5,7 @@
 
 mod balance;
 mod histories;
+mod outage;
+mod places;
 mod promises;
 mod world;

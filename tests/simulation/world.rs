@@ -39,6 +39,7 @@ pub(crate) fn upstream() -> plan::Upstream {
         slow_start: Duration::ZERO,
         when_none_healthy: WhenNoneHealthy::Fail,
         tls: None,
+        send_proxy_protocol: None,
         timeouts: UpstreamTimeouts { connect: 3 * SECOND, first_byte: 15 * SECOND, idle: 60 * SECOND, total: None },
         retry: Retry {
             attempts: 1,

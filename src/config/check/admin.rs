@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::runtime::Runtime;
-use super::{Checker, listener, pages};
+use super::{Checker, pages};
 use crate::base::address::parse_host_name;
 use crate::config::file::File;
 use crate::config::file::collection::OrNone;
@@ -45,7 +45,7 @@ fn check_apart(admin: &ListenAddress, file: &File, checker: &mut Checker<'_, '_>
     let listeners = file.listeners.given().map(|list| list.value.items.as_slice()).unwrap_or_default();
     for listener in listeners {
         if let Some(Spanned { value, at }) = listener.value.address.given()
-            && listener::overlap(&value.address, admin)
+            && value.address.overlaps(admin)
         {
             let help = "give the listener another port, or the admin listener (`admin: { address: 127.0.0.1:9902 }`)";
             checker.error(*at, format!("the admin listener is on {admin}"), help);

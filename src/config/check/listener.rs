@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::{Checker, certificate, pages};
 use crate::config::file::File;
-use crate::config::file::listener::{Lane, Limits, Listener, Protocol, Timeouts};
-use crate::config::file::term::{Spanned, written_or_default};
+use crate::config::file::collection::OrNone;
+use crate::config::file::listener::{Lane, Limits, Listener, Protocol, ProxyProtocol, Timeouts};
+use crate::config::file::term::{Field, Spanned, written_or_default};
 use crate::config::plan::{self, ListenAddress};
 use crate::config::read::At;
 
@@ -72,18 +75,7 @@ fn overlapping<'a>(
     address: &ListenAddress,
     seen: &'a HashMap<ListenAddress, At>,
 ) -> Option<(&'a ListenAddress, &'a At)> {
-    seen.iter().find(|(known, _)| *known != address && overlap(known, address))
-}
-
-/// Whether two addresses cannot be had at once: a listener on all addresses of a port takes it from every other.
-pub(super) fn overlap(one: &ListenAddress, other: &ListenAddress) -> bool {
-    match (one, other) {
-        (ListenAddress::Inet(one), ListenAddress::Inet(other)) => {
-            let any = one.ip().is_unspecified() || other.ip().is_unspecified();
-            one == other || (any && one.port() == other.port() && one.is_ipv4() == other.is_ipv4())
-        }
-        _ => one == other,
-    }
+    seen.iter().find(|(known, _)| *known != address && known.overlaps(address))
 }
 
 fn listener(file: &Listener, name: &str, address: ListenAddress, checker: &mut Checker<'_, '_>) -> plan::Listener {
@@ -92,6 +84,7 @@ fn listener(file: &Listener, name: &str, address: ListenAddress, checker: &mut C
         name: name.into(),
         address,
         tls: certificate::listener_tls(&file.tls, checker).map(Arc::new),
+        proxy_protocol: proxy_protocol(&file.proxy_protocol, checker),
         trusted_proxies: trusted.into(),
         max_connections: file.max_connections().size(),
         lane: match file.lane.value() {
@@ -102,6 +95,13 @@ fn listener(file: &Listener, name: &str, address: ListenAddress, checker: &mut C
         limits: limits(&written_or_default(&file.limits)),
         errors: pages::read(&file.errors, checker),
     }
+}
+
+fn proxy_protocol(field: &Field<OrNone<ProxyProtocol>>, checker: &mut Checker<'_, '_>) -> Option<Arc<[IpNet]>> {
+    let Spanned { value, at } = field.given()?;
+    let written = value.as_some()?;
+    checker.required(&written.from, *at, "`proxy_protocol` needs the peers that send it", "write `from: [10.0.0.0/8]`");
+    Some(written.from.value().map(|list| list.0.values()).unwrap_or_default().into())
 }
 
 fn timeouts(file: &Timeouts) -> plan::ListenerTimeouts {
@@ -121,6 +121,7 @@ fn limits(file: &Limits) -> plan::ListenerLimits {
         header_count: file.header_count().size(),
         body: file.body().some().map(|size| size.0),
         keepalive_requests: file.keepalive_requests().small(),
+        connections_per_client: file.connections_per_client().some().map(|count| count.size()),
     }
 }
 

@@ -11,6 +11,7 @@ mod listener;
 mod logs;
 mod matching;
 mod pages;
+mod rate_limit;
 mod route;
 mod runtime;
 mod server;
@@ -20,9 +21,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::diagnostic::Diagnostic;
-use crate::config::file::File;
 use crate::config::file::term::{Decoder, Field, Spanned, instead, written_or_default};
-use crate::config::plan::{Drain, Plan};
+use crate::config::file::{File, Reload};
+use crate::config::plan::{self, Drain, Plan};
 use crate::config::read::{At, Environment};
 
 /// Checks a file and makes the plan; faults and doubts go to `checker`.
@@ -43,6 +44,10 @@ pub(super) fn plan(
         hash: String::new(),
         server: server::plan(&written_or_default(&file.server), &runtime, &mut checker),
         drain: Drain { delay: drain.delay(), idle: drain.idle(), tunnels: drain.tunnels(), floor: drain.floor().0 },
+        reload: match file.reload() {
+            Reload::Signal => plan::Reload::Signal,
+            Reload::Watch => plan::Reload::Watch,
+        },
         expose_reason: file.expose_reason(),
         errors: pages::read(&file.errors, &mut checker),
         listeners: listener::plan(file, &mut checker),

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::{Checker, health_check, pages};
 use crate::base::address::parse_host_name;
+use crate::base::proxy_protocol::Version;
 use crate::base::units::Misread;
 use crate::config::file::File;
-use crate::config::file::collection::OrNone;
+use crate::config::file::collection::{Named, OrNone};
 use crate::config::file::leaf::{self, FilePath};
 use crate::config::file::message::header_name;
 use crate::config::file::term::{Field, Spanned, written_or_default};
@@ -28,6 +29,7 @@ pub(super) fn plan(file: &File, checker: &mut Checker<'_, '_>) -> Vec<Arc<plan::
             if named.items.is_empty() && !named.is_partial {
                 checker.error(*at, "no upstream is written", "write `web: { backends: [127.0.0.1:8081] }`");
             }
+            check_bound_addresses(file, named, checker);
             named.items.iter().map(|(name, upstream)| Arc::new(one(name, upstream, checker))).collect()
         }
         None => Vec::new(),
@@ -59,11 +61,30 @@ fn one(name: &Spanned<String>, upstream: &Spanned<Upstream>, checker: &mut Check
             (None, true) => Some(Arc::new(plain_tls())),
             (None, false) => None,
         },
+        send_proxy_protocol: written.send_proxy_protocol.value().and_then(OrNone::as_some).map(
+            |version| match version {
+                file::ProxyVersion::V1 => Version::V1,
+                file::ProxyVersion::V2 => Version::V2,
+            },
+        ),
         timeouts: timeouts(&written_or_default(&written.timeouts), checker),
         retry: retry(&written.retry, checker),
         limits: limits(&written.limits),
         keepalive: keepalive(&written_or_default(&written.keepalive)),
         sticky: sticky(&written.sticky, checker),
+    }
+}
+
+/// Pingora binds only the connections that it makes by itself.
+fn check_bound_addresses(file: &File, named: &Named<Upstream>, checker: &mut Checker<'_, '_>) {
+    let server = file.server.value();
+    let bound = server.and_then(|server| server.client_bind_to_ipv4.at().or(server.client_bind_to_ipv6.at()));
+    let Some(bound) = bound else { return };
+    for (_, upstream) in &named.items {
+        if let Some(Spanned { value: OrNone::Some(_), at }) = upstream.value.send_proxy_protocol.given() {
+            let message = "connections that begin with the PROXY protocol cannot be bound to an address";
+            checker.clash(*at, message, (bound, "connections are bound here"), "remove one of the two");
+        }
     }
 }
 

@@ -19,7 +19,7 @@ section! {
         protocols: List<Protocol>,
         /// TLS toward clients.
         tls: OrNone<Tls>,
-        /// Peers that must begin with the PROXY protocol, version 1 or 2.
+        /// The PROXY protocol, version 1 or 2, from proxies in front.
         proxy_protocol: OrNone<ProxyProtocol>,
         /// Peers whose `X-Forwarded-For` and `Forwarded` are believed. Without it: nobody's.
         trusted_proxies: OneOrMany<IpNet>,
@@ -129,7 +129,7 @@ words! {
 section! {
     /// The PROXY protocol, version 1 or 2.
     ProxyProtocol {
-        /// Who must send it; nobody else may.
+        /// The peers whose connections must begin with it; those of all others must not. On a unix socket all must.
         from: OneOrMany<IpNet>,
     }
 }
@@ -165,7 +165,7 @@ section! {
         keepalive_requests: Integer<1, 4_294_967_295> = Integer(1_000),
         /// Streams at once on an HTTP/2 connection.
         h2_streams: Integer<1, 100_000> = Integer(100),
-        /// Connections at once from one address.
+        /// Connections at once from one client, an IPv4 address or a /64 of IPv6; more are answered 503 and closed (with TLS: closed).
         connections_per_client: OrNone<Integer<1, 10_000_000>> = OrNone::None,
     }
 }

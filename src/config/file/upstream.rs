@@ -40,7 +40,7 @@ section! {
         protocol: UpstreamProtocol = UpstreamProtocol::H1,
         /// TLS toward all backends. A backend written `https://` is spoken to over TLS without it.
         tls: OrNone<UpstreamTls>,
-        /// The version of the PROXY protocol that connections to backends begin with.
+        /// The version of the PROXY protocol that connections to backends begin with. A connection then serves one client alone.
         send_proxy_protocol: OrNone<ProxyVersion>,
         /// Deadlines.
         timeouts: UpstreamTimeouts,

@@ -52,6 +52,36 @@ pub fn text(name: &str, text: &str, environment: Environment<'_>) -> Result<Tree
     reading.finish(root)
 }
 
+/// Where a configuration comes from: its file, and what that includes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources {
+    file: PathBuf,
+    /// What is included: patterns, each with the directory that it starts from.
+    included: Vec<(PathBuf, String)>,
+}
+
+impl Sources {
+    /// The sources of the configuration at `path`, as far as they can be read: a fault in a file hides only what that file
+    /// would include.
+    #[must_use]
+    pub fn of(path: &Path, environment: Environment<'_>) -> Self {
+        let mut reading = Reading::new(environment);
+        // Whoever reads the whole is told what is wrong with it.
+        let _ = contents(path).map_err(Diagnostic::error).and_then(|text| reading.document(path, &text));
+        Self { file: path.to_owned(), included: reading.included }
+    }
+
+    /// The files by now; one that is named may be missing.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let included = self.included.iter().flat_map(|(directory, pattern)| {
+            // A directory that cannot be read has no files now.
+            include::expand(directory, pattern).unwrap_or_default()
+        });
+        [self.file.clone()].into_iter().chain(included).collect()
+    }
+}
+
 struct Reading<'a> {
     environment: Environment<'a>,
     marks: Marks,
@@ -59,6 +89,7 @@ struct Reading<'a> {
     /// The canonical paths of the files that are being read, outermost first.
     open: Vec<PathBuf>,
     files: usize,
+    included: Vec<(PathBuf, String)>,
     /// Whether every included file could be read, so that what is missing is really missing.
     is_whole: bool,
 }
@@ -71,6 +102,7 @@ impl<'a> Reading<'a> {
             faults: Diagnostics::default(),
             open: Vec::new(),
             files: 0,
+            included: Vec::new(),
             is_whole: true,
         }
     }
@@ -127,6 +159,7 @@ impl<'a> Reading<'a> {
         let directory = path.parent().unwrap_or(Path::new("")).to_owned();
         for pattern in patterns {
             let Some(text) = pattern.text() else { continue };
+            self.included.push((directory.clone(), text.to_owned()));
             match include::expand(&directory, text) {
                 Ok(files) => files.iter().for_each(|file| self.include(&mut entries, file, &pattern)),
                 Err(fault) => self.fault(&pattern, format!("cannot include `{text}`: {fault}")),

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::Question;
 use crate::base::request::RequestView;
-use crate::base::units::{format_duration, format_size};
+use crate::base::units::{format_duration, format_share, format_size};
 use crate::config::plan::{self, Balance, Discovery, Split, Target, Upstream};
 use crate::exchange::key;
 use crate::exchange::rescue::{Connect, Failure};
 use crate::exchange::retry::{self, Standing};
+use crate::upstream::breaker;
 
 /// An upstream that may get the request.
 #[derive(Debug, Clone)]
@@ -93,12 +94,20 @@ fn backends(upstream: &Upstream) -> Vec<Backend> {
         (1, _) => (true, "not probed: this is a file, not a running proxy".to_owned()),
         (weight, _) => (true, format!("weight {weight}; not probed: this is a file, not a running proxy")),
     };
+    let bound =
+        |backend: &plan::Backend| most_at_once(backend).map(|most| format!("; at most {most} requests at once"));
     let backend = |backend: &plan::Backend| {
         let (eligible, why) = judge(backend);
-        let why = if backend.tls { format!("{why}; over TLS") } else { why };
+        let tls = if backend.tls { "; over TLS" } else { "" };
+        let why = format!("{why}{tls}{}", bound(backend).unwrap_or_default());
         Backend { address: address(&backend.target), eligible, why }
     };
     upstream.backends.iter().map(backend).collect()
+}
+
+/// How many requests a backend takes at once, where that is bounded.
+fn most_at_once(backend: &plan::Backend) -> Option<u32> {
+    breaker::most_at_once(backend.max_requests, backend.max_connections)
 }
 
 fn address(target: &Target) -> String {
@@ -165,6 +174,13 @@ fn limits(upstream: &Upstream, question: &Question<'_>, route: &plan::Route) -> 
         limit("idle", Some(backend.idle), &upstream_name, "each read or write at the backend"),
         limit("write_idle", Some(client.write_idle), &listener, "each wait for the client to take more of the answer"),
     ];
+    let bounds = &upstream.limits;
+    let bounded = bounds.requests.is_some() || bounds.connections.is_some();
+    if bounded || upstream.backends.iter().any(|backend| most_at_once(backend).is_some()) {
+        let pending = limit("pending_timeout", Some(bounds.pending_timeout), &upstream_name, "the wait for a place");
+        limits.insert(2, pending);
+        void(&mut limits, "pending_timeout", &["request"]);
+    }
     void(&mut limits, "total", &["request"]);
     for name in ["connect", "first_byte", "idle"] {
         void(&mut limits, name, &["total", "request"]);
@@ -215,8 +231,34 @@ fn retries(upstream: &Upstream, question: &Question<'_>, backends: &[Backend]) -
             format_size(plan.body)
         ),
     };
-    let begun = "once the answer has begun: never again".to_owned();
-    Retries { attempts: plan.attempts, body: plan.body, idempotent, words: vec![connect.to_owned(), sent, begun] }
+    let mut words = vec![connect.to_owned(), sent];
+    if plan.attempts > 0 && idempotent {
+        words.extend((!plan.statuses.0.is_empty()).then(|| statuses(plan)));
+        words.push(within(plan));
+    }
+    words.push("once the answer has begun: never again".to_owned());
+    Retries { attempts: plan.attempts, body: plan.body, idempotent, words }
+}
+
+fn statuses(plan: &plan::Retry) -> String {
+    let ranges = plan.statuses.0.iter();
+    let words = ranges.map(|(low, high)| if low == high { low.to_string() } else { format!("{low}-{high}") });
+    format!(
+        "answered {}: likewise, unless its `Retry-After` asks to wait for more than {}",
+        words.collect::<Vec<_>>().join(", "),
+        format_duration(plan.max_backoff)
+    )
+}
+
+fn within(plan: &plan::Retry) -> String {
+    format!(
+        "each after a random wait of at most {}, doubled each time up to {}; and while retries are no more than {} of the \
+         requests and {} a second",
+        format_duration(plan.backoff.min(plan.max_backoff)),
+        format_duration(plan.max_backoff),
+        format_share(plan.budget),
+        plan.min_per_second
+    )
 }
 
 fn again(count: u32) -> String {

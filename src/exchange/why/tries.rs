@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::words;
 use crate::config::plan::{Balance, HashKey, Upstream};
 use crate::exchange::recent::Past;
+use crate::exchange::rescue::Failure;
 use crate::exchange::snapshot::Snapshot;
 use crate::exchange::trail::Try;
 use crate::upstream::roll::Roll;
@@ -19,6 +20,7 @@ pub(super) fn all(past: &Past, snapshot: &Snapshot) -> Vec<Value> {
 
 fn told(past: &Past, one: &Try, before: usize, upstream: Option<&Upstream>) -> Value {
     let outcome = match one.failure {
+        Some(failure @ Failure::Status { status, .. }) => json!({ "answered": status, "why": words::failed(failure) }),
         Some(failure) => json!({ "failed": failure.reason().as_str(), "why": words::failed(failure) }),
         None => json!({ "answered": past.answered.then_some(past.status) }),
     };

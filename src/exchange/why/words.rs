@@ -93,8 +93,9 @@ fn own(past: &Past, reason: Reason) -> String {
 
 /// How a try failed, after the name of its backend.
 pub(super) fn failed(failure: Failure) -> String {
-    match failure.against_backend() {
-        Some(words) => format!("failed: {words}"),
-        None => format!("was cut short: {}", failure.reason().text()),
+    match (failure, failure.against_backend()) {
+        (Failure::Status { status, .. }, _) => format!("answered {status}, which `retry.statuses` wants tried again"),
+        (_, Some(words)) => format!("failed: {words}"),
+        (_, None) => format!("was cut short: {}", failure.reason().text()),
     }
 }

@@ -20,6 +20,9 @@ pub trait Observe {
 pub struct Scrape {
     backends: BTreeMap<[Arc<str>; 2], Present>,
     failing_open: BTreeMap<Arc<str>, bool>,
+    pending: BTreeMap<Arc<str>, u64>,
+    retry_budget: BTreeMap<Arc<str>, f64>,
+    buckets_forgotten: BTreeMap<Arc<str>, u64>,
     certificates: BTreeMap<String, u64>,
     access_log_dropped: Option<u64>,
 }
@@ -41,6 +44,17 @@ impl Scrape {
         self.failing_open.insert(Arc::clone(upstream), failing_open);
     }
 
+    /// How many requests wait for a place at an upstream, and how many retries its budget allows now.
+    pub fn breakers(&mut self, upstream: &Arc<str>, pending: u64, retry_budget: f64) {
+        self.pending.insert(Arc::clone(upstream), pending);
+        self.retry_budget.insert(Arc::clone(upstream), retry_budget);
+    }
+
+    /// How many buckets the rate limits of a route have forgotten for want of room.
+    pub fn buckets_forgotten(&mut self, route: &Arc<str>, buckets: u64) {
+        self.buckets_forgotten.insert(Arc::clone(route), buckets);
+    }
+
     /// When the certificate of a file ceases to be valid, in seconds since 1970.
     pub fn certificate(&mut self, name: String, not_after: u64) {
         self.certificates.insert(name, not_after);
@@ -59,6 +73,7 @@ pub(super) fn write(registry: &Registry, observed: &dyn Observe) -> String {
     let mut out = String::with_capacity(16 * 1024);
     requests(&mut out, registry);
     answers(&mut out, registry);
+    rate_limits(&mut out, registry, &scrape);
     upstreams(&mut out, registry);
     backends(&mut out, registry, &scrape);
     listeners(&mut out, registry);
@@ -113,6 +128,25 @@ fn answers(out: &mut String, registry: &Registry) {
     let mut family = Family::new(out, Kind::Counter, "roundel_answers_total", help);
     for (word, count) in by_word(registry.process.answers()) {
         family.sample(&[("reason", word)], count);
+    }
+}
+
+fn rate_limits(out: &mut String, registry: &Registry, scrape: &Scrape) {
+    let all = snapshot(&registry.rate_limits);
+    let help = "Requests that rate limits refused.";
+    let mut family = Family::new(out, Kind::Counter, "roundel_rate_limited_total", help);
+    for ([route], series) in &all {
+        family.sample(&[("route", route)], series.refused.value());
+    }
+    let help = "Requests that rate limits on trial would have refused.";
+    let mut family = Family::new(out, Kind::Counter, "roundel_rate_limited_dry_run_total", help);
+    for ([route], series) in &all {
+        family.sample(&[("route", route)], series.on_trial.value());
+    }
+    let help = "Keys that rate limits have forgotten before their time, because there were more than max_keys.";
+    let mut family = Family::new(out, Kind::Counter, "roundel_rate_limit_keys_forgotten_total", help);
+    for (route, forgotten) in &scrape.buckets_forgotten {
+        family.sample(&[("route", route)], forgotten);
     }
 }
 
@@ -198,6 +232,16 @@ fn present(out: &mut String, scrape: &Scrape) {
     for (upstream, failing_open) in &scrape.failing_open {
         family.sample(&[("upstream", upstream)], u8::from(*failing_open));
     }
+    let help = "Requests that wait for a place, because the limits of their upstream are reached.";
+    let mut family = Family::new(out, Kind::Gauge, "roundel_upstream_pending", help);
+    for (upstream, pending) in &scrape.pending {
+        family.sample(&[("upstream", upstream)], *pending);
+    }
+    let help = "Retries that the retry budget allows now, at once.";
+    let mut family = Family::new(out, Kind::Gauge, "roundel_retry_budget", help);
+    for (upstream, left) in &scrape.retry_budget {
+        family.sample(&[("upstream", upstream)], *left);
+    }
 }
 
 fn listeners(out: &mut String, registry: &Registry) {
@@ -260,6 +304,8 @@ mod tests {
             scrape.backend(&web, &Arc::from("10.0.0.1:80"), true, 3);
             scrape.backend(&web, &Arc::from("10.0.0.2:80"), false, 0);
             scrape.failing_open(&web, false);
+            scrape.breakers(&web, 2, 29.2);
+            scrape.buckets_forgotten(&Arc::from("site"), 5);
             scrape.certificate("tls/site.pem".into(), 1_893_456_000);
             scrape.access_log_dropped(7);
         }
@@ -284,6 +330,8 @@ mod tests {
         backend.probed(Probe::Success);
         backend.ejected();
         registry.listener(&public).refused(Refusal::MaxConnections);
+        registry.rate_limits(&site).refused();
+        registry.rate_limits(&site).on_trial();
         registry.process().answered(Reason::NoRoute);
         registry.process().generation(1);
         registry.process().reloaded(Reload::Failure);
@@ -334,6 +382,11 @@ mod tests {
             r#"roundel_backend_up{upstream="web",backend="10.0.0.2:80"} 0"#,
             r#"roundel_backend_in_flight{upstream="web",backend="10.0.0.1:80"} 3"#,
             r#"roundel_config_reloads_total{outcome="failure"} 1"#,
+            r#"roundel_upstream_pending{upstream="web"} 2"#,
+            r#"roundel_retry_budget{upstream="web"} 29.2"#,
+            r#"roundel_rate_limited_total{route="site"} 1"#,
+            r#"roundel_rate_limited_dry_run_total{route="site"} 1"#,
+            r#"roundel_rate_limit_keys_forgotten_total{route="site"} 5"#,
             "roundel_access_log_dropped_total 7",
         ] {
             assert!(text.lines().any(|told| told == line), "{line} is missing in\n{text}");

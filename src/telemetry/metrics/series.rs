@@ -235,17 +235,27 @@ impl Backend {
 pub enum Refusal {
     /// The listener holds `max_connections` already.
     MaxConnections,
+    /// The client holds `connections_per_client` already.
+    ConnectionsPerClient,
+    /// It did not begin with the PROXY protocol, as its peer must.
+    ProxyProtocol,
+    /// It did not come to speak TLS, or the client did not prove who it is.
+    TlsHandshake,
 }
 
 impl Refusal {
     /// Every refusal.
-    pub(super) const ALL: [Self; 1] = [Self::MaxConnections];
+    pub(super) const ALL: [Self; 4] =
+        [Self::MaxConnections, Self::ConnectionsPerClient, Self::ProxyProtocol, Self::TlsHandshake];
 
     /// The word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::MaxConnections => "connection_limit_reached",
+            Self::ConnectionsPerClient => "connections_per_client",
+            Self::ProxyProtocol => "proxy_protocol",
+            Self::TlsHandshake => "tls_handshake",
         }
     }
 }
@@ -284,6 +294,29 @@ pub struct OpenConnection(Arc<Listener>);
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is counted for the rate limits of one route.
+#[derive(Debug)]
+pub struct RateLimits {
+    pub(super) refused: Counter,
+    pub(super) on_trial: Counter,
+}
+
+impl RateLimits {
+    pub(super) fn new(shards: Shards) -> Self {
+        Self { refused: Counter::new(shards), on_trial: Counter::new(shards) }
+    }
+
+    /// A request was refused.
+    pub fn refused(&self) {
+        self.refused.increment();
+    }
+
+    /// A request passed that a limit on trial would have refused.
+    pub fn on_trial(&self) {
+        self.on_trial.increment();
     }
 }
 

@@ -63,7 +63,13 @@ impl Choice<'_> {
     /// Whether it may fall on `backend`.
     #[must_use]
     pub fn admits(&self, backend: &Backend) -> bool {
-        backend.admits(self.admission) && !self.tried.contains(&backend.id()) && backend.has_room()
+        self.would_admit(backend) && backend.has_room()
+    }
+
+    /// Whether it may fall on `backend` once that has room.
+    #[must_use]
+    pub fn would_admit(&self, backend: &Backend) -> bool {
+        backend.admits(self.admission) && !self.tried.contains(&backend.id())
     }
 }
 

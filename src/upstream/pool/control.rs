@@ -18,6 +18,7 @@ use crate::upstream::backend::{Admission, Backend};
 use crate::upstream::change::Change;
 use crate::upstream::members::Members;
 use crate::upstream::outlier;
+use crate::upstream::roll::Roll;
 use crate::upstream::state::{Entry, Event, Health, Policy};
 use crate::upstream::turnout::Turnout;
 
@@ -27,6 +28,8 @@ pub(super) struct Control {
     pub(super) ejected: usize,
     pub(super) usable: usize,
     pub(super) renewed: Option<Moment>,
+    /// When the roll was called last, where the turnout was not renewed.
+    pub(super) called: Option<Moment>,
     pub(super) entry: Entry,
     pub(super) succession: Option<Succession>,
     pub(super) changes: Vec<Change>,
@@ -38,8 +41,10 @@ impl Pool {
         let mut control = self.control.lock();
         let usable = (control.usable, backend.usable());
         self.change(&mut control, backend, event, now);
-        if usable != (control.usable, backend.usable()) || !control.changes.is_empty() {
+        if usable != (control.usable, backend.usable()) || control.changes.iter().any(Change::moves_weights) {
             self.renew_soon(&mut control, now);
+        } else if !control.changes.is_empty() {
+            self.call_roll(&mut control, now);
         }
         self.proceed(&mut control, now);
         self.tell(control);
@@ -176,6 +181,7 @@ impl Pool {
         let new = heritage.renew(&members.backends, self.admission(control, &members), now);
         self.tell_outage(&self.turnout.load(), &new);
         self.turnout.store(Arc::new(new));
+        self.roll.store(Arc::new(Roll::call(&members.backends, self.admission(control, &members))));
         self.stale.store(false, Relaxed);
         // Somebody may have come up, or nobody is left to wait for.
         self.queue.call();
@@ -183,6 +189,17 @@ impl Pool {
         let wake = |backend: &Arc<Backend>| backend.read(|health| health.wakes_at(&control.policy, now));
         let next = members.backends.iter().filter_map(wake).min();
         self.wakes_at.store(next.map_or(u64::MAX, Moment::nanos), Relaxed);
+    }
+
+    /// Calls the roll anew where the turnout stays as it is; in a storm of changes of a large upstream not each time.
+    fn call_roll(&self, control: &mut Control, now: Moment) {
+        let members = self.members.load();
+        let count = u32::try_from(members.backends.len()).unwrap_or(u32::MAX);
+        let rested = count <= SMALL || control.called.is_none_or(|called| now >= called + REST_PER_MEMBER * count);
+        if rested {
+            control.called = Some(now);
+            self.roll.store(Arc::new(Roll::call(&members.backends, self.admission(control, &members))));
+        }
     }
 
     fn admission(&self, control: &Control, members: &Members) -> Admission {

@@ -218,6 +218,7 @@ struct Shared {
     connections: Mutex<JoinSet<()>>,
     open: AtomicUsize,
     in_flight: AtomicUsize,
+    most_in_flight: AtomicUsize,
     held: watch::Sender<bool>,
 }
 
@@ -271,6 +272,7 @@ impl Origin {
             connections: Mutex::new(JoinSet::new()),
             open: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
+            most_in_flight: AtomicUsize::new(0),
             held: watch::Sender::new(false),
         });
         let mut origin = Self { shared, reserved, address, tls, accepting: None };
@@ -400,6 +402,11 @@ impl Origin {
         self.shared.in_flight.load(Ordering::SeqCst)
     }
 
+    /// The most requests that were being answered at once.
+    pub(crate) fn most_in_flight(&self) -> usize {
+        self.shared.most_in_flight.load(Ordering::SeqCst)
+    }
+
     /// Connections accepted since the start.
     pub(crate) fn connections(&self) -> usize {
         self.shared.state().accepted
@@ -527,6 +534,7 @@ async fn serve(shared: &Shared, stream: Stream, connection: &Counted) {
             Received { method: method.clone(), target, head, body: Body::default(), connection: connection.number };
 
         let _in_flight = InFlight::enter(&shared.in_flight);
+        shared.most_in_flight.fetch_max(shared.in_flight.load(Ordering::SeqCst), Ordering::SeqCst);
         let (script, slot) = shared.receive(request);
         if script.reads_body {
             if asks_first && stream.send(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_err() {

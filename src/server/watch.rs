@@ -1,0 +1,186 @@
+//! `reload: watch`: reads the configuration again when a file that it comes from changes.
+//!
+//! The files are looked at, not subscribed to: so it does not matter how a change comes about (an editor that writes in
+//! place or renames, a symbolic link that is turned, as Kubernetes does, a network file system that tells nobody), and a file
+//! that is created beside the others is seen where `include` has a pattern for it. A change counts once it has come to rest.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::services::background::BackgroundService;
+
+use super::reload::Reloader;
+use crate::config::plan::{self, Plan};
+use crate::config::{Sources, process_environment};
+use crate::exchange::snapshot::Current;
+
+/// How often the files are looked at. A change must look the same twice.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Reads the configuration again when its files change, whenever the plan says so.
+pub struct ConfigurationWatch {
+    /// The files.
+    pub files: Arc<Files>,
+    /// What is being served.
+    pub current: Current,
+    /// What reads the configuration again.
+    pub reloader: Reloader,
+}
+
+/// The files of the configuration, and how they looked when they were read last.
+pub struct Files {
+    file: PathBuf,
+    read: Mutex<Seen>,
+}
+
+/// What the configuration consists of, and how that looks.
+pub struct Seen {
+    sources: Sources,
+    stamps: Stamps,
+    /// How the files look that have changed and may still be changing.
+    unrest: Option<Stamps>,
+}
+
+/// How files look: what tells two versions of one apart, or none where it is missing.
+type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
+
+/// Device, inode, size, and the times of the last change of content and of state.
+type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
+
+/// What a look at the files has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Nothing new, or nothing that has come to rest.
+    Wait,
+    /// A change.
+    Changed,
+}
+
+#[async_trait]
+impl BackgroundService for ConfigurationWatch {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        loop {
+            tokio::select! {
+                _ = shutdown.changed() => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            let plan = self.current.load().plan.clone();
+            if plan.reload != plan::Reload::Watch {
+                continue;
+            }
+            let files = Arc::clone(&self.files);
+            // A file system that hangs holds up this service and nobody else. The task does not panic.
+            if let Ok(Look::Changed) = tokio::task::spawn_blocking(move || files.look(&plan)).await {
+                log::info!("configuration is read again: a file has changed");
+                self.reloader.reload_unasked().await;
+            }
+        }
+    }
+}
+
+impl Files {
+    /// The files of the configuration at `file`, from which `plan` has just been read.
+    #[must_use]
+    pub fn new(file: PathBuf, plan: &Plan) -> Self {
+        let seen = Seen::of(&file, plan);
+        Self { file, read: Mutex::new(seen) }
+    }
+
+    /// The configuration's own file, as an absolute path.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// How the files look just before they are read again, with those that `plan`, which was read last, names.
+    #[must_use]
+    pub fn before_reading(&self, plan: &Plan) -> Seen {
+        Seen::of(&self.file, plan)
+    }
+
+    /// The files have been read again: from now on a change is what differs from `before`. Those that only `plan`, which was
+    /// read, names are known as they look now.
+    pub fn have_been_read(&self, before: Seen, plan: &Plan) {
+        let mut stamps = stamps(&before.sources, plan);
+        stamps.iter_mut().for_each(|(path, stamp)| *stamp = before.stamps.get(path).copied().unwrap_or(*stamp));
+        *self.read.lock() = Seen { stamps, ..before };
+    }
+
+    fn look(&self, plan: &Plan) -> Look {
+        let mut read = self.read.lock();
+        let now = stamps(&read.sources, plan);
+        read.judge(now)
+    }
+}
+
+impl Seen {
+    fn of(file: &Path, plan: &Plan) -> Self {
+        let sources = Sources::of(file, &process_environment);
+        Self { stamps: stamps(&sources, plan), sources, unrest: None }
+    }
+
+    /// A change counts when it looks the same twice.
+    fn judge(&mut self, now: Stamps) -> Look {
+        if now == self.stamps {
+            self.unrest = None;
+            return Look::Wait;
+        }
+        if self.unrest.as_ref() == Some(&now) {
+            return Look::Changed;
+        }
+        self.unrest = Some(now);
+        Look::Wait
+    }
+}
+
+fn stamps(sources: &Sources, plan: &Plan) -> Stamps {
+    let files = sources.files().into_iter().chain(plan.files().map(Path::to_path_buf));
+    files.map(|path| (path.clone(), stamp(&path))).collect()
+}
+
+/// Follows symbolic links: what they lead to counts.
+fn stamp(path: &Path) -> Option<Stamp> {
+    let meta = fs::metadata(path).ok()?;
+    let modified = (meta.mtime(), meta.mtime_nsec());
+    Some((meta.dev(), meta.ino(), meta.len(), modified, (meta.ctime(), meta.ctime_nsec())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn looks(stamps: &[(&str, u64)]) -> Stamps {
+        let stamp = |size| Some((0, 0, size, (0, 0), (0, 0)));
+        stamps.iter().map(|(path, size)| (PathBuf::from(path), stamp(*size))).collect()
+    }
+
+    #[test]
+    fn a_change_counts_when_it_has_come_to_rest() {
+        let directory = tempfile::tempdir().unwrap();
+        let sources = Sources::of(&directory.path().join("a.yaml"), &|_| None);
+        let mut seen = Seen { sources, stamps: looks(&[("a", 1)]), unrest: None };
+        let looked = [1, 2, 1, 2, 3, 3].map(|size| seen.judge(looks(&[("a", size)])));
+        assert_eq!(looked, [Look::Wait, Look::Wait, Look::Wait, Look::Wait, Look::Wait, Look::Changed]);
+    }
+
+    #[test]
+    fn a_file_that_is_new_beside_the_others_is_a_change() {
+        let directory = tempfile::tempdir().unwrap();
+        let main = directory.path().join("a.yaml");
+        fs::write(&main, "include: [\"*.more\"]\n").unwrap();
+        let sources = Sources::of(&main, &|_| None);
+        assert_eq!(sources.files(), std::slice::from_ref(&main));
+        let more = directory.path().join("b.more");
+        fs::write(&more, "a: [fault\n").unwrap();
+        assert_eq!(sources.files(), [main.clone(), more.clone()]);
+        fs::write(&main, "include: [other.yaml]\nand: a fault").unwrap();
+        assert_eq!(Sources::of(&main, &|_| None).files(), [main, directory.path().join("other.yaml")]);
+    }
+}

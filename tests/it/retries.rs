@@ -1,0 +1,183 @@
+//! A request that failed is tried again where that is safe, elsewhere, after a moment, within a budget, and by one proxy only.
+
+use std::time::Instant;
+
+use crate::harness::{Load, Origin, Proxy, Reply, Script, Setup, request};
+
+/// Two backends that nothing but requests finds out about, with this `retry` section.
+async fn two(retry: &str) -> (Origin, Origin, Proxy) {
+    let [a, b] = [Origin::start("a").await, Origin::start("b").await];
+    let yaml = format!(
+        "upstreams: {{ web: {{ backends: [{{a}}, {{b}}], health_check: none, outlier: none, retry: {retry} }} }}"
+    );
+    let proxy = Proxy::start(&[&a, &b], &yaml).await;
+    (a, b, proxy)
+}
+
+#[tokio::test]
+async fn a_chosen_status_is_tried_at_another_backend_and_another_is_an_answer() {
+    let (a, b, proxy) = two("{ statuses: [503, 429] }").await;
+    a.on("/busy", Reply::status(503));
+    a.on("/much", Reply::status(429));
+    a.on("/wrong", Reply::status(500));
+
+    Load::of(20, 1).with("GET", "/busy", b"").run(proxy.address()).await.expect_all_ok();
+    Load::of(20, 1).with("GET", "/much", b"").run(proxy.address()).await.expect_all_ok();
+    let wrong = Load::of(20, 1).with("GET", "/wrong", b"").run(proxy.address()).await;
+
+    assert_eq!((wrong.with_status(200), wrong.with_status(500)), (10, 10));
+    assert_eq!((b.requests_for("/busy"), b.requests_for("/much"), b.requests_for("/wrong")), (20, 20, 10));
+    let retries = proxy.metric("roundel_retries_total", &[("upstream", "web"), ("cause", "server_error")]).await;
+    assert_eq!(retries, a.requests_for("/busy") as f64);
+}
+
+#[tokio::test]
+async fn a_post_is_not_sent_twice_for_a_status() {
+    let (a, b, proxy) = two("{ statuses: [\"5xx\"] }").await;
+    a.plays(Reply::status(503).body("busy"));
+
+    let tally = Load::of(20, 1).with("POST", "/order", b"one of it").run(proxy.address()).await;
+
+    assert_eq!((tally.with_status(200), tally.with_status(503)), (10, 10));
+    assert_eq!((a.requests(), b.requests()), (10, 10));
+}
+
+#[tokio::test]
+async fn where_every_backend_has_the_status_the_last_answer_is_passed_on_whole() {
+    let (a, b, proxy) = two("{ statuses: [503], attempts: 5, backoff: 0s }").await;
+    for origin in [&a, &b] {
+        origin.plays(Reply::status(503).field("x-why", "maintenance").body("back soon"));
+    }
+
+    let answer = request(proxy.address(), "GET", "/x", "", b"").await;
+
+    assert_eq!((answer.status, answer.text().as_str()), (503, "back soon"));
+    assert_eq!(answer.field("x-why"), Some("maintenance"));
+    assert_eq!(a.requests() + b.requests(), 6);
+    assert_eq!(proxy.log_for("/x").await["attempts"], 6);
+}
+
+#[tokio::test]
+async fn retry_after_is_honoured_up_to_the_longest_wait_and_else_passed_on() {
+    let (a, b, proxy) = two("{ statuses: [503], backoff: 0s, max_backoff: 1s }").await;
+    a.on("/soon", Reply::status(503).field("retry-after", "1"));
+    a.on("/later", Reply::status(503).field("retry-after", "2"));
+
+    let soon = Load::of(2, 1).with("GET", "/soon", b"").run(proxy.address()).await;
+    let later = Load::of(2, 1).with("GET", "/later", b"").run(proxy.address()).await;
+
+    soon.expect_all_ok();
+    assert_eq!((later.with_status(200), later.with_status(503)), (1, 1));
+    assert_eq!((b.requests_for("/soon"), b.requests_for("/later")), (2, 1));
+}
+
+#[tokio::test]
+async fn requests_pay_for_retries() {
+    let (a, b, proxy) = two("{ budget: 50%, min_per_second: 0 }").await;
+    a.plays(Script::reset());
+    b.plays(Script::reset());
+
+    let tally = Load::of(20, 1).run(proxy.address()).await;
+
+    assert_eq!(tally.with_status(502), 20);
+    assert_eq!(a.requests() + b.requests(), 30, "one retry for two requests");
+    assert_eq!(proxy.metric("roundel_retry_budget_exhausted_total", &[("upstream", "web")]).await, 10.0);
+}
+
+#[tokio::test]
+async fn ten_seconds_of_the_floor_may_be_saved_up() {
+    let (a, b, proxy) = two("{ budget: 0%, min_per_second: 2 }").await;
+    let budget = proxy.admin("/api/v1/status").await["upstreams"][0]["retry_budget"].clone();
+    assert_eq!((budget["left"].as_f64(), budget["most"].as_f64()), (Some(20.0), Some(20.0)));
+    a.plays(Script::reset());
+    b.plays(Script::reset());
+
+    Load::of(60, 1).run(proxy.address()).await;
+
+    let retries = a.requests() + b.requests() - 60;
+    assert!((20..60).contains(&retries), "{retries} retries");
+    assert!(proxy.metric("roundel_retry_budget", &[("upstream", "web")]).await < 20.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_an_outage_of_everything_backends_get_little_more_than_clients_send() {
+    let origins = [Origin::start("a").await, Origin::start("b").await, Origin::start("c").await];
+    let yaml = "upstreams: { web: { backends: [{a}, {b}, {c}], health_check: none, outlier: none } }";
+    let proxy = Proxy::start(&origins.each_ref(), yaml).await;
+    origins.iter().for_each(|origin| origin.plays(Script::reset()));
+    let begun = Instant::now();
+
+    let tally = Load::of(2_000, 8).run(proxy.address()).await;
+
+    assert_eq!(tally.with_status(502), 2_000);
+    let tries: usize = origins.iter().map(Origin::requests).sum();
+    let bound = 1.2 * 2_000.0 + 30.0 + 3.0 * begun.elapsed().as_secs_f64();
+    assert!(tries > 2_300 && tries as f64 <= bound, "{tries} tries for 2,000 requests, at most {bound}");
+}
+
+#[tokio::test]
+async fn a_retry_that_would_come_too_late_is_not_waited_for() {
+    let [a, b] = [Origin::start("a").await, Origin::start("b").await];
+    let yaml = "
+upstreams:
+  web:
+    backends: [{a}, {b}]
+    health_check: none
+    retry: { backoff: 9h, max_backoff: 10h }
+routes:
+  - { to: web, timeouts: { request: 15s } }
+";
+    let proxy = Proxy::start(&[&a, &b], yaml).await;
+    a.plays(Script::reset());
+    b.plays(Script::reset());
+
+    let answer = request(proxy.address(), "GET", "/x", "", b"").await;
+
+    assert_eq!((answer.status, a.requests() + b.requests()), (502, 1));
+    assert_eq!(proxy.log_for("/x").await["reason"], "connection_terminated");
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_to_be_kept_is_sent_once() {
+    let (a, b, proxy) = two("{ body: 1KiB }").await;
+    a.plays(Script::reset());
+
+    Load::of(10, 1).with("PUT", "/small", &[b'x'; 1024]).run(proxy.address()).await.expect_all_ok();
+    let tally = Load::of(10, 1).with("PUT", "/large", &[b'x'; 1025]).run(proxy.address()).await;
+
+    assert_eq!((tally.with_status(200), tally.with_status(502)), (5, 5));
+    assert_eq!((b.requests_for("/small"), a.requests_for("/large"), b.requests_for("/large")), (10, 5, 5));
+}
+
+#[tokio::test]
+async fn a_retry_is_marked_and_a_mark_is_believed_from_trusted_proxies_only() {
+    let [a, b] = [Origin::start("a").await, Origin::start("b").await];
+    let upstreams = "upstreams: { web: { backends: [{a}, {b}], health_check: none, outlier: none } }";
+    let open = Proxy::start(&[&a, &b], upstreams).await;
+    let trusting = format!("listeners: [{{ address: \"{{listen}}\", trusted_proxies: [127.0.0.1] }}]\n{upstreams}");
+    let behind = Setup::new(&[&a, &b]).start(&trusting).await;
+    a.plays(Script::reset());
+    let claim = "x-roundel-attempt: 7\r\n";
+
+    // At least one of two meets `a` first.
+    for _ in 0..2 {
+        assert_eq!(request(open.address(), "GET", "/open", claim, b"").await.status, 200);
+    }
+    let marks = |origin: &Origin, path: &str| {
+        let all = origin.received().into_iter().filter(|request| request.target == path);
+        all.map(|request| request.head.field("x-roundel-attempt").map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let (at_a, at_b) = (marks(&a, "/open"), marks(&b, "/open"));
+    assert!(at_a.iter().all(Option::is_none), "{at_a:?}");
+    assert_eq!(at_b.iter().filter(|mark| mark.as_deref() == Some("1")).count(), at_a.len());
+    assert_eq!((at_b.iter().flatten().count(), at_b.len()), (at_a.len(), 2), "{at_b:?}");
+
+    let mut statuses = Vec::new();
+    for _ in 0..2 {
+        statuses.push(request(behind.address(), "GET", "/behind", claim, b"").await.status);
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 502], "the proxy before this one tries again");
+    assert_eq!(marks(&a, "/behind"), [Some("7".to_owned())]);
+    assert_eq!(marks(&b, "/behind"), [Some("7".to_owned())]);
+}
