@@ -293,7 +293,8 @@ impl ClientStream {
 
     /// The request's body has been read, or it had none: only the end of the connection is of interest.
     fn poll_closed(&mut self, cx: &mut Context<'_>, until: Option<Moment>) -> Poll<Result<()>> {
-        if self.inbox.is_empty() && self.half_closed_since.is_none() {
+        // What stands in the inbox is of this request, and waits for a backend.
+        if self.inbox.len() == self.cleared && self.half_closed_since.is_none() {
             match self.poll_fill(cx) {
                 Poll::Ready(Ok(0)) => self.half_closed_since = Some(self.clock.now()),
                 Poll::Ready(Err(error)) => {
