@@ -11,8 +11,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
     AccessLog, Admin, Backend, Balance, CertificateFiles, ClientAuthMode, Discovery, HashKey, HealthCheck, Lane,
-    ListenAddress, Listener, ListenerTls, LogFormat, LogPath, Plan, Probe, Reload, Retry, Server, Start, StatusSet,
-    Target, TemplatePart, TlsVersion, Upstream, WhenNoneHealthy,
+    ListenAddress, Listener, ListenerRedirect, ListenerTls, LogFormat, LogPath, Plan, Probe, Protocols, Reload, Retry,
+    Server, Start, StatusSet, Target, TemplatePart, TlsVersion, Upstream, UpstreamProtocol, WhenNoneHealthy,
 };
 use crate::base::proxy_protocol::Version;
 use crate::base::units::{format_duration, format_share, format_size};
@@ -96,7 +96,13 @@ fn listener(listener: &Listener) -> Json {
     json!({
         "name": &*listener.name,
         "address": listen_address(&listener.address),
+        "protocols": match listener.protocols {
+            Protocols::Http1 => json!(["h1"]),
+            Protocols::Http2 => json!(["h2"]),
+            Protocols::Both => json!(["h2", "h1"]),
+        },
         "tls": or_none(listener.tls.as_deref(), listener_tls),
+        "redirect": or_none(listener.redirect, |ListenerRedirect::Https| json!("https")),
         "proxy_protocol": or_none(listener.proxy_protocol.as_deref(), |from| json!({
             "from": from.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })),
@@ -116,6 +122,7 @@ fn listener(listener: &Listener) -> Json {
             "header_count": limits.header_count,
             "body": or_none(limits.body, |size| json!(format_size(size))),
             "keepalive_requests": limits.keepalive_requests,
+            "h2_streams": limits.h2_streams,
             "connections_per_client": or_none(limits.connections_per_client, |count| json!(count)),
         },
         "errors": pages(&listener.errors),
@@ -157,6 +164,11 @@ fn upstream(upstream: &Upstream) -> Json {
         "when_none_healthy": match upstream.when_none_healthy {
             WhenNoneHealthy::Fail => "fail",
             WhenNoneHealthy::FailOpen => "fail_open",
+        },
+        "protocol": match upstream.protocol {
+            UpstreamProtocol::Http1 => "h1",
+            UpstreamProtocol::Http2 => "h2",
+            UpstreamProtocol::Auto => "auto",
         },
         "tls": or_none(upstream.tls.as_deref(), |tls| json!({
             "sni": tls.sni,
@@ -213,6 +225,7 @@ fn retry(retry: &Retry) -> Json {
         "budget": format_share(retry.budget),
         "min_per_second": retry.min_per_second,
         "statuses": statuses(&retry.statuses),
+        "grpc_statuses": retry.grpc_statuses,
         "backoff": time(retry.backoff),
         "max_backoff": time(retry.max_backoff),
         "body": format_size(retry.body),

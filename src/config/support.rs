@@ -63,12 +63,9 @@ const RULES: &[Rule] = &[
     rule("routes[].filters[].auth.forward", &[], "write `basic`"),
     rule("routes[].filters[].mirror", &[], ""),
     rule("routes[].filters[].cache", &[], ""),
-    rule("listeners[].protocols[]", &["h1"], "write `protocols: [h1]`"),
     rule("listeners[].tls.acme", OFF, "write `certificates`"),
-    rule("listeners[].limits.h2_streams", &[], ""),
     rule("upstreams.*.discovery.etcd", &[], "write `dns` or `file`"),
     rule("upstreams.*.discovery.kubernetes", &[], "write `dns` or `file`"),
-    rule("upstreams.*.protocol", &["h1"], "write `h1`"),
 ];
 
 impl Support {

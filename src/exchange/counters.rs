@@ -81,7 +81,10 @@ impl Counters {
 
     /// A request is over.
     pub fn request(&self, exchange: &Exchange, status: u16, duration: Duration) {
-        let Some(listener) = self.listeners.iter().find(|of| of.name == exchange.arrival.listener.name) else { return };
+        let name = &exchange.arrival.listener.name;
+        let Some(listener) = self.listeners.iter().find(|of| of.name == *name) else {
+            return self.farewell(name, exchange, status, duration);
+        };
         let requests = match &exchange.route {
             None => self.unrouted(listener),
             Some(route) => {
@@ -94,6 +97,13 @@ impl Counters {
             }
         };
         requests.record(status, duration);
+    }
+
+    /// A request is over that came by a listener which a reload has taken away or renamed: the last of its connection.
+    fn farewell(&self, listener: &Arc<str>, exchange: &Exchange, status: u16, duration: Duration) {
+        let route = exchange.route.as_ref().map_or(&self.nameless, |route| &route.plan.name);
+        let upstream = exchange.target.as_ref().map_or(&self.nameless, |target| &target.plan.name);
+        self.registry.requests(listener, route, upstream).record(status, duration);
     }
 
     /// A request that never became one is over.

@@ -3,7 +3,7 @@
 //! `snapshot` is what it is served by, `client` and `request_id` say whose it is, `admission` where it goes, `forward` what passes of its fields,
 //! `attempt`,
 //! `retry` and `rescue` what becomes of tries and their failures (`rescue` is the only place that turns an error into a
-//! status), `reply` how answers of our own look, `watch` what it tells its connection, `trail` where it was tried, `record`
+//! status), `reply` how answers of our own look, `grpc` what its calls ask for, `watch` what it tells its connection, `trail` where it was tried, `record`
 //! what is told of it at its end, `recent` and `why` what is remembered of it. `rehearsal` plays failures in
 //! virtual time, by the same rules. The roads themselves are in `proxy` and `lane`.
 
@@ -13,6 +13,7 @@ pub mod client;
 pub mod counters;
 pub mod explain;
 pub mod forward;
+pub mod grpc;
 pub mod key;
 mod news;
 pub mod progress;

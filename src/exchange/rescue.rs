@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::exchange::grpc::Pushback;
 use crate::telemetry::reason::Reason;
 use crate::upstream;
 use crate::upstream::connection::Fault;
@@ -36,6 +37,8 @@ impl From<Fault> for Connect {
 pub enum Failure {
     /// There was no connection: nothing was sent.
     Connect(Connect),
+    /// The backend has said that it did not begin with the request (RFC 9113, 8.7): it may be sent again whatever its method.
+    Unprocessed,
     /// The backend closed or reset the connection before a byte of its answer.
     Closed,
     /// What the backend sent is no HTTP.
@@ -50,6 +53,13 @@ pub enum Failure {
         status: u16,
         /// How long its `Retry-After` asks to wait.
         after: Option<Duration>,
+    },
+    /// The backend answered a gRPC call with nothing but a status.
+    Grpc {
+        /// The status.
+        status: u8,
+        /// What it says of another try.
+        pushback: Pushback,
     },
     /// The request's own time is over.
     OutOfTime,
@@ -68,11 +78,11 @@ impl Failure {
             Self::Connect(Connect::TimedOut) => Reason::ConnectionTimeout,
             Self::Connect(Connect::Tls) => Reason::TlsProtocolError,
             Self::Connect(Connect::Certificate) => Reason::TlsCertificateError,
-            Self::Closed => Reason::ConnectionTerminated,
+            Self::Unprocessed | Self::Closed => Reason::ConnectionTerminated,
             Self::NotHttp => Reason::HttpProtocolError,
             Self::TooSlow => Reason::HttpResponseTimeout,
             Self::Incomplete => Reason::HttpResponseIncomplete,
-            Self::Status { .. } => Reason::DestinationUnavailable,
+            Self::Status { .. } | Self::Grpc { .. } => Reason::DestinationUnavailable,
             Self::OutOfTime => Reason::RequestTimeout,
             Self::Client(reason) => reason,
             Self::Internal => Reason::ProxyInternalError,
@@ -92,7 +102,12 @@ impl Failure {
             Self::TooSlow => Some("no answer in time"),
             Self::Incomplete => Some("answer broke off"),
             // An answer speaks for itself when it comes.
-            Self::Status { .. } | Self::OutOfTime | Self::Client(_) | Self::Internal => None,
+            Self::Unprocessed
+            | Self::Status { .. }
+            | Self::Grpc { .. }
+            | Self::OutOfTime
+            | Self::Client(_)
+            | Self::Internal => None,
         }
     }
 

@@ -134,8 +134,10 @@ impl RouteLive {
         let of = |split: &plan::Split| targets.iter().find(|target| target.plan.name == split.upstream.name).cloned();
         let (targets, splitter): (Vec<_>, _) = (splits.iter().filter_map(of).collect(), Splitter::build(splits));
         // A connection that introduces its client is that client's alone: Pingora's pool keeps them apart.
-        let introduces = targets.iter().any(|target: &Arc<Target>| target.plan.send_proxy_protocol.is_some());
-        let direct = filters.passes_bodies() && !introduces;
+        let plain = |target: &Arc<Target>| {
+            target.plan.protocol == plan::UpstreamProtocol::Http1 && target.plan.send_proxy_protocol.is_none()
+        };
+        let direct = filters.passes_bodies() && targets.iter().all(plain);
         Ok(Self { plan: plan.clone(), index, filters, direct, targets, splitter })
     }
 

@@ -25,7 +25,7 @@ use crate::base::request::RequestView;
 use crate::exchange::admission::{self, Admission};
 use crate::exchange::rescue::Failure;
 use crate::exchange::retry::{self, Standing, Verdict};
-use crate::exchange::{Arrival, Exchange, KeepAlive, attempt, progress, record, reply};
+use crate::exchange::{Arrival, Exchange, KeepAlive, attempt, grpc, progress, record, reply};
 use crate::filter::{self, Refusal};
 use crate::telemetry::reason::Reason;
 use crate::upstream::connection::{Connection, Connector, Fault};
@@ -112,6 +112,7 @@ fn fits(head: &Head<'_>) -> bool {
         && head.target.form() == Form::Origin
         && head.upgrade.is_none()
         && !head.expect_continue
+        && !grpc::is_grpc(&head.fields)
         && head
             .fields
             .all("connection")
@@ -435,18 +436,12 @@ fn may_wait(head: &Head<'_>, body: Body) -> bool {
 
 /// Whether the request is tried again in place of passing on the answer that has come.
 fn passes_over(answer: &answer::Head<'_>, head: &Head<'_>, lost: bool, exchange: &mut Exchange) -> bool {
-    let Some(target) = &exchange.target else { return false };
-    if !target.plan.retry.statuses.contains(answer.status) {
-        return false;
-    }
-    let now = exchange.arrival.snapshot.clock.wall(exchange.now());
-    let after = answer.fields.get("retry-after").and_then(|value| retry::retry_after(value, now));
     let standing = Standing {
         idempotent: is_idempotent(head),
         replayable: !lost && exchange.body_is_kept(),
         ..attempt::standing(exchange)
     };
-    attempt::answered(exchange, answer.status, after, standing) != Verdict::GiveUp
+    attempt::answered(exchange, answer.status, &answer.fields, standing) != Verdict::GiveUp
 }
 
 fn is_idempotent(head: &Head<'_>) -> bool {

@@ -11,7 +11,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http::header::RETRY_AFTER;
 use pingora_core::protocols::Digest;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -22,6 +21,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use super::answer_head::{self, Asked};
 use super::forward::{self, view};
 use super::{answer, departure, failure};
+use crate::config::plan::UpstreamProtocol;
 use crate::exchange::admission::{self, Admission};
 use crate::exchange::attempt;
 use crate::exchange::rescue::Failure;
@@ -71,7 +71,11 @@ impl ProxyHttp for Flow {
 
     /// The request begins.
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
-        let arrival = ctx.arrival.take().ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
+        let arrival = ctx
+            .arrival
+            .take()
+            .or_else(|| handed_over(session))
+            .ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
         if arrival.keep_alive == KeepAlive::Last {
             session.set_keepalive(None);
         }
@@ -149,7 +153,10 @@ impl ProxyHttp for Flow {
         ctx: &mut Context,
     ) -> Result<()> {
         let exchange = ctx.exchange();
-        forward::request(header, exchange)?;
+        if !forward::speaks_as_agreed(header.version, exchange) {
+            return Err(Error::explain(ErrorType::InvalidH2, "the backend does not speak HTTP/2").into_up());
+        }
+        forward::request(header, session.req_header(), exchange)?;
         if session.is_body_done() {
             progress::sent(exchange);
         }
@@ -298,7 +305,10 @@ impl ProxyHttp for Flow {
         let answer_begun = status_sent(session).is_some();
         let reason = exchange.reason.unwrap_or_else(|| failure::of_request(error, exchange, answer_begun).reason());
         exchange.reason = Some(reason);
-        if !answer_begun && reason != Reason::ClientGone {
+        if answer_begun && reason != Reason::ClientGone {
+            // As below.
+            let _ = answer::break_off(session, reason).await;
+        } else if reason != Reason::ClientGone {
             session.set_keepalive(None);
             // If the client left meanwhile, the record says so by what was written.
             let _ = answer::fail(session, exchange, reason).await;
@@ -333,6 +343,12 @@ impl ProxyHttp for Flow {
     fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
+}
+
+/// The arrival of a request over HTTP/2: its stream carries it, as streams have no settings of a connection.
+fn handed_over(session: &Session) -> Option<Arrival> {
+    let digest = session.as_downstream().digest()?.proxy_digest.as_ref()?;
+    digest.user_data.as_ref()?.downcast_ref::<Arrival>().cloned()
 }
 
 /// The status that the client was sent. A 1xx before it is no answer: another try, or an answer of our own, may still follow.
@@ -386,19 +402,12 @@ fn decide(mut error: Box<Error>, failure: Failure, exchange: &mut Exchange, stan
 
 /// Whether the request is tried again in place of passing on an answer with the status that has come.
 fn passes_over(session: &Session, header: &ResponseHeader, exchange: &mut Exchange) -> bool {
-    let Some(target) = &exchange.target else { return false };
-    let status = header.status.as_u16();
-    if !target.plan.retry.statuses.contains(status) {
-        return false;
-    }
-    let now = exchange.arrival.snapshot.clock.wall(exchange.now());
-    let after = header.headers.get(RETRY_AFTER).and_then(|value| retry::retry_after(value.as_bytes(), now));
     let standing = Standing {
         idempotent: retry::is_idempotent(&session.req_header().method),
         replayable: !session.as_ref().retry_buffer_truncated() && exchange.body_is_kept(),
         ..attempt::standing(exchange)
     };
-    attempt::answered(exchange, status, after, standing) != Verdict::GiveUp
+    attempt::answered(exchange, header.status.as_u16(), &header.headers, standing) != Verdict::GiveUp
 }
 
 /// Puts a part of the answer's body through the encoder; none where nothing of it comes out yet.
@@ -417,9 +426,10 @@ fn failed_encoding(error: std::io::Error) -> Box<Error> {
     Error::because(ErrorType::InternalError, "compressing the answer", error)
 }
 
-/// How long Pingora may wait for the next part of an answer, where that is longer than the upstream says: it has one timeout for
-/// all reads, the longer of the two.
+/// How long the next part of an answer may take, where Pingora allows more: it has one timeout for all reads, the longer of the two,
+/// and over HTTP/2 none.
 fn idle_bound(exchange: &Exchange) -> Option<Duration> {
-    let timeouts = &exchange.target.as_ref()?.plan.timeouts;
-    (timeouts.idle < timeouts.first_byte).then_some(timeouts.idle)
+    let plan = &exchange.target.as_ref()?.plan;
+    let bounds = plan.timeouts.idle < plan.timeouts.first_byte || plan.protocol != UpstreamProtocol::Http1;
+    bounds.then_some(plan.timeouts.idle)
 }

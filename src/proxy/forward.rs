@@ -1,21 +1,26 @@
 //! The rules of `exchange::forward` applied to Pingora's headers, and what only the general road does to them.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::base::request::RequestView;
-use crate::exchange::{Exchange, forward};
+use crate::config::plan::UpstreamProtocol;
+use crate::exchange::watch::Deadline;
+use crate::exchange::{Exchange, forward, grpc};
 use crate::filter::compress::Coding;
 use crate::filter::edit::Edit;
 
 /// Turns the request as the client sent it into the request as the backend gets it. The body's framing is Pingora's part.
 ///
+/// `header` is in the version that the backend speaks; `came` is the request as the client sent it.
+///
 /// # Errors
 /// A value cannot be a header field: cannot happen for what the edge let in, and is answered 500 if it does.
-pub(super) fn request(header: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+pub(super) fn request(header: &mut RequestHeader, came: &RequestHeader, exchange: &Exchange) -> Result<()> {
+    let over_http2 = header.version == http::Version::HTTP_2;
     let upgrade = websocket(header);
-    let (host, version) = (header.headers.get(HOST).cloned(), header.version);
+    let (host, version) = (header.headers.get(HOST).cloned(), came.version);
     for name in connection_options(header.headers.get_all(CONNECTION).iter()) {
         if !forward::outlives_connection(name.as_str()) {
             header.remove_header(&name);
@@ -36,9 +41,39 @@ pub(super) fn request(header: &mut RequestHeader, exchange: &Exchange) -> Result
     }
     to_origin_form(header)?;
     for (name, value) in told {
-        header.insert_header(HeaderName::from_static(name), value)?;
+        // HTTP/2 knows no `Connection` (RFC 9113, 8.2.2).
+        if !(over_http2 && name == "connection") {
+            header.insert_header(HeaderName::from_static(name), value)?;
+        }
     }
+    if over_http2 && came.version == http::Version::HTTP_2 {
+        trailers_wanted(header, came)?;
+    }
+    pass_patience_on(header, exchange)?;
     rewrite(header, exchange)
+}
+
+/// Whether the backend speaks the protocol that its upstream is said to speak.
+pub(super) fn speaks_as_agreed(version: http::Version, exchange: &Exchange) -> bool {
+    let agreed = exchange.target.as_ref().map(|target| target.plan.protocol);
+    agreed != Some(UpstreamProtocol::Http2) || version == http::Version::HTTP_2
+}
+
+/// Tells the backend that trailers reach the client (RFC 9110, 10.1.4); servers of gRPC insist on it.
+fn trailers_wanted(header: &mut RequestHeader, came: &RequestHeader) -> Result<()> {
+    let asked = came.headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    if asked || grpc::is_grpc(&came.headers) { header.insert_header(TE, "trailers") } else { Ok(()) }
+}
+
+/// A backend of gRPC is told how much is left of the time that the client waits, tries before this one included.
+fn pass_patience_on(header: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+    if grpc::timeout(&header.headers).is_none() {
+        return Ok(());
+    }
+    match exchange.arrival.watch.at(Deadline::Request) {
+        Some(at) => header.insert_header(grpc::TIMEOUT, grpc::written(at.since(exchange.now()))),
+        None => Ok(()),
+    }
 }
 
 /// What a request's route does to its path, host and fields.

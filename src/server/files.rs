@@ -24,9 +24,12 @@ pub struct FileWatch {
 #[async_trait]
 impl BackgroundService for FileWatch {
     async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut news = self.current.news();
         loop {
             tokio::select! {
                 _ = shutdown.changed() => return,
+                // What a reload has brought or kept is looked at soon: it is told to read everything again.
+                Ok(()) = news.changed() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
             let snapshot = self.current.load();

@@ -13,6 +13,7 @@ use super::accept::{Accept, AfterClose, Opening};
 use super::doors::Doors;
 use super::lifecycle::{Life, Phase};
 use super::listen::Bound;
+use crate::admin::upgrade::Orders;
 use crate::admin::{Admin, Readers, Readiness, Rules};
 use crate::config::plan::{self, ListenAddress};
 use crate::edge::connection::{Audience, Edge};
@@ -48,11 +49,12 @@ fn read_token(path: &Path) -> io::Result<String> {
 }
 
 /// The admin API over what is being served.
-pub(super) fn admin(current: &Current, life: &Life, rules: Rules) -> Admin {
+pub(super) fn admin(current: &Current, life: &Life, rules: Rules, upgrades: Orders) -> Admin {
     Admin {
         current: current.clone(),
         readiness: readiness(life),
         rules: ArcSwap::from_pointee(rules),
+        upgrades,
         reload: OnceLock::new(),
         readers: Readers::default(),
     }
@@ -101,10 +103,12 @@ pub(super) fn listener(address: ListenAddress) -> Arc<plan::Listener> {
     Arc::new(plan::Listener {
         name: "admin".into(),
         address,
+        protocols: plan::Protocols::Http1,
         trusted_proxies: Arc::new([]),
         max_connections: MOST_CONNECTIONS,
         lane: plan::Lane::Off,
         tls: None,
+        redirect: None,
         proxy_protocol: None,
         timeouts: plan::ListenerTimeouts {
             tls_handshake: Duration::from_secs(10),
@@ -119,6 +123,7 @@ pub(super) fn listener(address: ListenAddress) -> Arc<plan::Listener> {
             header_count: 64,
             body: Some(0),
             keepalive_requests: 1000,
+            h2_streams: 1,
             connections_per_client: None,
         },
         errors: plan::ErrorPages::new(),

@@ -208,15 +208,22 @@ impl Parts {
     }
 
     fn tell(&self, outcome: &Result<Done, Refusal>) {
-        let process = self.current.load().counters.registry().process();
+        let snapshot = self.current.load();
+        let process = snapshot.counters.registry().process();
+        let event = |outcome: &str, text: String| {
+            let facts = vec![("outcome", outcome.to_owned()), ("generation", snapshot.generation.to_string())];
+            snapshot.events.tell("reload", text, facts);
+        };
         match outcome {
             Ok(done) => {
+                event("success", format!("configuration reloaded: {}", done.diff.summary()));
                 process.reloaded(series::Reload::Success);
                 let (generation, changes) = (done.generation, done.diff.summary());
                 log::info!("configuration reloaded: generation={generation} changes=\"{changes}\"");
                 done.warnings.iter().for_each(|warning| log::warn!("{warning}"));
             }
             Err(refusal) => {
+                event("failure", format!("configuration not reloaded: {}", refusal.words()));
                 process.reloaded(series::Reload::Failure);
                 log::error!("configuration not reloaded, the old one serves on: {}", refusal.words());
                 refusal.faults().into_iter().flatten().for_each(|fault| log::error!("{fault}"));

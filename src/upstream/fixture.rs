@@ -22,6 +22,7 @@ pub(super) fn upstream(name: &str) -> plan::Upstream {
         slow_start: Duration::ZERO,
         when_none_healthy: plan::WhenNoneHealthy::Fail,
         tls: None,
+        protocol: plan::UpstreamProtocol::Http1,
         send_proxy_protocol: None,
         timeouts: plan::UpstreamTimeouts {
             connect: Duration::from_secs(3),
@@ -34,6 +35,7 @@ pub(super) fn upstream(name: &str) -> plan::Upstream {
             budget: 0.2,
             min_per_second: 3,
             statuses: plan::StatusSet(Vec::new()),
+            grpc_statuses: Vec::new(),
             backoff: Duration::from_millis(25),
             max_backoff: Duration::from_millis(250),
             body: 65_536,

@@ -2,11 +2,16 @@
 
 use std::path::Path;
 use std::process::Output;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use roundel::config::plan::Plan;
+use roundel::exchange::explain::{Explainer, Question};
 use serde_json::Value;
 
-use crate::harness::{Address, Connection, Load, Origin, Proxy, Setup, free_address, get, request, roundel, until};
+use crate::harness::{
+    Address, Connection, Load, Origin, Proxy, Script, Setup, Step, free_address, get, request, roundel, until,
+};
 
 const PLAIN: &str = "upstreams: { web: { backends: [{a}] } }";
 
@@ -64,6 +69,9 @@ async fn sighup_lets_the_changed_file_serve() {
     assert!(proxy.stderr().contains("upstream web exchanges 1 of 1 backend"), "{}", proxy.stderr());
     assert_eq!(proxy.metric("roundel_config_generation", &[]).await, 2.0);
     assert_eq!(proxy.metric("roundel_config_reloads_total", &[("outcome", "success")]).await, 1.0);
+    let mut events = Connection::open(proxy.admin_address()).await;
+    events.send("GET /api/v1/events?last=10 HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    events.until_read(b"configuration reloaded: upstream web exchanges").await;
 }
 
 #[tokio::test]
@@ -544,4 +552,152 @@ async fn a_watched_file_with_a_fault_is_told_once_and_read_again_when_it_is_mend
     let added = "routes: [{ name: more, match: [{ path_prefix: /more }], respond: { status: 200, body: more } }]";
     std::fs::write(proxy.dir().join("conf.d/more.yaml"), added).unwrap();
     until("a file that is new is seen", async || get(proxy.address(), "/more").await.status == 200).await;
+}
+
+/// Random configurations over the origins a, b and c; the same seed gives the same.
+struct Author(fastrand::Rng);
+
+const HOSTS: [&str; 4] = ["", "one.example", "two.example", "*.example"];
+const PATHS: [&str; 4] = ["/", "/v1", "/v1/deep", "/other"];
+
+impl Author {
+    fn configuration(&mut self) -> String {
+        let balances = ["round_robin", "least_requests", "peak_ewma", "random", "{ hash: { key: path } }"];
+        let upstreams: Vec<_> = ["u0", "u1", "u2", "u3"].into_iter().filter(|_| self.0.u8(..) < 160).collect();
+        let upstreams = if upstreams.is_empty() { vec!["u0"] } else { upstreams };
+        let mut text = format!("log: {{ level: {} }}\n", self.one_of(&["info", "debug"]));
+        text.push_str(self.one_of(&["", "listeners: [{ address: \"{listen}\" }, { address: \"{second}\" }]\n"]));
+        text.push_str("upstreams:\n");
+        for name in &upstreams {
+            let mut backends: Vec<_> = ["{a}", "{b}", "{c}"].into_iter().filter(|_| self.0.bool()).collect();
+            backends.push(self.one_of(&["{a}", "{b}", "{c}"]));
+            backends.dedup();
+            let backends = backends.join(", ");
+            let (balance, check) = (self.one_of(&balances), self.one_of(&["none", "{ type: tcp }"]));
+            text.push_str(&format!(
+                "  {name}: {{ backends: [{backends}], balance: {balance}, health_check: {check} }}\n"
+            ));
+        }
+        text.push_str("routes:\n");
+        for number in 0..self.0.usize(1..6) {
+            text.push_str(&self.route(number, &upstreams));
+        }
+        text
+    }
+
+    fn route(&mut self, number: usize, upstreams: &[&str]) -> String {
+        let host = self.one_of(&HOSTS);
+        let hosts = if host.is_empty() { String::new() } else { format!("hosts: [\"{host}\"], ") };
+        let method = self.one_of(&["", ", method: [GET]", ", method: [POST]"]);
+        let path = self.one_of(&PATHS);
+        let (one, other) = (self.one_of(upstreams), self.one_of(upstreams));
+        let action = match self.0.u8(0..4) {
+            0 => format!("respond: {{ status: {}, body: x }}", 200 + self.0.u8(0..4)),
+            1 if one != other => format!("to: [{{ upstream: {one}, weight: 1 }}, {{ upstream: {other}, weight: 2 }}]"),
+            _ => format!("to: {one}"),
+        };
+        format!("- {{ name: r{number}, {hosts}match: [{{ path_prefix: {path}{method} }}], {action} }}\n")
+    }
+
+    fn one_of<'a>(&mut self, words: &[&'a str]) -> &'a str {
+        words[self.0.usize(..words.len())]
+    }
+}
+
+/// What `explain` says of a request to a configuration: the status where the proxy answers, else the backends' addresses.
+fn foretell(plan: &Plan, method: &str, host: &str, path: &str) -> (Option<u16>, Vec<String>) {
+    let mut fields = http::HeaderMap::new();
+    fields.insert("host", host.parse().expect("the hosts here are good"));
+    let peer = Some(std::net::Ipv4Addr::LOCALHOST.into());
+    let question = Question { listener: &plan.listeners[0], peer, method, path, query: None, fields: &fields };
+    let explanation = Explainer::new(plan).explain(&question).expect("no filter here names a file");
+    let backends = explanation.deliveries.iter().flat_map(|delivery| &delivery.backends);
+    (explanation.outcome.status(), backends.map(|backend| backend.address.to_string()).collect())
+}
+
+/// From each configuration to the next by a reload: afterwards the proxy is as one that was started with it.
+#[tokio::test]
+async fn a_reload_leads_to_what_a_start_would_have() {
+    let origins = [Origin::start("a").await, Origin::start("b").await, Origin::start("c").await];
+    let [a, b, c] = &origins;
+    let proxy = Setup::new(&[a, b, c]).word("second", &free_address().to_string()).start(PLAIN).await;
+    let mut author = Author(fastrand::Rng::with_seed(20_261_122));
+    let mut reloads = 0;
+    while reloads < 25 {
+        let yaml = author.configuration();
+        proxy.rewrite_config(&yaml);
+        // Two routes with an equal match are a fault, and random routes have them.
+        let Ok(loaded) = roundel::config::load(proxy.config(), &|_| None) else { continue };
+        let plan = loaded.plan;
+        let (status, answer) = post(&proxy, "?confirm_loss=true").await;
+        assert_eq!(status, 200, "{yaml}\n{answer:#}");
+        reloads += 1;
+
+        let running = proxy.admin("/api/v1/config").await;
+        assert_eq!(without_origin(running), without_origin(roundel::config::dump::dump(&plan)), "{yaml}");
+        for _ in 0..12 {
+            let method = author.one_of(&["GET", "POST"]);
+            let host = author.one_of(&["one.example", "two.example", "three.example", "else.where"]);
+            let path = author.one_of(&["/", "/v1", "/v1/deep/x", "/v10", "/other"]);
+            let (status, backends) = foretell(&plan, method, host, path);
+            let answer = request(proxy.address(), method, path, &format!("Host: {host}\r\n"), b"").await;
+            let what = format!("{method} {host}{path}: {} from {:?}\n{yaml}", answer.status, answer.origin());
+            assert_eq!(answer.status, status.unwrap_or(200), "{what}");
+            let origin = origins.iter().find(|origin| origin.name() == answer.origin());
+            let from = origin.map(|origin| origin.address().to_string());
+            assert_eq!(status.is_none(), from.is_some_and(|from| backends.contains(&from)), "{what}");
+        }
+    }
+}
+
+/// A shown configuration without where it comes from, and the private files that follow from that.
+fn without_origin(mut shown: Value) -> Value {
+    for key in ["source", "hash", "server", "admin"] {
+        shown[key] = Value::Null;
+    }
+    shown
+}
+
+/// Many reloads under load, forth and back between two configurations: nothing is lost and nothing grows. The acceptance run
+/// of this name does a thousand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_reloads_under_load_lose_nothing() {
+    let (a, b) = (Origin::start("a").await, Origin::start("b").await);
+    let second = free_address();
+    let one = "upstreams: { web: { backends: [{a}, {b}] } }";
+    let two = "listeners: [{ address: \"{listen}\", timeouts: { keepalive: 30s } }, { address: \"{second}\" }]\n\
+               upstreams:\n  web: { backends: [{ address: {a}, weight: 3 }, {b}], balance: least_requests }\n  \
+               more: { backends: [{b}] }\n\
+               routes: [{ name: web, to: web }, { name: more, hosts: [more.example], to: more }]";
+    let proxy = Setup::new(&[&a, &b]).word("second", &second.to_string()).start(one).await;
+    let switch = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n";
+    let mut steps = vec![Step::Send(switch.to_vec())];
+    for _ in 0..60 {
+        steps.extend([Step::Wait(Duration::from_millis(20)), Step::Send(b"word ".to_vec())]);
+    }
+    steps.push(Step::Hang);
+    for origin in [&a, &b] {
+        origin.on("/ws", Script::new(steps.clone()));
+    }
+    let mut tunnel = Connection::open(proxy.address()).await;
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
+    tunnel.send(format!("GET /ws HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n")).await;
+
+    let load = Load::of(1_000_000, 8).start(proxy.address());
+    let mut files = 0;
+    for round in 0..60 {
+        proxy.rewrite_config(if round % 2 == 0 { two } else { one });
+        // Without its route the upstream `more` goes with all it served.
+        let (status, answer) = post(&proxy, "?confirm_loss=true").await;
+        assert_eq!(status, 200, "{answer:#}");
+        if round == 9 {
+            files = proxy.open_files();
+        }
+    }
+    load.stop().await.expect_all_ok();
+    tunnel.until_read("word ".repeat(60).as_bytes()).await;
+
+    assert_eq!(generation(&proxy).await, 61);
+    until("descriptors are given back", async || proxy.open_files() <= files + 8).await;
+    assert!(refuses(&second).await);
 }

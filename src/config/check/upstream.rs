@@ -61,6 +61,7 @@ fn one(name: &Spanned<String>, upstream: &Spanned<Upstream>, checker: &mut Check
             (None, true) => Some(Arc::new(plain_tls())),
             (None, false) => None,
         },
+        protocol: protocol(written, checker),
         send_proxy_protocol: written.send_proxy_protocol.value().and_then(OrNone::as_some).map(
             |version| match version {
                 file::ProxyVersion::V1 => Version::V1,
@@ -73,6 +74,22 @@ fn one(name: &Spanned<String>, upstream: &Spanned<Upstream>, checker: &mut Check
         keepalive: keepalive(&written_or_default(&written.keepalive)),
         sticky: sticky(&written.sticky, checker),
     }
+}
+
+fn protocol(written: &Upstream, checker: &mut Checker<'_, '_>) -> plan::UpstreamProtocol {
+    let protocol = match written.protocol() {
+        file::UpstreamProtocol::H1 => plan::UpstreamProtocol::Http1,
+        file::UpstreamProtocol::H2 => plan::UpstreamProtocol::Http2,
+        file::UpstreamProtocol::Auto => plan::UpstreamProtocol::Auto,
+    };
+    if protocol != plan::UpstreamProtocol::Http1
+        && let Some(at) = written.keepalive.value().and_then(|keepalive| keepalive.max_requests.at())
+    {
+        let message =
+            "`max_requests` counts the requests of a connection one after the other, which HTTP/2 does not have";
+        checker.error(at, message, "remove it, or write `protocol: h1`");
+    }
+    protocol
 }
 
 /// Pingora binds only the connections that it makes by itself.
@@ -333,6 +350,7 @@ fn retry(field: &Field<OrNone<file::Retry>>, checker: &mut Checker<'_, '_>) -> p
         budget: written.budget().0,
         min_per_second: written.min_per_second().small(),
         statuses: written.statuses(),
+        grpc_statuses: written.grpc_statuses().values().into_iter().map(grpc_code).collect(),
         backoff: written.backoff(),
         max_backoff: written.max_backoff(),
         body: written.body().0.min(MAX_RETRY_BODY),
@@ -346,9 +364,22 @@ fn no_retry() -> plan::Retry {
         budget: 0.0,
         min_per_second: 0,
         statuses: plan::StatusSet(Vec::new()),
+        grpc_statuses: Vec::new(),
         backoff: Duration::ZERO,
         max_backoff: Duration::ZERO,
         body: 0,
+    }
+}
+
+/// The number of a status (the enum `Code` of gRPC).
+fn grpc_code(status: file::GrpcStatus) -> u8 {
+    match status {
+        file::GrpcStatus::Cancelled => 1,
+        file::GrpcStatus::DeadlineExceeded => 4,
+        file::GrpcStatus::ResourceExhausted => 8,
+        file::GrpcStatus::Aborted => 10,
+        file::GrpcStatus::Internal => 13,
+        file::GrpcStatus::Unavailable => 14,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -124,6 +125,8 @@ impl Setup {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // With all that it starts, so that nothing outlives the test.
+            .process_group(0)
             .spawn()
             .expect("cargo has built the binary")
     }
@@ -172,6 +175,7 @@ fn on_the_road_of_the_run(text: &str) -> String {
         return text.to_owned();
     }
     let one = |line: &str| match line.strip_suffix(address) {
+        _ if line.starts_with("admin:") => line.to_owned(),
         // In a block, a key has a line of its own.
         Some(before) => format!("{line}\n{}lane: off", " ".repeat(before.len())),
         None => line.replace(address, &format!("{address}, lane: off")),
@@ -463,7 +467,8 @@ struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only where the child is gone already.
+        // All fail only where the child is gone already.
+        let _ = signal::killpg(Pid::from_raw(i32::try_from(self.0.id()).expect("a process id fits")), Signal::SIGKILL);
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -474,7 +479,13 @@ impl Drop for Process {
 /// # Panics
 /// If it does not end within [`PATIENCE`].
 pub(crate) async fn roundel(arguments: &[&str]) -> Output {
+    roundel_with(&[], arguments).await
+}
+
+/// The same with variables in its environment.
+pub(crate) async fn roundel_with(environment: &[(&str, &str)], arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::from(command());
+    command.envs(environment.iter().copied());
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     let ended = timeout(PATIENCE, command.output()).await;
     ended.unwrap_or_else(|_| panic!("roundel {arguments:?} did not end")).expect("cargo has built the binary")
