@@ -41,6 +41,9 @@ pub fn dump(plan: &Plan) -> Json {
         "access_log": plan.access_log.as_ref().map_or(json!("none"), access_log),
         "log": { "level": plan.log.level.as_str().to_ascii_lowercase() },
         "metrics": { "prometheus": plan.prometheus },
+        "tracing": plan.tracing.as_ref().map_or(json!("none"), |tracing| {
+            json!({ "otlp": tracing.to_string(), "sample": format_share(tracing.sample) })
+        }),
     })
 }
 

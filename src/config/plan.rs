@@ -47,6 +47,8 @@ pub struct Plan {
     pub log: Log,
     /// Whether `/metrics` is served on the admin listener.
     pub prometheus: bool,
+    /// Traces; none where they are turned off.
+    pub tracing: Option<Tracing>,
 }
 
 impl Plan {
@@ -975,6 +977,28 @@ pub struct AccessLog {
     pub format: LogFormat,
     /// The share of requests that are logged (0.0 to 1.0).
     pub sample: f64,
+}
+
+/// Where spans are sent, and of which requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tracing {
+    /// The host of the receiver.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The path that spans are posted to.
+    pub path: String,
+    /// The share of requests that are traced (0.0 to 1.0); failures are traced all.
+    pub sample: f64,
+}
+
+impl fmt::Display for Tracing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "http://[{}]:{}{}", self.host, self.port, self.path),
+            false => write!(f, "http://{}:{}{}", self.host, self.port, self.path),
+        }
+    }
 }
 
 /// Where a log goes.

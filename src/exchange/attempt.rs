@@ -15,6 +15,7 @@ use crate::exchange::watch::Deadline;
 use crate::exchange::{Exchange, snapshot};
 use crate::telemetry::metrics::series::Attempt;
 use crate::telemetry::reason::Reason;
+use crate::telemetry::trace::new_span;
 use crate::upstream::lease::{Ask, Lease, NoBackend};
 
 /// Begins the next try: waits as long as the last one's failure demands, then for a place where the limits are reached, and
@@ -90,6 +91,7 @@ fn start(exchange: &mut Exchange, lease: Lease) {
     exchange.tried.push(lease.backend().id());
     exchange.lease = Some(lease);
     exchange.try_began = exchange.now();
+    exchange.try_span = exchange.trace.map_or(0, |_| new_span());
     let total = exchange.target.as_ref().and_then(|target| target.plan.timeouts.total);
     exchange.arrival.watch.set_after(Deadline::Try, exchange.try_began, total);
 }

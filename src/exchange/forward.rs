@@ -52,6 +52,12 @@ fn tells_of_the_client(name: &str) -> bool {
     }
 }
 
+/// Whether a field tells of a trace what we tell ourselves, or belongs to a trace that could not be read.
+fn is_traced_anew(name: &str, exchange: &Exchange) -> bool {
+    let Some(trace) = exchange.trace else { return false };
+    name.eq_ignore_ascii_case("traceparent") || trace.parent.is_none() && name.eq_ignore_ascii_case("tracestate")
+}
+
 /// Whether a field is meant for the next proxy alone, and we are that proxy (RFC 9110, 11.7).
 fn is_for_this_proxy(name: &str) -> bool {
     match name.len() {
@@ -66,6 +72,7 @@ fn is_for_this_proxy(name: &str) -> bool {
 pub fn passes_to_backend(name: &str, exchange: &Exchange) -> bool {
     !(is_of_one_hop(name)
         || is_continued(name)
+        || is_traced_anew(name, exchange)
         || name.eq_ignore_ascii_case(MARK) && (exchange.retries > 0 || !exchange.marked)
         || is_for_this_proxy(name)
         || !exchange.client.via_trusted && tells_of_the_client(name))
@@ -146,6 +153,9 @@ pub fn told_to_backend(
     if exchange.retries > 0 {
         // It is sent again. The mark of a trusted proxy stays where it is not.
         set(MARK, itoa::Buffer::new().format(exchange.retries).as_bytes());
+    }
+    if let Some(parent) = exchange.traceparent() {
+        set("traceparent", parent.as_bytes());
     }
     if exchange.afterwards == Afterwards::Close {
         set("connection", b"close");

@@ -26,6 +26,7 @@ pub mod request_id;
 pub mod rescue;
 pub mod retry;
 pub mod snapshot;
+mod spans;
 pub mod trail;
 pub mod watch;
 pub mod why;
@@ -52,6 +53,7 @@ use crate::filter::edit::Edit;
 use crate::filter::headers::Variables;
 use crate::telemetry::metrics::series::Attempt;
 use crate::telemetry::reason::Reason;
+use crate::telemetry::trace::Trace;
 use crate::tls::Facts;
 use crate::upstream::backend::BackendId;
 use crate::upstream::idle::Afterwards;
@@ -157,6 +159,10 @@ pub struct Exchange {
     pub limited_before: bool,
     /// The tries that have ended.
     pub trail: Trail,
+    /// The trace it belongs to; none where tracing is turned off.
+    pub trace: Option<Trace>,
+    /// The span of the present try.
+    try_span: u64,
     /// Whether all was told of it: it is, at the latest when it is dropped.
     recorded: bool,
 }
@@ -173,6 +179,9 @@ impl Exchange {
         let (attempts, retries) = carried.as_ref().map_or((0, 0), |carried| (carried.attempts, carried.retries));
         let pause = carried.as_ref().map_or(Duration::ZERO, |carried| carried.pause);
         let marked = client.via_trusted && fields.get(retry::MARK).is_some();
+        let traced = carried.as_ref().and_then(|carried| carried.trace);
+        let tracing = arrival.snapshot.plan.tracing.as_ref();
+        let trace = traced.or_else(|| tracing.map(|plan| Trace::begin(fields, client.via_trusted, plan.sample)));
         let limited_before = carried.is_some();
         let (dry_run, limit_fields) =
             carried.as_ref().map(|carried| (carried.dry_run, carried.limit_fields.clone())).unwrap_or_default();
@@ -205,6 +214,8 @@ impl Exchange {
             limit_fields,
             limited_before,
             trail,
+            trace,
+            try_span: 0,
             recorded: false,
         }
     }
@@ -222,6 +233,7 @@ impl Exchange {
             id: self.id.clone(),
             tried: std::mem::take(&mut self.tried),
             trail: std::mem::take(&mut self.trail),
+            trace: self.trace,
             attempts: self.attempts,
             retries: self.retries,
             dry_run: self.dry_run,
@@ -333,7 +345,14 @@ impl Exchange {
             failure,
             choice,
             roll: lease.roll().clone(),
+            span: std::mem::take(&mut self.try_span),
         });
+    }
+
+    /// What the backend is told of the trace, where there is one.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<String> {
+        Some(self.trace?.traceparent(self.try_span))
     }
 
     fn is_bound_to(&self, backend: BackendId) -> bool {

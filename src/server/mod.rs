@@ -20,6 +20,7 @@ pub mod process;
 pub mod pulse;
 pub mod reload;
 mod sockets;
+pub mod traces;
 pub mod upgrade;
 pub mod watch;
 
@@ -50,6 +51,7 @@ use self::process::{Identity, PidFile, Start};
 use self::pulse::Pulse;
 use self::reload::{Parts, Reloader};
 use self::sockets::Sockets;
+use self::traces::Traces;
 use self::upgrade::{Front, Share, Upgrades};
 use self::watch::{ConfigurationWatch, Files};
 use crate::admin::Rules;
@@ -197,6 +199,7 @@ fn start(plan: Plan, mut options: Options, parent: &Parent) -> io::Result<Ending
         access_log,
         recent: Arc::new(Recent::new(plan.server.threads)),
         events: Arc::default(),
+        spans: Arc::default(),
         pools: HashMap::new(),
         rate_limits: Arc::default(),
         terminators: HashMap::new(),
@@ -304,6 +307,7 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
     // It is set once, here.
     let _ = admin_doors.app().reload.set(Box::new(reloader.clone()));
     server.add_service(supervisor);
+    server.add_service(background_service("traces", Traces { current: current.clone() }));
     server.add_service(background_service("pulse", Pulse { current: current.clone() }));
     server.add_service(background_service("files", FileWatch { current: current.clone() }));
     if let Some(files) = files {
