@@ -167,18 +167,19 @@ impl Setup {
     }
 }
 
-/// With `ROUNDEL_TEST_LANE=off` in the environment, every listener of every test takes the general road, so that one run can hold the
-/// promises of each.
+/// Every listener of every test takes the lane, or with `ROUNDEL_TEST_LANE=off` in the environment the general road, so that
+/// one run holds the promises of each.
 fn on_the_road_of_the_run(text: &str) -> String {
     let address = "address: \"{listen}\"";
-    if takes_the_lane() || text.contains("lane:") {
+    if text.contains("lane:") {
         return text.to_owned();
     }
+    let road = if takes_the_lane() { "auto" } else { "off" };
     let one = |line: &str| match line.strip_suffix(address) {
         _ if line.starts_with("admin:") => line.to_owned(),
         // In a block, a key has a line of its own.
-        Some(before) => format!("{line}\n{}lane: off", " ".repeat(before.len())),
-        None => line.replace(address, &format!("{address}, lane: off")),
+        Some(before) => format!("{line}\n{}lane: {road}", " ".repeat(before.len())),
+        None => line.replace(address, &format!("{address}, lane: {road}")),
     };
     text.lines().map(one).collect::<Vec<_>>().join("\n")
 }
