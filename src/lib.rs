@@ -9,6 +9,7 @@ pub mod config;
 pub mod edge;
 pub mod exchange;
 pub mod filter;
+pub mod lane;
 pub mod proxy;
 pub mod route;
 pub mod server;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
-    AccessLog, Admin, Backend, Balance, CertificateFiles, ClientAuthMode, Discovery, HashKey, HealthCheck,
+    AccessLog, Admin, Backend, Balance, CertificateFiles, ClientAuthMode, Discovery, HashKey, HealthCheck, Lane,
     ListenAddress, Listener, ListenerRedirect, ListenerTls, LogFormat, LogPath, Plan, Probe, Protocols, Reload, Retry,
     Server, Start, StatusSet, Target, TemplatePart, TlsVersion, Upstream, UpstreamProtocol, WhenNoneHealthy,
 };
@@ -111,6 +111,7 @@ fn listener(listener: &Listener) -> Json {
         })),
         "trusted_proxies": listener.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "max_connections": listener.max_connections,
+        "lane": match listener.lane { Lane::Auto => "auto", Lane::Off => "off" },
         "timeouts": {
             "tls_handshake": time(timeouts.tls_handshake),
             "header": time(timeouts.header),

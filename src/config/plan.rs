@@ -184,12 +184,23 @@ pub struct Listener {
     pub trusted_proxies: Arc<[IpNet]>,
     /// Connections at once; more are answered 503 and closed.
     pub max_connections: usize,
+    /// Which way plain requests take.
+    pub lane: Lane,
     /// Deadlines.
     pub timeouts: ListenerTimeouts,
     /// Bounds.
     pub limits: ListenerLimits,
     /// Own error pages, before those of the whole configuration.
     pub errors: ErrorPages,
+}
+
+/// Which way plain requests take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// The direct lane where it fits.
+    Auto,
+    /// Pingora's proxy.
+    Off,
 }
 
 /// Where a listener sends clients instead of serving them.

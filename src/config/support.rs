@@ -63,7 +63,6 @@ const RULES: &[Rule] = &[
     rule("routes[].filters[].mirror", &[], ""),
     rule("routes[].filters[].cache", &[], ""),
     rule("listeners[].tls.acme", OFF, "write `certificates`"),
-    rule("listeners[].lane", &["off"], "write `lane: off`, or remove it"),
     rule("upstreams.*.discovery.etcd", &[], "write `dns` or `file`"),
     rule("upstreams.*.discovery.kubernetes", &[], "write `dns` or `file`"),
 ];

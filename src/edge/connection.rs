@@ -19,6 +19,7 @@ use crate::exchange::refused::{Refused, Seen};
 use crate::exchange::snapshot::Current;
 use crate::exchange::watch::Carried;
 use crate::exchange::{Arrival, KeepAlive};
+use crate::lane::{Lane, Served};
 use crate::telemetry::reason::Reason;
 use crate::wire::framing::Framing;
 use crate::wire::head::{HeadParser, Limits, Outcome};
@@ -34,6 +35,8 @@ pub struct Edge<A> {
     pub current: Current,
     /// Places for clients that are told that there is no room.
     pub farewells: Arc<Semaphore>,
+    /// What serves plain requests; none for operators.
+    pub lane: Option<Lane>,
 }
 
 /// For whom an edge is.
@@ -46,10 +49,14 @@ pub enum Audience {
 }
 
 /// A request whose head stands at the front of the inbox.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Ready {
     framing: Framing,
     received: Moment,
+    /// Whether the client means to go on after it.
+    persistent: bool,
+    /// What has read it.
+    parser: HeadParser,
 }
 
 /// What a connection begins with.
@@ -93,9 +100,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             }
             let received = self.current.clock().now();
             match self.next_head(&mut stream, &entrance.listener).await {
-                Awaited::Ready(ready) => match self.hand_over(stream, &entrance, ready, number).await {
-                    Some(back) => stream = back,
-                    None => return,
+                Awaited::Ready(ready) => match self.direct(&mut stream, &entrance, &ready, number).await {
+                    Served::Again => {}
+                    Served::Last => return,
+                    Served::Declined => match self.hand_over(stream, &entrance, &ready, number).await {
+                        Some(back) => stream = back,
+                        None => return,
+                    },
                 },
                 Awaited::Refused(refusal) => {
                     return self.refuse(stream, &entrance, received, refusal.reason, refusal.detail).await;
@@ -150,11 +161,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             if !stream.inbox().is_empty() {
                 match parser.parse(stream.inbox()) {
                     Outcome::Complete(head) => {
-                        let ready = Ready { framing: head.body, received: self.current.clock().now() };
-                        let len = head.len;
+                        let (framing, len, persistent) = (head.body, head.len, head.persistent);
                         // What came of the body with the head is known to be sound before anyone else hears of the request.
-                        return match stream.begin(len, ready.framing) {
-                            Ok(()) => Awaited::Ready(ready),
+                        return match stream.begin(len, framing) {
+                            Ok(()) => Awaited::Ready(Ready {
+                                framing,
+                                received: self.current.clock().now(),
+                                persistent,
+                                parser,
+                            }),
                             Err(refusal) => Awaited::Refused(refusal),
                         };
                     }
@@ -191,6 +206,17 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         timeout_at(deadline.min(Instant::now() + idle), stream.read_more()).await.ok()
     }
 
+    /// Lets the lane serve a request, where the listener has one and the request fits.
+    async fn direct(&self, stream: &mut ClientStream, entrance: &Entrance, ready: &Ready, number: u32) -> Served {
+        match &self.lane {
+            Some(lane) if entrance.listener.lane == plan::Lane::Auto => {
+                let arrival = self.arrival(stream, entrance, ready, number, None);
+                lane.serve(stream, arrival, &ready.parser, &entrance.draining).await
+            }
+            _ => Served::Declined,
+        }
+    }
+
     /// Hands a request to Pingora, and takes the connection back where it may carry another.
     ///
     /// A request may come back to be begun again, where a backend died after its answer's head and before anything was sent
@@ -199,7 +225,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         &self,
         mut stream: Box<ClientStream>,
         entrance: &Entrance,
-        ready: Ready,
+        ready: &Ready,
         number: u32,
     ) -> Option<Box<ClientStream>> {
         let mut carried = None;
@@ -222,11 +248,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         &self,
         stream: &ClientStream,
         entrance: &Entrance,
-        ready: Ready,
+        ready: &Ready,
         number: u32,
         carried: Option<Carried>,
     ) -> Arrival {
-        let last = number >= entrance.listener.limits.keepalive_requests || entrance.is_draining();
+        // One reading of `Connection` for both roads: Pingora's takes the first of several lines for all.
+        let last = !ready.persistent || number >= entrance.listener.limits.keepalive_requests || entrance.is_draining();
         Arrival {
             snapshot: self.current.load(),
             listener: entrance.listener.clone(),

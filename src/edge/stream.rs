@@ -6,7 +6,7 @@
 //! deadlines that the exchange sets in its [`Watch`].
 
 use std::future::Future;
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ use crate::config::plan;
 use crate::edge::limits::Ticket;
 use crate::edge::transport::Transport;
 use crate::exchange::watch::{HALF_CLOSED, Watch};
+use crate::lane::Client;
 use crate::telemetry::reason::Reason;
 use crate::wire::framing::{BodyCheck, Framing};
 use crate::wire::refusal::Refusal;
@@ -66,8 +67,10 @@ pub struct ClientStream {
     watch: Arc<Watch>,
     digest: Arc<SocketDigest>,
     ticket: Option<Ticket>,
-    /// The head of the present request, for it to be begun again.
+    /// The head of the present request, for it to be begun again or served by the lane.
     head: Vec<u8>,
+    /// How long the head of the present request is.
+    head_len: usize,
     /// How long the answer's head waits for its body.
     held: Option<Pin<Box<Sleep>>>,
     /// Where the connection is left when its request is begun again.
@@ -106,6 +109,7 @@ impl ClientStream {
             digest,
             ticket: Some(ticket),
             head: Vec::new(),
+            head_len: 0,
             held: None,
             remains: Arc::default(),
         }
@@ -169,6 +173,7 @@ impl ClientStream {
     pub fn begin(&mut self, head: usize, framing: Framing) -> std::result::Result<(), Refusal> {
         self.watch.reset();
         self.cleared = head;
+        self.head_len = head;
         self.head.clear();
         self.held = None;
         self.watch.note_head(&self.inbox[..head]);
@@ -256,35 +261,45 @@ impl ClientStream {
         Ok(())
     }
 
-    /// Pending until the soonest of the exchange's deadlines, that of a write under way, and `own` has passed; then the error
-    /// that ends the request.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>, own: Option<(Moment, Reason)>) -> Poll<Error> {
+    /// Pending until the soonest of the exchange's deadlines, those of a read and a write under way, and `own` has passed; then
+    /// the error that ends the request. An own deadline without a reason ends nothing.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, own: Option<(Moment, Option<Reason>)>) -> Poll<Error> {
         loop {
-            let theirs = self.watch.next().map(|(at, deadline)| (at, deadline.reason()));
-            let write = self.writing_since.map(|since| (since + self.timeouts.write_idle, Reason::ClientTimeout));
-            let Some((at, reason)) = [own, theirs, write].into_iter().flatten().min_by_key(|(at, _)| *at) else {
+            let theirs = self.watch.next().map(|(at, deadline)| (at, Some(deadline.reason())));
+            let read = self.reading_since.map(|since| (since + self.read_idle(), Some(Reason::ClientTimeout)));
+            let write = self.writing_since.map(|since| (since + self.timeouts.write_idle, Some(Reason::ClientTimeout)));
+            let Some((at, reason)) = [own, theirs, read, write].into_iter().flatten().min_by_key(|(at, _)| *at) else {
                 return Poll::Pending;
             };
             if self.clock.now() >= at {
-                self.watch.end(reason);
-                return Poll::Ready(Error::new(ErrorKind::TimedOut, reason.as_str()));
+                if let Some(reason) = reason {
+                    self.watch.end(reason);
+                }
+                return Poll::Ready(Error::new(ErrorKind::TimedOut, reason.map_or("in time", Reason::as_str)));
             }
             ready!(self.poll_timer(cx, Instant::from_std(self.clock.instant(at))));
         }
     }
 
-    /// One timer serves all deadlines: it is set to the soonest, and looks again when it fires.
+    /// How long a read may wait for the client.
+    fn read_idle(&self) -> Duration {
+        if self.watch.is_tunnel() { self.timeouts.tunnel_idle } else { self.timeouts.body_idle }
+    }
+
+    /// One timer serves all deadlines. It is moved only where it would fire too late, and looks again when it fires: deadlines
+    /// are put off with every request, and moving a timer costs more than all the rest of it.
     fn poll_timer(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        if timer.deadline() != at {
+        if timer.is_elapsed() || timer.deadline() > at {
             timer.as_mut().reset(at);
         }
         timer.as_mut().poll(cx)
     }
 
     /// The request's body has been read, or it had none: only the end of the connection is of interest.
-    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        if self.inbox.is_empty() && self.half_closed_since.is_none() {
+    fn poll_closed(&mut self, cx: &mut Context<'_>, until: Option<Moment>) -> Poll<Result<()>> {
+        // What stands in the inbox is of this request, and waits for a backend.
+        if self.inbox.len() == self.cleared && self.half_closed_since.is_none() {
             match self.poll_fill(cx) {
                 Poll::Ready(Ok(0)) => self.half_closed_since = Some(self.clock.now()),
                 Poll::Ready(Err(error)) => {
@@ -295,25 +310,31 @@ impl ClientStream {
                 Poll::Ready(Ok(_)) | Poll::Pending => {}
             }
         }
-        let gone = self.half_closed_since.map(|since| (since + HALF_CLOSED, Reason::ClientGone));
-        self.poll_deadline(cx, gone).map(Err)
+        let gone = self.half_closed_since.map(|since| (since + HALF_CLOSED, Some(Reason::ClientGone)));
+        let first = [gone, until.map(|at| (at, None))].into_iter().flatten().min_by_key(|(at, _)| *at);
+        self.poll_deadline(cx, first).map(Err)
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        ready!(self.poll_more(cx))?;
+        if self.cleared == 0 {
+            return self.poll_closed(cx, None);
+        }
+        let count = self.cleared.min(buf.remaining());
+        buf.put_slice(&self.inbox[..count]);
+        self.consume(count);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads until there is something of the body that has passed the check, or until its end.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
             if self.cleared == 0 && !self.inbox.is_empty() && !self.body.ended() {
                 self.check_body()?;
             }
-            if self.cleared > 0 {
+            if self.cleared > 0 || self.body.ended() {
                 self.reading_since = None;
-                let count = self.cleared.min(buf.remaining());
-                buf.put_slice(&self.inbox[..count]);
-                self.inbox.advance(count);
-                self.cleared -= count;
                 return Poll::Ready(Ok(()));
-            }
-            if self.body.ended() {
-                return self.poll_closed(cx);
             }
             match self.poll_fill(cx) {
                 Poll::Ready(Ok(0)) => {
@@ -326,10 +347,8 @@ impl ClientStream {
                     return Poll::Ready(Err(error));
                 }
                 Poll::Pending => {
-                    let since = *self.reading_since.get_or_insert_with(|| self.clock.now());
-                    return self
-                        .poll_deadline(cx, Some((since + self.timeouts.body_idle, Reason::ClientTimeout)))
-                        .map(Err);
+                    self.reading_since.get_or_insert_with(|| self.clock.now());
+                    return self.poll_deadline(cx, None).map(Err);
                 }
             }
         }
@@ -355,8 +374,8 @@ impl ClientStream {
                 Poll::Ready(result)
             }
             Poll::Pending => {
-                let since = *self.reading_since.get_or_insert_with(|| self.clock.now());
-                self.poll_deadline(cx, Some((since + self.timeouts.tunnel_idle, Reason::ClientTimeout))).map(Err)
+                self.reading_since.get_or_insert_with(|| self.clock.now());
+                self.poll_deadline(cx, None).map(Err)
             }
         }
     }
@@ -477,6 +496,57 @@ impl AsyncWrite for ClientStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.poll_send(cx))?;
         self.transport()?.poll_shutdown(cx)
+    }
+}
+
+/// The lane moves bytes by itself: nothing is held back on their way.
+impl Client for ClientStream {
+    fn lend_head(&mut self) -> Vec<u8> {
+        let mut head = std::mem::take(&mut self.head);
+        head.clear();
+        head.extend_from_slice(&self.inbox[..self.head_len]);
+        head
+    }
+
+    fn take_back(&mut self, head: Vec<u8>) {
+        self.head = head;
+    }
+
+    fn accept(&mut self) {
+        self.consume(self.head_len);
+    }
+
+    fn body(&self) -> &[u8] {
+        &self.inbox[..self.cleared]
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.inbox.advance(count);
+        self.cleared -= count;
+    }
+
+    fn body_ended(&self) -> bool {
+        self.body.ended()
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.poll_more(cx)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        let written = self.transport()?.poll_write_vectored(cx, parts);
+        self.poll_written(cx, written)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.transport()?.poll_flush(cx)
+    }
+
+    fn poll_wait(&mut self, cx: &mut Context<'_>, until: Option<Moment>) -> Poll<()> {
+        if self.body.ended() {
+            return self.poll_closed(cx, until).map(drop);
+        }
+        self.poll_deadline(cx, until.map(|at| (at, None))).map(drop)
     }
 }
 

@@ -3,6 +3,8 @@
 //! The filters act here in their fixed order. Nothing waits: where a password must be hashed, the road does that on a thread
 //! that may block and comes back with the result.
 
+use std::sync::Arc;
+
 use crate::base::clock::Moment;
 use crate::base::path::NormalPath;
 use crate::base::request::RequestView;
@@ -33,22 +35,46 @@ pub enum Admission {
 
 impl From<Reason> for Admission {
     fn from(reason: Reason) -> Self {
-        Self::Refuse(Refusal { reason, fields: Vec::new() })
+        Self::Refuse(refusal(reason))
     }
+}
+
+fn refusal(reason: Reason) -> Refusal {
+    Refusal { reason, fields: Vec::new() }
 }
 
 /// Finds the route of a request and lets its filters decide.
 pub fn begin(exchange: &mut Exchange, request: &RequestView<'_>) -> Admission {
-    if is_loop(request, &exchange.arrival.snapshot.pseudonym) {
-        return Reason::ProxyLoopDetected.into();
-    }
+    begin_where(exchange, request, |_| true).unwrap_or(Reason::ProxyInternalError.into())
+}
+
+/// The same on a road that not every route fits; none where the one that wins does not, and then nothing has happened.
+pub fn begin_where(
+    exchange: &mut Exchange,
+    request: &RequestView<'_>,
+    fits: impl Fn(&RouteLive) -> bool,
+) -> Option<Admission> {
     let snapshot = exchange.arrival.snapshot.clone();
-    let Ok(path) = NormalPath::new(request.path) else { return Reason::HttpRequestError.into() };
-    if exchange.arrival.listener.redirect.is_some() {
-        return redirected(request, &path);
+    if is_loop(request, &snapshot.pseudonym) {
+        return Some(Reason::ProxyLoopDetected.into());
     }
-    let Some(found) = snapshot.routes.find(request, &path) else { return Reason::NoRoute.into() };
-    let route = snapshot.live[found.index].clone();
+    let Ok(path) = NormalPath::new(request.path) else { return Some(Reason::HttpRequestError.into()) };
+    if exchange.arrival.listener.redirect.is_some() {
+        return Some(redirected(request, &path));
+    }
+    let Some(found) = snapshot.routes.find(request, &path) else { return Some(Reason::NoRoute.into()) };
+    let route = &snapshot.live[found.index];
+    fits(route).then(|| filtered(exchange, request, route, &path, found))
+}
+
+/// Lets the filters of the route decide.
+fn filtered(
+    exchange: &mut Exchange,
+    request: &RequestView<'_>,
+    route: &Arc<RouteLive>,
+    path: &NormalPath<'_>,
+    found: Found<'_>,
+) -> Admission {
     exchange.route = Some(route.clone());
     if let Some(reason) = refused_upgrade(request) {
         return reason.into();
@@ -58,11 +84,11 @@ pub fn begin(exchange: &mut Exchange, request: &RequestView<'_>) -> Admission {
         decision => return decided(decision),
     }
     let now = exchange.now();
-    if let Some(refusal) = limit(exchange, request, &route, now) {
+    if let Some(refusal) = limit(exchange, request, route, now) {
         return Admission::Refuse(refusal);
     }
     match route.filters.authenticate(request, now) {
-        Decision::Continue => finish(exchange, request, &path, found),
+        Decision::Continue => finish(exchange, request, path, found),
         decision => decided(decision),
     }
 }

@@ -1,6 +1,7 @@
 //! One request on its way: what both roads know of it, and what they share.
 //!
-//! `snapshot` is what it is served by, `client` and `request_id` say whose it is, `admission` where it goes, `attempt`,
+//! `snapshot` is what it is served by, `client` and `request_id` say whose it is, `admission` where it goes, `forward` what passes of its fields,
+//! `attempt`,
 //! `retry` and `rescue` what becomes of tries and their failures (`rescue` is the only place that turns an error into a
 //! status), `reply` how answers of our own look, `grpc` what its calls ask for, `watch` what it tells its connection, `trail` where it was tried, `record`
 //! what is told of it at its end, `recent` and `why` what is remembered of it. `rehearsal` plays failures in
@@ -11,9 +12,11 @@ pub mod attempt;
 pub mod client;
 pub mod counters;
 pub mod explain;
+pub mod forward;
 pub mod grpc;
 pub mod key;
 mod news;
+pub mod progress;
 pub mod recent;
 pub mod record;
 pub mod refused;
@@ -175,7 +178,7 @@ impl Exchange {
         let id = id.unwrap_or_else(|| RequestId::of(fields, client.via_trusted));
         let (attempts, retries) = carried.as_ref().map_or((0, 0), |carried| (carried.attempts, carried.retries));
         let pause = carried.as_ref().map_or(Duration::ZERO, |carried| carried.pause);
-        let marked = client.via_trusted && fields.get(retry::MARK.as_str()).is_some();
+        let marked = client.via_trusted && fields.get(retry::MARK).is_some();
         let traced = carried.as_ref().and_then(|carried| carried.trace);
         let tracing = arrival.snapshot.plan.tracing.as_ref();
         let trace = traced.or_else(|| tracing.map(|plan| Trace::begin(fields, client.via_trusted, plan.sample)));
@@ -215,6 +218,11 @@ impl Exchange {
             try_span: 0,
             recorded: false,
         }
+    }
+
+    /// The request goes another road, where it is told of.
+    pub fn decline(mut self) {
+        self.recorded = true;
     }
 
     /// Begins the request again from its head: Pingora has taken an answer for begun of which nothing was sent.
@@ -273,11 +281,11 @@ impl Exchange {
         self.arrival.watch.is_answered()
     }
 
-    /// Whether what has come of its body is little enough to be kept for another try.
+    /// Whether its body, as long as it says it is and as much as has come of it, is little enough to be kept for another try.
     #[must_use]
     pub fn body_is_kept(&self) -> bool {
         let most = self.target.as_ref().map_or(0, |target| target.plan.retry.body);
-        self.arrival.watch.body_received() <= most
+        self.arrival.body.unwrap_or_default().max(self.arrival.watch.body_received()) <= most
     }
 
     /// How answers of our own to it look.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::exchange::grpc::Pushback;
 use crate::telemetry::reason::Reason;
 use crate::upstream;
+use crate::upstream::connection::Fault;
 use crate::upstream::lease::{Lease, NoBackend};
 
 /// How a connect failed.
@@ -18,6 +19,17 @@ pub enum Connect {
     Tls,
     /// The backend's certificate is not trusted.
     Certificate,
+}
+
+impl From<Fault> for Connect {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Refused => Self::Refused,
+            Fault::TimedOut => Self::TimedOut,
+            Fault::Tls => Self::Tls,
+            Fault::Certificate => Self::Certificate,
+        }
+    }
 }
 
 /// How a try failed, in terms of HTTP and not of any library.

@@ -13,7 +13,7 @@ use crate::exchange::rescue::Failure;
 
 /// The field that a request carries when it is sent again: the number of the retry. A proxy behind this one that believes it
 /// retries nothing, so that tries are not multiplied from layer to layer.
-pub const MARK: http::HeaderName = http::HeaderName::from_static("x-roundel-attempt");
+pub const MARK: &str = "x-roundel-attempt";
 
 /// What is known of a request when a try has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

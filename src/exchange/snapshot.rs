@@ -81,6 +81,8 @@ pub struct RouteLive {
     pub index: usize,
     /// Its filters.
     pub filters: Chain,
+    /// Whether the direct lane may serve it: messages pass as they come, to backends of HTTP/1.1.
+    pub direct: bool,
     /// The upstreams it sends to, in the order of its splits.
     targets: Vec<Arc<Target>>,
     splitter: Splitter,
@@ -135,8 +137,13 @@ impl RouteLive {
             .map_err(|error| BuildError::Filter { route: plan.name.clone(), error })?;
         let splits = plan.action.splits();
         let of = |split: &plan::Split| targets.iter().find(|target| target.plan.name == split.upstream.name).cloned();
-        let (targets, splitter) = (splits.iter().filter_map(of).collect(), Splitter::build(splits));
-        Ok(Self { plan: plan.clone(), index, filters, targets, splitter })
+        let (targets, splitter): (Vec<_>, _) = (splits.iter().filter_map(of).collect(), Splitter::build(splits));
+        // A connection that introduces its client is that client's alone: Pingora's pool keeps them apart.
+        let plain = |target: &Arc<Target>| {
+            target.plan.protocol == plan::UpstreamProtocol::Http1 && target.plan.send_proxy_protocol.is_none()
+        };
+        let direct = filters.passes_bodies() && targets.iter().all(plain);
+        Ok(Self { plan: plan.clone(), index, filters, direct, targets, splitter })
     }
 
     /// The upstream for the next request, and the value of its sticky cookie there. A client that is bound to a backend of

@@ -222,6 +222,12 @@ impl Chain {
         self.auth.as_ref()
     }
 
+    /// Whether bodies pass as they come: no filter needs a whole one or another one.
+    #[must_use]
+    pub fn passes_bodies(&self) -> bool {
+        self.compress.is_none()
+    }
+
     /// Whether a request passes through untouched: no filter is written and the route forwards.
     #[must_use]
     pub fn is_empty(&self) -> bool {

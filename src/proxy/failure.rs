@@ -3,18 +3,13 @@
 use pingora_error::{Error, ErrorSource, ErrorType};
 
 use crate::exchange::Exchange;
-use crate::exchange::rescue::{Connect, Failure};
+use crate::exchange::rescue::Failure;
 use crate::telemetry::reason::Reason;
+use crate::upstream::connection;
 
 /// How a connect failed.
 pub(super) fn of_connect(error: &Error) -> Failure {
-    Failure::Connect(match error.root_etype() {
-        ErrorType::InvalidCert => Connect::Certificate,
-        _ if mentions_certificate(error) => Connect::Certificate,
-        ErrorType::TLSHandshakeFailure | ErrorType::TLSWantX509Lookup | ErrorType::HandshakeError => Connect::Tls,
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Connect::TimedOut,
-        _ => Connect::Refused,
-    })
+    Failure::Connect(connection::fault_of(error).into())
 }
 
 /// How a request failed once a connection stood. What the connection to the client noted comes first: Pingora sees only
@@ -69,10 +64,4 @@ fn of_client(error: &Error) -> Reason {
         ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => Reason::ClientGone,
         _ => Reason::HttpRequestError,
     }
-}
-
-/// Pingora turns what rustls says of a certificate into text, so that the words of the chain are all there is to go by.
-fn mentions_certificate(error: &Error) -> bool {
-    let text = error.to_string();
-    ["invalid peer certificate", "UnknownIssuer", "NotValidForName", "Expired"].iter().any(|sign| text.contains(sign))
 }

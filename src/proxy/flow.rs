@@ -26,11 +26,9 @@ use crate::exchange::admission::{self, Admission};
 use crate::exchange::attempt;
 use crate::exchange::rescue::Failure;
 use crate::exchange::retry::{self, Standing, Verdict};
-use crate::exchange::watch::Deadline;
-use crate::exchange::{Arrival, Exchange, KeepAlive, record};
+use crate::exchange::{Arrival, Exchange, KeepAlive, progress, record};
 use crate::filter::compress::Coding;
 use crate::filter::encode::Encoder;
-use crate::telemetry::metrics::series::Attempt;
 use crate::telemetry::reason::Reason;
 
 /// A try whose answer is passed over in favour of another try.
@@ -160,7 +158,7 @@ impl ProxyHttp for Flow {
         }
         forward::request(header, session.req_header(), exchange)?;
         if session.is_body_done() {
-            expect_answer(exchange);
+            progress::sent(exchange);
         }
         Ok(())
     }
@@ -174,7 +172,7 @@ impl ProxyHttp for Flow {
         ctx: &mut Context,
     ) -> Result<()> {
         if end_of_stream && status_sent(session).is_none() {
-            expect_answer(ctx.exchange());
+            progress::sent(ctx.exchange());
         }
         Ok(())
     }
@@ -189,7 +187,7 @@ impl ProxyHttp for Flow {
         answer_head::check(header, asked(session))?;
         if !header.status.is_informational() || header.status == StatusCode::SWITCHING_PROTOCOLS {
             let exchange = ctx.exchange();
-            answered(exchange, header.status.as_u16());
+            progress::answered(exchange, header.status.as_u16(), idle_bound(exchange));
             if passes_over(session, header, exchange) {
                 return Err(Error::new_up(PASSED_OVER));
             }
@@ -428,34 +426,10 @@ fn failed_encoding(error: std::io::Error) -> Box<Error> {
     Error::because(ErrorType::InternalError, "compressing the answer", error)
 }
 
-/// The whole request has been sent: the answer's time begins.
-fn expect_answer(exchange: &mut Exchange) {
-    let now = exchange.now();
-    exchange.sent = Some(now);
-    let first_byte = exchange.target.as_ref().map(|target| target.plan.timeouts.first_byte);
-    exchange.arrival.watch.set_after(Deadline::FirstByte, now, first_byte);
-}
-
-/// The answer has begun.
-fn answered(exchange: &mut Exchange, status: u16) {
-    let watch = &exchange.arrival.watch;
-    watch.clear(Deadline::FirstByte);
-    if let Some(target) = &exchange.target
-        && (target.plan.timeouts.idle < target.plan.timeouts.first_byte
-            || target.plan.protocol != UpstreamProtocol::Http1)
-    {
-        // Pingora has one timeout for all reads, the longer of the two, and over HTTP/2 none.
-        watch.bound_answer(target.plan.timeouts.idle, exchange.now());
-    }
-    let latency = exchange.now().since(exchange.sent.unwrap_or(exchange.try_began));
-    exchange.first_byte = Some(latency);
-    let counters = &exchange.arrival.snapshot.counters;
-    counters.first_byte(exchange, latency);
-    counters.attempt(exchange, Attempt::Answered(status));
-    if let Some(lease) = &mut exchange.lease {
-        match status {
-            502..=504 => lease.failed(crate::upstream::state::Failure::Gateway, &format!("status {status}")),
-            _ => lease.succeeded(latency),
-        }
-    }
+/// How long the next part of an answer may take, where Pingora allows more: it has one timeout for all reads, the longer of the two,
+/// and over HTTP/2 none.
+fn idle_bound(exchange: &Exchange) -> Option<Duration> {
+    let plan = &exchange.target.as_ref()?.plan;
+    let bounds = plan.timeouts.idle < plan.timeouts.first_byte || plan.protocol != UpstreamProtocol::Http1;
+    bounds.then_some(plan.timeouts.idle)
 }

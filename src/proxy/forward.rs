@@ -1,45 +1,15 @@
-//! Header fields on their way: what a backend gets of a request, and what a client gets of an answer.
-//!
-//! Fields that belong to one connection stay there (RFC 9110, 7.6.1), in both directions. What a client says about itself
-//! (`X-Forwarded-*`, `Forwarded`) is dropped unless the client is a trusted proxy, and then continued.
+//! The rules of `exchange::forward` applied to Pingora's headers, and what only the general road does to them.
 
-use std::fmt::Write;
-use std::net::IpAddr;
-
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::base::request::RequestView;
 use crate::config::plan::UpstreamProtocol;
-use crate::exchange::Exchange;
-use crate::exchange::grpc;
-use crate::exchange::retry::MARK;
 use crate::exchange::watch::Deadline;
+use crate::exchange::{Exchange, forward, grpc};
 use crate::filter::compress::Coding;
 use crate::filter::edit::Edit;
-use crate::filter::headers::Variables;
-use crate::upstream::idle::Afterwards;
-use crate::upstream::sticky::{self, Token};
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Fields that belong to one connection whether `Connection` names them or not.
-const HOP_BY_HOP: [HeaderName; 6] = [
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-    TE,
-    TRAILER,
-    UPGRADE,
-];
 
 /// Turns the request as the client sent it into the request as the backend gets it. The body's framing is Pingora's part.
 ///
@@ -50,51 +20,37 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 pub(super) fn request(header: &mut RequestHeader, came: &RequestHeader, exchange: &Exchange) -> Result<()> {
     let over_http2 = header.version == http::Version::HTTP_2;
     let upgrade = websocket(header);
-    let original_host = header.headers.get(HOST).cloned();
+    let (host, version) = (header.headers.get(HOST).cloned(), came.version);
     for name in connection_options(header.headers.get_all(CONNECTION).iter()) {
-        // The framing and the host are not the client's to remove.
-        if name != TRANSFER_ENCODING && name != CONTENT_LENGTH && name != HOST {
+        if !forward::outlives_connection(name.as_str()) {
             header.remove_header(&name);
         }
     }
-    for name in HOP_BY_HOP {
-        header.remove_header(&name);
+    let mut told = Vec::new();
+    let host = host.as_ref().map(HeaderValue::as_bytes);
+    forward::told_to_backend(exchange, &header.headers, version, host, &mut Vec::new(), &mut |name, value| {
+        told.push((name, value.to_vec()));
+    });
+    let names: Vec<HeaderName> = header.headers.keys().cloned().collect();
+    for name in names.iter().filter(|name| !forward::passes_to_backend(name.as_str(), exchange)) {
+        header.remove_header(name);
     }
-    header.remove_header(&CONNECTION);
     if upgrade {
         header.insert_header(CONNECTION, "Upgrade")?;
         header.insert_header(UPGRADE, "websocket")?;
     }
     to_origin_form(header)?;
-    forwarded(header, exchange, original_host.as_ref())?;
-    via(header, came.version, &exchange.arrival.snapshot.pseudonym)?;
-    header.insert_header(X_REQUEST_ID, exchange.id.as_str())?;
-    mark(header, exchange)?;
-    if let Some(parent) = exchange.traceparent() {
-        header.insert_header(TRACEPARENT, parent)?;
-        if exchange.trace.is_some_and(|trace| trace.parent.is_none()) {
-            // It belongs to a trace that could not be read.
-            header.remove_header(&TRACESTATE);
+    for (name, value) in told {
+        // HTTP/2 knows no `Connection` (RFC 9113, 8.2.2).
+        if !(over_http2 && name == "connection") {
+            header.insert_header(HeaderName::from_static(name), value)?;
         }
     }
     if over_http2 && came.version == http::Version::HTTP_2 {
         trailers_wanted(header, came)?;
     }
     pass_patience_on(header, exchange)?;
-    if exchange.afterwards == Afterwards::Close && !over_http2 {
-        header.insert_header(CONNECTION, "close")?;
-    }
     rewrite(header, exchange)
-}
-
-/// Marks a request that is sent again; the mark of a trusted proxy stays.
-fn mark(header: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
-    if exchange.retries > 0 {
-        header.insert_header(MARK, exchange.retries.to_string())?;
-    } else if !exchange.marked {
-        header.remove_header(&MARK);
-    }
-    Ok(())
 }
 
 /// Whether the backend speaks the protocol that its upstream is said to speak.
@@ -122,9 +78,7 @@ fn pass_patience_on(header: &mut RequestHeader, exchange: &Exchange) -> Result<(
 
 /// What a request's route does to its path, host and fields.
 fn rewrite(header: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
-    let Some(route) = &exchange.route else { return Ok(()) };
-    // The values of fields speak of the request as the client sent it.
-    let edits = route.filters.request_edits(&variables(&view(header, exchange), exchange));
+    let edits = forward::request_edits(&view(header, exchange), exchange);
     if let Some(path) = &exchange.rewritten.path {
         let (_, query) = target_of(header);
         let target = query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
@@ -169,28 +123,12 @@ fn target_of(header: &RequestHeader) -> (&str, Option<&str>) {
     }
 }
 
-fn variables<'a>(view: &RequestView<'a>, exchange: &'a Exchange) -> Variables<'a> {
-    Variables {
-        client_ip: view.client,
-        request_id: exchange.id.as_str(),
-        scheme: view.scheme.as_str(),
-        host: view.host,
-        method: view.method,
-        path: view.path,
-        query: view.query.unwrap_or(""),
-        listener: &exchange.arrival.listener.name,
-        route: exchange.route.as_ref().map_or("", |route| &*route.plan.name),
-        tls: exchange.arrival.tls.as_deref(),
-    }
-}
-
 /// Makes the changes that the route makes to all its answers, its own included.
 ///
 /// # Errors
 /// As for [`request`].
 pub(super) fn edit_response(header: &mut ResponseHeader, request: &RequestHeader, exchange: &Exchange) -> Result<()> {
-    let view = view(request, exchange);
-    apply(exchange.response_edits(&view, &variables(&view, exchange)), header)
+    apply(forward::response_edits(&view(request, exchange), exchange), header)
 }
 
 /// Decides whether the body of an answer is compressed, and says so in its fields.
@@ -231,11 +169,8 @@ pub(super) fn has_no_body(header: &ResponseHeader, request: &RequestHeader) -> b
 /// # Errors
 /// As for [`request`].
 pub(super) fn stick(header: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
-    let (Some(target), Some(lease)) = (&exchange.target, &exchange.lease) else { return Ok(()) };
-    let Some(sticky) = &target.plan.sticky else { return Ok(()) };
-    let token = Token::of(&target.plan.name, lease.backend().id());
-    if exchange.sticky.as_deref().and_then(Token::parse) != Some(token) {
-        header.append_header(http::header::SET_COOKIE, sticky::set_cookie(sticky, token, exchange.arrival.scheme))?;
+    if let Some(cookie) = forward::sticky_cookie(exchange) {
+        header.append_header(http::header::SET_COOKIE, cookie)?;
     }
     Ok(())
 }
@@ -256,20 +191,16 @@ fn apply(edits: Vec<Edit>, header: &mut ResponseHeader) -> Result<()> {
 /// # Errors
 /// As for [`request`].
 pub(super) fn response(header: &mut ResponseHeader, upgraded: bool) -> Result<()> {
-    for name in connection_options(header.headers.get_all(CONNECTION).iter()) {
-        if name != TRANSFER_ENCODING && name != CONTENT_LENGTH {
-            header.remove_header(&name);
-        }
-    }
+    let named = connection_options(header.headers.get_all(CONNECTION).iter());
     let upgrade = header.headers.get(UPGRADE).cloned();
-    for name in HOP_BY_HOP {
-        header.remove_header(&name);
-    }
-    header.remove_header(&CONNECTION);
-    if header.status == http::StatusCode::NO_CONTENT {
-        // It has no body whatever these say (RFC 9110, 8.6; RFC 9112, 6.1), and a client might believe them.
-        header.remove_header(&CONTENT_LENGTH);
-        header.remove_header(&TRANSFER_ENCODING);
+    let status = header.status.as_u16();
+    let passes = |name: &HeaderName| {
+        forward::passes_to_client(name.as_str(), status)
+            && (forward::outlives_connection(name.as_str()) || !named.contains(name))
+    };
+    let names: Vec<HeaderName> = header.headers.keys().cloned().collect();
+    for name in names.iter().filter(|name| !passes(name)) {
+        header.remove_header(name);
     }
     // The version is that of the one who sends, and we send (RFC 9110, 2.5).
     header.set_version(http::Version::HTTP_11);
@@ -307,65 +238,4 @@ fn to_origin_form(header: &mut RequestHeader) -> Result<()> {
     }
     let target = header.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
     header.set_raw_path(target.as_bytes())
-}
-
-fn forwarded(header: &mut RequestHeader, exchange: &Exchange, host: Option<&HeaderValue>) -> Result<()> {
-    let peer = exchange.arrival.peer.map(|peer| peer.ip().to_canonical());
-    let scheme = exchange.arrival.scheme.as_str();
-    if !exchange.client.via_trusted {
-        for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, FORWARDED] {
-            header.remove_header(&name);
-        }
-        for name in ["x-real-ip", "x-forwarded-port", "x-forwarded-server"] {
-            header.remove_header(name);
-        }
-    }
-    if let Some(peer) = peer {
-        append(header, X_FORWARDED_FOR, &peer.to_string())?;
-    }
-    if !header.headers.contains_key(X_FORWARDED_PROTO) {
-        header.insert_header(X_FORWARDED_PROTO, scheme)?;
-    }
-    if let Some(host) = host {
-        if !header.headers.contains_key(X_FORWARDED_HOST) {
-            header.insert_header(X_FORWARDED_HOST, host.clone())?;
-        }
-        append(header, FORWARDED, &element(peer, host, scheme))?;
-    }
-    Ok(())
-}
-
-/// One element of `Forwarded` (RFC 7239, 4).
-fn element(peer: Option<IpAddr>, host: &HeaderValue, scheme: &str) -> String {
-    let mut element = match peer {
-        Some(IpAddr::V4(address)) => format!("for={address}"),
-        Some(IpAddr::V6(address)) => format!("for=\"[{address}]\""),
-        None => "for=unknown".to_owned(),
-    };
-    if let Ok(host) = host.to_str() {
-        // A host that the edge let in has no quote and no backslash. Writing into a string cannot fail.
-        let _ = write!(element, ";host=\"{host}\"");
-    }
-    let _ = write!(element, ";proto={scheme}");
-    element
-}
-
-/// Adds to the list that a field holds, as one field.
-fn append(header: &mut RequestHeader, name: HeaderName, value: &str) -> Result<()> {
-    let mut list = Vec::new();
-    for before in header.headers.get_all(&name) {
-        list.extend_from_slice(before.as_bytes());
-        list.extend_from_slice(b", ");
-    }
-    list.extend_from_slice(value.as_bytes());
-    header.insert_header(name, list)
-}
-
-fn via(header: &mut RequestHeader, came: http::Version, pseudonym: &str) -> Result<()> {
-    let version = match came {
-        http::Version::HTTP_10 => "1.0",
-        http::Version::HTTP_2 => "2.0",
-        _ => "1.1",
-    };
-    append(header, VIA, &format!("{version} {pseudonym}"))
 }

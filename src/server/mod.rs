@@ -62,12 +62,14 @@ use crate::edge::connection::{Audience, Edge};
 use crate::edge::limits::Connections;
 use crate::exchange::recent::Recent;
 use crate::exchange::snapshot::{Current, Lasting, Snapshot, Target};
+use crate::lane::Lane;
 use crate::proxy::Flow;
 use crate::telemetry;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log::ProcessLog;
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::metrics::series::Probe;
+use crate::upstream::connection::Connector;
 use crate::upstream::discovery::dns::Resolver;
 use crate::upstream::health::{ProbeListener, Prober};
 use crate::upstream::supervisor::{Charge, Supervisor};
@@ -258,6 +260,7 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
         audience: Audience::Clients,
         current: current.clone(),
         farewells: Arc::new(Semaphore::new(FAREWELLS)),
+        lane: Some(Lane::new(Connector::new(&server_conf(&plan.server)))),
     };
     let planned = plan.listeners.iter().cloned().map(Arc::new);
     let doors = Doors::new(edge, connections.clone(), planned.zip(listeners).collect());

@@ -63,8 +63,13 @@ pub(super) fn admin(current: &Current, life: &Life, rules: Rules, upgrades: Orde
 /// The doors of the admin listener.
 pub(super) fn doors(admin: Admin, sockets: Vec<Bound>) -> Arc<Doors<Admin>> {
     let current = admin.current.clone();
-    let edge =
-        Edge { app: Arc::new(admin), audience: Audience::Operators, current, farewells: Arc::new(Semaphore::new(1)) };
+    let edge = Edge {
+        app: Arc::new(admin),
+        audience: Audience::Operators,
+        current,
+        farewells: Arc::new(Semaphore::new(1)),
+        lane: None,
+    };
     let listeners = sockets.into_iter().map(|bound| (listener(bound.address.clone()), bound)).collect();
     Doors::new(edge, Arc::new(Connections::default()), listeners)
 }
@@ -101,6 +106,7 @@ pub(super) fn listener(address: ListenAddress) -> Arc<plan::Listener> {
         protocols: plan::Protocols::Http1,
         trusted_proxies: Arc::new([]),
         max_connections: MOST_CONNECTIONS,
+        lane: plan::Lane::Off,
         tls: None,
         redirect: None,
         proxy_protocol: None,

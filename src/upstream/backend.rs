@@ -15,9 +15,11 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::breaker::Breaker;
+use super::connection::Connection;
 use super::idle::Uses;
 use super::latency::{PeakEwma, Quantiles};
 use super::state::{Entry, Health, Policy, State};
+use super::warm::Warm;
 use crate::base::clock::Moment;
 use crate::telemetry::metrics::series;
 
@@ -74,6 +76,7 @@ pub struct Backend {
     quantiles: Quantiles,
     series: OnceLock<Arc<series::Backend>>,
     uses: Uses,
+    warm: Warm<Connection>,
 }
 
 #[derive(Debug)]
@@ -131,6 +134,7 @@ impl Backend {
             quantiles: Quantiles::default(),
             series: OnceLock::new(),
             uses: Uses::default(),
+            warm: Warm::default(),
         };
         backend.publish(&backend.health.lock(), policy, now);
         backend
@@ -140,6 +144,12 @@ impl Backend {
     #[must_use]
     pub fn uses(&self) -> &Uses {
         &self.uses
+    }
+
+    /// The direct lane's connections to it that wait for another request.
+    #[must_use]
+    pub fn warm(&self) -> &Warm<Connection> {
+        &self.warm
     }
 
     /// Where its tries and probes are counted, once they are.

@@ -2,13 +2,15 @@
 //!
 //! [`Pool`] is one upstream's live state: its members, their health, and the policy that picks among them. A request takes
 //! a [`Lease`] of one backend and tells how it went. The deciding parts (`state`, `outlier`, `slow_start`, `sticky`,
-//! the bucket of `budget`, the line of `queue`) are pure; probing and discovery tell the pool what they find; connecting is the data path's.
+//! the bucket of `budget`, the line of `queue`) are pure; probing and discovery tell the pool what they find; connecting is the data path's, with the tools of
+//! `connection` (Tokio's sockets, kept `warm` between requests) or `peer` (Pingora's).
 
 pub mod backend;
 pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod change;
+pub mod connection;
 pub mod discovery;
 #[cfg(test)]
 mod fixture;
@@ -30,6 +32,7 @@ pub mod sticky;
 pub mod supervisor;
 pub mod time;
 mod turnout;
+pub mod warm;
 
 pub use backend::{Backend, BackendId, Member, ProbeReport};
 pub use change::Change;

@@ -25,7 +25,7 @@ use crate::base::proxy_protocol::{Ends, Version};
 use crate::config::plan;
 
 /// What the kernel does to find out that a silent peer is gone.
-const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
+pub(super) const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
     idle: Duration::from_secs(60),
     interval: Duration::from_secs(10),
     count: 6,
@@ -123,6 +123,12 @@ impl PeerTemplate {
         }
         peer.options.idle_timeout = Some(idle::patience(backend.in_flight() as usize, &self.keepalive));
         peer
+    }
+
+    /// What tells connections made by this template from those made by others.
+    #[must_use]
+    pub fn group(&self) -> u64 {
+        self.group
     }
 
     /// The protocols that its backends are offered.

@@ -29,6 +29,7 @@ use super::balance::{Choice, Luck};
 use super::breaker::{Breaker, LimitsStatus, most_at_once};
 use super::budget::{Budget, BudgetStatus, Terms};
 use super::change::Listener;
+use super::connection::Connection;
 use super::lease::{Ask, Lease, NoBackend};
 use super::members::Members;
 use super::queue::{Choosiness, Queue};
@@ -208,6 +209,15 @@ impl Pool {
         }
         self.renew(&mut control, now);
         self.tell(control);
+    }
+
+    /// Closes connections that have waited long enough for another request, or that the other side has closed. To be called
+    /// about once a second.
+    pub fn sweep(&self) {
+        let (now, plan, members) = (self.time.now(), self.plan.load(), self.members.load());
+        for backend in members.backends.iter().chain(members.leaving.iter()) {
+            backend.warm().sweep(now, &plan.keepalive, Connection::is_quiet);
+        }
     }
 
     /// Whether some backend is still without the verdict of its first probe.

@@ -5,10 +5,11 @@
 //! refuse all else, so that no two parsers on the way can take the same bytes for different messages.
 //! `docs/conformance.md` lists every rule.
 //!
-//! `head` reads the heads of requests, `framing` follows bodies. Reading sockets is the edge's and the lane's part.
+//! `head` reads the heads of requests, `answer` those of answers, `framing` follows bodies. Reading sockets is the edge's and the lane's part.
 
 #[cfg(test)]
 mod agreement;
+pub mod answer;
 pub mod fields;
 pub mod framing;
 mod grammar;

@@ -33,6 +33,7 @@ mod reasons;
 mod reload;
 mod responses;
 mod retries;
+mod roads;
 mod round_robin;
 mod simulate;
 mod tls_listener;

@@ -335,7 +335,7 @@ async fn a_backend_keeps_its_health_and_its_keys() {
         assert_eq!(get(proxy.address(), path).await.origin(), origin, "{path}");
     }
 
-    b.refuse().await;
+    b.kill().await;
     until("b is ejected", async || {
         for path in &paths {
             get(proxy.address(), path).await;

@@ -57,7 +57,7 @@ async fn bytes_after_an_answer_never_become_the_next_answer() {
 }
 
 #[tokio::test]
-async fn a_broken_chunk_breaks_the_answer_off() {
+async fn a_broken_chunk_is_never_made_to_look_whole() {
     let (a, proxy) = one().await;
     for chunks in [
         "xyz\r\nhello\r\n0\r\n\r\n",
@@ -67,7 +67,8 @@ async fn a_broken_chunk_breaks_the_answer_off() {
     ] {
         a.plays(Script::raw(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{chunks}")));
         let fault = Connection::open(proxy.address()).await.ask("GET", "/", "", b"").await;
-        assert!(fault.is_err(), "{chunks:?}: {fault:?}");
+        // Where nothing of the answer has left yet, the client can still be told.
+        assert!(fault.as_ref().is_ok_and(|answer| answer.status == 502) || fault.is_err(), "{chunks:?}: {fault:?}");
     }
 }
 

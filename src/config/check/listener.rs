@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::{Checker, certificate, pages};
 use crate::config::file::File;
 use crate::config::file::collection::OrNone;
-use crate::config::file::listener::{Limits, Listener, Protocol, ProxyProtocol, Redirect, Timeouts};
+use crate::config::file::listener::{Lane, Limits, Listener, Protocol, ProxyProtocol, Redirect, Timeouts};
 use crate::config::file::term::{Field, Spanned, written_or_default};
 use crate::config::plan::{self, ListenAddress};
 use crate::config::read::At;
@@ -91,6 +91,10 @@ fn listener(file: &Listener, name: &str, address: ListenAddress, checker: &mut C
         proxy_protocol: proxy_protocol(&file.proxy_protocol, checker),
         trusted_proxies: trusted.into(),
         max_connections: file.max_connections().size(),
+        lane: match file.lane.value() {
+            Some(Lane::Auto) => plan::Lane::Auto,
+            Some(Lane::Off) | None => plan::Lane::Off,
+        },
         timeouts: timeouts(&written_or_default(&file.timeouts)),
         limits: limits(&written_or_default(&file.limits)),
         errors: pages::read(&file.errors, checker),

@@ -161,6 +161,7 @@ impl Rounds {
     fn look(&mut self) {
         for charge in self.charges.iter() {
             charge.pool.tick();
+            charge.pool.sweep();
         }
         self.look_at_members();
     }

@@ -16,7 +16,7 @@ pub(crate) mod wire;
 
 pub(crate) use client::{Answer, Connection, Load, get, request};
 pub(crate) use origin::{Authority, Origin, Received, Reply, Script, Step};
-pub(crate) use proxy::{Proxy, Setup, free_address, roundel, roundel_with};
+pub(crate) use proxy::{Proxy, Setup, free_address, roundel, roundel_with, takes_the_lane};
 pub(crate) use tls::{Issued, TlsClient};
 pub(crate) use wire::{Address, Fault};
 

@@ -162,8 +162,31 @@ impl Setup {
         for (word, value) in &self.words {
             text = text.replace(word, value);
         }
+        let text = on_the_road_of_the_run(&text);
         text.replace("{listen}", &listen.to_string()).replace("{admin}", &admin.to_string())
     }
+}
+
+/// Every listener of every test takes the lane, or with `ROUNDEL_TEST_LANE=off` in the environment the general road, so that
+/// one run holds the promises of each.
+fn on_the_road_of_the_run(text: &str) -> String {
+    let address = "address: \"{listen}\"";
+    if text.contains("lane:") {
+        return text.to_owned();
+    }
+    let road = if takes_the_lane() { "auto" } else { "off" };
+    let one = |line: &str| match line.strip_suffix(address) {
+        _ if line.starts_with("admin:") => line.to_owned(),
+        // In a block, a key has a line of its own.
+        Some(before) => format!("{line}\n{}lane: {road}", " ".repeat(before.len())),
+        None => line.replace(address, &format!("{address}, lane: {road}")),
+    };
+    text.lines().map(one).collect::<Vec<_>>().join("\n")
+}
+
+/// Which road plain requests take in this run.
+pub(crate) fn takes_the_lane() -> bool {
+    std::env::var("ROUNDEL_TEST_LANE").as_deref() != Ok("off")
 }
 
 /// A running proxy; killed when dropped.

@@ -1,0 +1,449 @@
+//! The direct lane: a plain HTTP/1.1 request from its head to its record, without Pingora's proxy in between.
+//!
+//! It serves what needs nothing but bytes passed on: any method, no body or one with a length or in chunks, answers of every
+//! framing. What it does not serve (another version, an upgrade, an expectation, a route with a filter that changes bodies) it
+//! declines before anything has happened, and the general road takes it. Both roads call the same rooms in the same
+//! order; what differs is who moves the bytes. `crossing` is one try at one backend, `head` writes heads, `client` is what the edge does for a
+//! request, `work` the buffers.
+
+mod client;
+mod crossing;
+mod head;
+mod work;
+
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+pub use self::client::Client;
+use self::crossing::{Crossing, Step};
+use self::head::{Afterwards, Passing};
+use self::work::Work;
+use crate::base::request::RequestView;
+use crate::exchange::admission::{self, Admission};
+use crate::exchange::rescue::Failure;
+use crate::exchange::retry::{self, Standing, Verdict};
+use crate::exchange::{Arrival, Exchange, KeepAlive, attempt, grpc, progress, record, reply};
+use crate::filter::{self, Refusal};
+use crate::telemetry::reason::Reason;
+use crate::upstream::connection::{Connection, Connector, Fault};
+use crate::upstream::idle;
+use crate::wire::answer::{self, Body};
+use crate::wire::framing::Framing;
+use crate::wire::head::{Head, HeadParser, Version};
+use crate::wire::target::Form;
+
+/// The direct lane of a process.
+#[derive(Debug)]
+pub struct Lane {
+    connector: Connector,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// It is not for this road. Nothing has happened.
+    Declined,
+    /// It is over, and its connection may carry another.
+    Again,
+    /// It is over, and so is its connection.
+    Last,
+}
+
+impl Lane {
+    /// The lane, which connects to backends by `connector`.
+    #[must_use]
+    pub fn new(connector: Connector) -> Self {
+        Self { connector }
+    }
+
+    /// Serves the request whose head `parser` has read, where it fits.
+    pub async fn serve<C: Client>(
+        &self,
+        client: &mut C,
+        arrival: Arrival,
+        parser: &HeadParser,
+        draining: &watch::Receiver<bool>,
+    ) -> Served {
+        let bytes = client.lend_head();
+        let served = match parser.head(&bytes).filter(fits) {
+            Some(head) => self.serve_plain(client, arrival, head, draining).await,
+            None => Served::Declined,
+        };
+        client.take_back(bytes);
+        served
+    }
+
+    async fn serve_plain<C: Client>(
+        &self,
+        client: &mut C,
+        arrival: Arrival,
+        head: Head<'_>,
+        draining: &watch::Receiver<bool>,
+    ) -> Served {
+        let mut exchange = Exchange::new(arrival, &head.fields);
+        let Some(admission) = begin(&head, &mut exchange) else {
+            exchange.decline();
+            return Served::Declined;
+        };
+        client.accept();
+        let mut passage =
+            Passage { lane: self, client, head, exchange, draining, work: Work::borrow(), status: None, bytes_out: 0 };
+        let afterwards = passage.admit(admission).await;
+        passage.record();
+        if afterwards == Afterwards::Keep && passage.client.body_ended() { Served::Again } else { Served::Last }
+    }
+}
+
+/// Asks the route and its filters, where the route fits.
+fn begin(head: &Head<'_>, exchange: &mut Exchange) -> Option<Admission> {
+    let view = view(head, exchange);
+    admission::begin_where(exchange, &view, |route| route.direct)
+}
+
+/// Whether a head asks for nothing but a message passed on.
+fn fits(head: &Head<'_>) -> bool {
+    let is_plain = |option: &[u8]| {
+        option.is_empty() || option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"keep-alive")
+    };
+    head.version == Version::Http11
+        && head.target.form() == Form::Origin
+        && head.upgrade.is_none()
+        && !head.expect_continue
+        && !grpc::is_grpc(&head.fields)
+        && head
+            .fields
+            .all("connection")
+            .all(|value| value.split(|byte| *byte == b',').all(|option| is_plain(option.trim_ascii())))
+}
+
+/// One request on the lane.
+struct Passage<'a, C> {
+    lane: &'a Lane,
+    client: &'a mut C,
+    head: Head<'a>,
+    exchange: Exchange,
+    draining: &'a watch::Receiver<bool>,
+    work: Work,
+    /// The status that the client was sent.
+    status: Option<u16>,
+    bytes_out: u64,
+}
+
+/// The answer of a backend that a try has got.
+struct Answered {
+    crossing: Crossing,
+    afterwards: Afterwards,
+    /// Whether the backend means to go on after it.
+    persistent: bool,
+}
+
+/// How a try ended that has not failed.
+enum Outcome {
+    /// Its answer was passed on.
+    Passed(Afterwards),
+    /// Its answer was not: the request is tried again.
+    PassedOver,
+}
+
+impl<C: Client> Passage<'_, C> {
+    /// What becomes of the request, from the verdict of its route's filters on.
+    async fn admit(&mut self, admission: Admission) -> Afterwards {
+        match admission {
+            Admission::Forward => self.forward().await,
+            Admission::Refuse(refusal) => self.refuse(refusal, self.wish()).await,
+            Admission::Answer(answer) => self.answer(answer, self.wish()).await,
+            Admission::MustHash(job) => {
+                // A thread pool that takes no more work is as good as a wrong password.
+                let right = tokio::task::spawn_blocking(move || job.run()).await.unwrap_or(false);
+                match self.resume(right) {
+                    Admission::Forward => self.forward().await,
+                    Admission::Refuse(refusal) => self.refuse(refusal, self.wish()).await,
+                    Admission::Answer(answer) => self.answer(answer, self.wish()).await,
+                    Admission::MustHash(_) => self.fail(Reason::ProxyInternalError).await,
+                }
+            }
+        }
+    }
+
+    fn resume(&mut self, right: bool) -> Admission {
+        let view = view(&self.head, &self.exchange);
+        admission::resume(&mut self.exchange, &view, right)
+    }
+
+    /// One try after the other, until one has an answer or none may follow.
+    async fn forward(&mut self) -> Afterwards {
+        loop {
+            if let Err(reason) = self.begin_try().await {
+                return self.fail(reason).await;
+            }
+            match self.attempt().await {
+                Ok(Outcome::Passed(afterwards)) => return afterwards,
+                Ok(Outcome::PassedOver) => {}
+                Err(failure) => {
+                    let standing = self.standing(failure);
+                    if attempt::failed(&mut self.exchange, failure, standing) == Verdict::GiveUp {
+                        return self.fail(failure.reason()).await;
+                    }
+                }
+            }
+            self.work.answer.clear();
+            self.work.received.clear();
+            self.work.parser.reset();
+            self.status = None;
+            self.bytes_out = 0;
+        }
+    }
+
+    /// Begins the next try, unless the client leaves while it waits for one.
+    async fn begin_try(&mut self) -> Result<(), Reason> {
+        let watch = self.exchange.arrival.watch.clone();
+        let Self { client, exchange, .. } = self;
+        tokio::select! {
+            biased;
+            begun = attempt::begin(exchange) => return begun,
+            () = poll_fn(|cx| client.poll_wait(cx, None)) => {}
+        }
+        Err(watch.ended().unwrap_or(Reason::ClientGone))
+    }
+
+    /// What a request stands at whose try has failed so.
+    fn standing(&self, failure: Failure) -> Standing {
+        let standing = attempt::standing(&self.exchange);
+        if matches!(failure, Failure::Connect(_)) {
+            return Standing { replayable: true, ..standing };
+        }
+        Standing {
+            idempotent: is_idempotent(&self.head),
+            replayable: !self.work.lost && self.exchange.body_is_kept(),
+            answer_begun: self.status.is_some() && self.exchange.arrival.watch.is_on_wire(),
+            ..standing
+        }
+    }
+
+    /// One try: connect, send, pass the answer on.
+    async fn attempt(&mut self) -> Result<Outcome, Failure> {
+        let connection = self.connect().await?;
+        self.write_request();
+        match self.answer_head(Crossing::new(connection)).await? {
+            Some(answered) => self.pass_body(answered).await.map(Outcome::Passed),
+            None => Ok(Outcome::PassedOver),
+        }
+    }
+
+    /// The warmest connection that waits at the backend, or a new one.
+    async fn connect(&mut self) -> Result<Connection, Failure> {
+        let (Some(target), Some(lease)) = (&self.exchange.target, &self.exchange.lease) else {
+            return Err(Failure::Internal);
+        };
+        let (plan, backend) = (&target.plan, lease.backend());
+        let group = target.peers.group();
+        let warm = backend.warm().take(group, self.exchange.try_began, plan.keepalive.idle, Connection::is_quiet);
+        let (connection, reused) = match warm {
+            Some(connection) => (connection, true),
+            None => {
+                let left = self.exchange.arrival.watch.next().map(|(at, _)| at.since(self.exchange.try_began));
+                let within = left.unwrap_or(Duration::MAX).min(plan.timeouts.connect);
+                let connected = self.lane.connector.connect(&target.peers, backend, within).await;
+                let out_of_time = self.exchange.out_of_time();
+                let failure = |fault: Fault| match out_of_time {
+                    true => Failure::OutOfTime,
+                    false => Failure::Connect(fault.into()),
+                };
+                (connected.map_err(failure)?, false)
+            }
+        };
+        self.exchange.connected(connection.fd(), reused);
+        Ok(connection)
+    }
+
+    fn write_request(&mut self) {
+        let work = &mut *self.work;
+        work.request.clear();
+        head::request(
+            &self.head,
+            &view(&self.head, &self.exchange),
+            &self.exchange,
+            &mut work.value,
+            &mut work.request,
+        );
+        work.request.extend_from_slice(&work.kept);
+    }
+
+    /// Sends the request and waits for the head of its answer; none where the request is tried again in its place. A 1xx on the
+    /// way is passed on as it comes.
+    async fn answer_head(&mut self, mut crossing: Crossing) -> Result<Option<Answered>, Failure> {
+        loop {
+            let Self { client, work, exchange, .. } = self;
+            poll_fn(|cx| crossing.poll_head(cx, *client, work, exchange)).await?;
+            let work = &mut **work;
+            let Some(answer) = work.parser.head(&work.received) else { return Err(Failure::Internal) };
+            let (len, status, persistent, body) =
+                (answer.len, answer.status, answer.persistent, answer.body(self.head.method));
+            match status {
+                // Nobody has asked to leave HTTP.
+                101 => return Err(Failure::NotHttp),
+                100..=199 => {
+                    head::informational(&answer, &mut work.answer);
+                    crossing.pass_informational(work, len)?;
+                    self.send().await.map_err(|()| self.by_client())?;
+                }
+                _ => {
+                    let idle = exchange.target.as_ref().map(|target| target.plan.timeouts.idle);
+                    progress::answered(exchange, status, idle);
+                    if passes_over(&answer, &self.head, work.lost, exchange) {
+                        return Ok(None);
+                    }
+                    let whole = crossing.request_is_sent() || client.body_ended();
+                    let afterwards = if whole { wish(exchange, &self.head, self.draining) } else { Afterwards::Close };
+                    let passing = Passing { into_chunks: body == Body::UntilClose, afterwards };
+                    head::answer(&answer, &view(&self.head, exchange), exchange, passing, &mut work.answer);
+                    let hold = may_wait(&self.head, body);
+                    crossing.begin_body(work, len, body, hold, exchange.now());
+                    self.status = Some(status);
+                    return Ok(Some(Answered { crossing, afterwards, persistent }));
+                }
+            }
+        }
+    }
+
+    /// Passes the answer on, and lets the backend's connection wait for another request where it may.
+    async fn pass_body(&mut self, answered: Answered) -> Result<Afterwards, Failure> {
+        let Answered { mut crossing, afterwards, persistent } = answered;
+        loop {
+            let Self { client, work, exchange, bytes_out, .. } = self;
+            match poll_fn(|cx| crossing.poll_body(cx, *client, work, exchange, bytes_out)).await? {
+                Step::Received if persistent => self.let_wait(&mut crossing),
+                Step::Received => {}
+                Step::Passed => break,
+            }
+        }
+        self.exchange.arrival.watch.end_answer();
+        if self.client.body_ended() {
+            // The backend has answered without all of it.
+            self.client.consume(self.client.body().len());
+        }
+        Ok(afterwards)
+    }
+
+    /// Lets the backend's connection wait for another request, where it may.
+    fn let_wait(&mut self, crossing: &mut Crossing) {
+        if self.exchange.afterwards == idle::Afterwards::Keep
+            && let (Some(target), Some(lease)) = (&self.exchange.target, &self.exchange.lease)
+            && let Some(connection) = crossing.take_reusable(&self.work)
+        {
+            let now = self.exchange.now();
+            lease.backend().warm().put(connection, target.peers.group(), now, &target.plan.keepalive);
+        }
+    }
+
+    /// The request has failed, and the client is told as much as can still be told.
+    async fn fail(&mut self, reason: Reason) -> Afterwards {
+        self.exchange.reason = Some(reason);
+        let answer_begun = self.status.is_some() && self.exchange.arrival.watch.is_on_wire();
+        if !answer_begun {
+            self.status = None;
+            self.work.answer.clear();
+            self.bytes_out = 0;
+            if reason != Reason::ClientGone {
+                self.refuse(Refusal { reason, fields: Vec::new() }, Afterwards::Close).await;
+            }
+        }
+        Afterwards::Close
+    }
+
+    /// Answers a request that a filter has refused.
+    async fn refuse(&mut self, refusal: Refusal, afterwards: Afterwards) -> Afterwards {
+        self.exchange.reason = Some(refusal.reason);
+        let reply = reply::Answer::new(refusal.reason, &self.head.fields, self.exchange.style());
+        let mut fields = reply.headers;
+        fields.extend(refusal.fields);
+        self.answer(filter::Answer { status: reply.status, fields, body: reply.body }, afterwards).await
+    }
+
+    /// Sends an answer of our own.
+    async fn answer(&mut self, answer: filter::Answer, afterwards: Afterwards) -> Afterwards {
+        // As on the general road, a body that no backend has asked for ends with its connection.
+        let afterwards = if self.exchange.arrival.body == Some(0) { afterwards } else { Afterwards::Close };
+        head::own(&answer, &view(&self.head, &self.exchange), &self.exchange, afterwards, &mut self.work.answer);
+        self.status = Some(answer.status);
+        self.exchange.arrival.watch.begin_try();
+        let bodiless = matches!(answer.status, 204 | 304) || self.head.method == "HEAD";
+        match self.send().await {
+            Ok(()) => {
+                self.bytes_out = if bodiless { 0 } else { answer.body.len() as u64 };
+                afterwards
+            }
+            Err(()) => {
+                self.exchange.reason.get_or_insert(Reason::ClientGone);
+                Afterwards::Close
+            }
+        }
+    }
+
+    /// Sends what stands in the answer's buffer.
+    async fn send(&mut self) -> Result<(), ()> {
+        let Self { client, work, .. } = self;
+        let mut sent = 0;
+        while sent < work.answer.len() {
+            let part = &work.answer[sent..];
+            sent += poll_fn(|cx| client.poll_write(cx, &[IoSlice::new(part)])).await.map_err(|_| ())?;
+        }
+        work.answer.clear();
+        poll_fn(|cx| client.poll_flush(cx)).await.map_err(|_| ())
+    }
+
+    fn by_client(&self) -> Failure {
+        crossing::by_client(&self.exchange)
+    }
+
+    fn wish(&self) -> Afterwards {
+        wish(&self.exchange, &self.head, self.draining)
+    }
+
+    fn record(&mut self) {
+        let end = record::End {
+            method: self.head.method.as_bytes(),
+            host: self.head.host.as_bytes(),
+            target: self.head.target.as_str().as_bytes(),
+            version: http::Version::HTTP_11,
+            fields: &self.head.fields,
+            status: self.status,
+            bytes_out: self.bytes_out,
+        };
+        record::write(&mut self.exchange, end);
+    }
+}
+
+/// What routes and filters see of a request.
+fn view<'h>(head: &'h Head<'_>, exchange: &Exchange) -> RequestView<'h> {
+    head.view(exchange.arrival.scheme, exchange.client_address())
+}
+
+/// Whether all sides mean the client's connection to carry another request.
+fn wish(exchange: &Exchange, head: &Head<'_>, draining: &watch::Receiver<bool>) -> Afterwards {
+    let last = exchange.arrival.keep_alive == KeepAlive::Last || !head.persistent || *draining.borrow();
+    if last { Afterwards::Close } else { Afterwards::Keep }
+}
+
+/// Whether the head of an answer may wait for its body, so that the request can be sent again if the backend dies between
+/// them: where it has a length, and the request is idempotent and has no body.
+fn may_wait(head: &Head<'_>, body: Body) -> bool {
+    is_idempotent(head) && head.body.length() == Some(0) && matches!(body, Body::Framed(Framing::Length(1..)))
+}
+
+/// Whether the request is tried again in place of passing on the answer that has come.
+fn passes_over(answer: &answer::Head<'_>, head: &Head<'_>, lost: bool, exchange: &mut Exchange) -> bool {
+    let standing = Standing {
+        idempotent: is_idempotent(head),
+        replayable: !lost && exchange.body_is_kept(),
+        ..attempt::standing(exchange)
+    };
+    attempt::answered(exchange, answer.status, &answer.fields, standing) != Verdict::GiveUp
+}
+
+fn is_idempotent(head: &Head<'_>) -> bool {
+    http::Method::from_bytes(head.method.as_bytes()).is_ok_and(|method| retry::is_idempotent(&method))
+}
