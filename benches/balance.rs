@@ -119,6 +119,7 @@ fn upstream(balance: Balance) -> Upstream {
             budget: 0.2,
             min_per_second: 3,
             statuses: StatusSet(Vec::new()),
+            grpc_statuses: Vec::new(),
             backoff: Duration::ZERO,
             max_backoff: Duration::ZERO,
             body: 0,

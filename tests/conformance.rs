@@ -112,7 +112,8 @@ impl Gateway {
         let text = serde_json::json!({ "upstreams": upstreams, "routes": case.routes }).to_string();
         let loaded = config::load_text(&case.case, &text, &|_| None);
         let plan = loaded.unwrap_or_else(|faults| panic!("{}: {faults}", case.case)).plan;
-        let chains = plan.routes.iter().map(|route| Chain::build(&route.filters, &route.action).unwrap());
+        let chains =
+            plan.routes.iter().map(|route| Chain::build(&route.filters, &route.action, Default::default()).unwrap());
         let splitters = plan.routes.iter().map(|route| Splitter::build(route.action.splits()));
         Self { table: RouteTable::build(&plan.routes), chains: chains.collect(), splitters: splitters.collect(), plan }
     }

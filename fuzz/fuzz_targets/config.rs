@@ -19,7 +19,7 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
             let _ = RouteTable::build(&loaded.plan.routes);
             for route in &loaded.plan.routes {
                 // A file of users may be missing; that is told, and no panic.
-                let _ = Chain::build(&route.filters, &route.action);
+                let _ = Chain::build(&route.filters, &route.action, Default::default());
             }
         }
         Err(faults) => {

@@ -8,15 +8,18 @@ use serde_json::{Value, json};
 
 use super::drain::Order;
 use super::reload::{self, Wish};
-use super::{Admin, Answer, Readiness, Reply, guard, requests, stream};
+use super::{Admin, Answer, Readiness, Reply, guard, requests, stream, upgrade};
 use crate::base::clock::{Moment, rfc3339};
 use crate::config::{dump, plan};
 use crate::exchange::snapshot::{Snapshot, Target};
 use crate::telemetry::metrics::{self, Observe, Scrape};
 
 /// The answer to a request that may be answered.
-pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Reply {
+pub(super) async fn answer(admin: &Admin, header: &RequestHeader, address: &plan::ListenAddress) -> Reply {
     let snapshot = admin.current.load();
+    if guard::path(header) == upgrade::PATH && header.method == Method::POST {
+        return upgrade::answer(&admin.upgrades, guard::query(header), address).await.into();
+    }
     if let Some(order) = Order::parse(guard::path(header), guard::query(header)) {
         let answer = match order {
             _ if header.method != Method::POST => {
@@ -39,6 +42,10 @@ pub(super) async fn answer(admin: &Admin, header: &RequestHeader) -> Reply {
             (Err(refusal), _) => refusal,
         };
         return answer.into();
+    }
+    if guard::path(header) == upgrade::PATH {
+        let refusal = Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is written to (POST)");
+        return Answer { allow: "POST", ..refusal }.into();
     }
     if !matches!(header.method, Method::GET | Method::HEAD) {
         return Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is only read (GET, HEAD)").into();
@@ -84,6 +91,9 @@ impl Observe for Present<'_> {
             }
             scrape.failing_open(name, target.pool.failing_open());
             scrape.breakers(name, target.pool.limits().pending as u64, target.pool.retry_budget().left);
+        }
+        for route in self.0.live.iter().filter(|route| !route.filters.rate_limits().is_empty()) {
+            scrape.buckets_forgotten(&route.plan.name, route.filters.rate_limits().forgotten());
         }
         for serving in self.0.terminators.values().flat_map(|terminator| terminator.serving()) {
             let not_after = serving.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -10,6 +10,7 @@ mod page;
 mod reload;
 mod requests;
 mod stream;
+pub mod upgrade;
 
 use std::sync::{Arc, OnceLock};
 
@@ -21,7 +22,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub use self::guard::Rules;
 pub use self::reload::{Done, Refusal, Reload, Wish};
@@ -49,6 +50,8 @@ pub struct Admin {
     pub rules: ArcSwap<Rules>,
     /// Who reloads; empty until all that it may change is there.
     pub reload: OnceLock<Box<dyn Reload>>,
+    /// Where an order to upgrade goes.
+    pub upgrades: upgrade::Orders,
     /// Places for those who read events.
     pub readers: Readers,
 }
@@ -86,11 +89,13 @@ struct Answer {
     /// What a page may do in the browser; none where it is no page.
     policy: Option<String>,
     body: Vec<u8>,
+    /// Dropped when the answer has been sent: somebody waits for that.
+    held: Option<oneshot::Sender<()>>,
 }
 
 impl Answer {
     fn new(status: StatusCode, content_type: &'static str, body: impl Into<String>) -> Self {
-        Self { status, content_type, allow: "GET, HEAD", policy: None, body: body.into().into_bytes() }
+        Self { status, content_type, allow: "GET, HEAD", policy: None, body: body.into().into_bytes(), held: None }
     }
 
     fn json(status: StatusCode, value: &serde_json::Value) -> Self {
@@ -136,7 +141,7 @@ impl HttpServerApp for Admin {
         let address = address(&mut session)?;
         let admitted = self.rules.load().guard(&address).admit(session.req_header());
         let reply = match admitted {
-            Ok(()) => api::answer(self, session.req_header()).await,
+            Ok(()) => api::answer(self, session.req_header(), &address).await,
             Err(refusal) => refusal.into(),
         };
         match reply {
@@ -180,5 +185,6 @@ async fn write(session: &mut ServerSession, answer: Answer) -> Result<()> {
     if !head_only {
         session.write_response_body(answer.body.into(), true).await?;
     }
+    drop(answer.held);
     Ok(())
 }

@@ -139,6 +139,13 @@ pub fn parse_rate(text: &str) -> Result<(u64, Duration), Misread> {
     }
 }
 
+/// Writes a rate as [`parse_rate`] reads it; the time is a second, a minute or an hour.
+#[must_use]
+pub fn format_rate(count: u64, per: Duration) -> String {
+    let unit = TIME_UNITS.iter().find(|(_, factor)| u128::from(*factor) <= per.as_millis());
+    format!("{count}/{}", unit.map_or("s", |(name, _)| name))
+}
+
 /// Splits `10s5ms` into `10`, `s` and `5ms`; none where it does not begin with a digit and a unit.
 fn split_number(text: &str) -> Option<(&str, &str, &str)> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0)?;
@@ -208,6 +215,9 @@ mod tests {
         }
         for text in ["", "/s", "0/s", "10", "10/ms", "10/d", "-1/s"] {
             assert!(parse_rate(text).is_err(), "{text}");
+        }
+        for text in ["100/s", "30/m", "1/h"] {
+            assert_eq!(parse_rate(text).map(|(count, per)| format_rate(count, per)).as_deref(), Ok(text));
         }
         assert_eq!(parse_rate("30/m"), Ok((30, ms(60_000))));
     }

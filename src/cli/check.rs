@@ -44,13 +44,22 @@ pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
 }
 
 /// Loads a file for a command that needs it whole; what is wrong with it has been told when this returns.
-pub(super) fn load(conf: &Path) -> Result<Loaded, ExitCode> {
+pub(super) fn load(conf: &Path) -> Result<Loaded, Refusal> {
     let loaded = config::load(conf, &config::process_environment);
     match &loaded {
         Ok(loaded) => tell(&loaded.warnings),
         Err(errors) => tell(errors),
     }
-    loaded.map_err(|_| ExitCode::from(ERRORS))
+    loaded.map_err(|errors| Refusal { status: ExitCode::from(ERRORS), told: errors.render(Paint::Plain) })
+}
+
+/// A file that cannot be loaded.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// The status to end with.
+    pub(super) status: ExitCode,
+    /// What has been told of it.
+    pub(super) told: String,
 }
 
 fn tell(diagnostics: &Diagnostics) {

@@ -13,6 +13,7 @@ mod screen;
 mod simulate;
 mod speak;
 mod status;
+mod upgrade;
 mod why;
 
 use std::ffi::OsString;
@@ -76,6 +77,8 @@ enum Command {
     Drain(drain::DrainArgs),
     /// Take a drained backend of a running proxy back into use
     Resume(drain::ResumeArgs),
+    /// Replace a running proxy by a new process, without a refused connection (exit 1: the old one serves on, and why)
+    Upgrade(upgrade::Args),
     /// Tell how a running proxy and its backends fare
     Status(status::Args),
     /// Tell what became of a request to a running proxy, and why
@@ -123,6 +126,7 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Reload(args)) => reload::run(&args),
         Some(Command::Drain(args)) => drain::drain(&args),
         Some(Command::Resume(args)) => drain::resume(&args),
+        Some(Command::Upgrade(args)) => upgrade::run(&args),
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::Why(args)) => why::run(&args),
         Some(Command::Events(args)) => events::run(&args),

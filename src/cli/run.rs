@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{check, print};
+use crate::server::handover::predecessor::Predecessor;
 use crate::server::{self, Options};
 
 /// Pingora's own flags.
@@ -29,12 +30,19 @@ pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
     let Some(conf) = &args.conf else {
         return Err(io::Error::other("no configuration: write `roundel -c FILE`, or try `roundel demo` (see --help)"));
     };
+    let predecessor = Predecessor::from_environment()?;
     let loaded = match check::load(conf) {
         Ok(loaded) => loaded,
-        Err(status) => return Ok(status),
+        Err(refusal) => {
+            if let Some(predecessor) = &predecessor {
+                predecessor.fail(&refusal.told);
+            }
+            return Ok(refusal.status);
+        }
     };
     if args.test {
         return print(format_args!("{}: the configuration is good\n", conf.display()));
     }
-    server::run(loaded.plan, Options { file: Some(conf.clone()), daemon: args.daemon, upgrade: args.upgrade })
+    let file = Some(conf.clone());
+    server::run(loaded.plan, Options { file, daemon: args.daemon, upgrade: args.upgrade, predecessor })
 }

@@ -58,7 +58,7 @@ pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
     let What::Health(health) = &args.what;
     let plan = match check::load(&health.conf.conf) {
         Ok(loaded) => loaded.plan,
-        Err(status) => return Ok(status),
+        Err(refusal) => return Ok(refusal.status),
     };
     let upstreams = chosen(&plan.upstreams, health.upstream.as_deref())?;
     let breakdowns = if health.failure.is_empty() { &Breakdown::EACH[..] } else { &health.failure };

@@ -212,6 +212,7 @@ fn retry(retry: &Retry) -> Json {
         "budget": format_share(retry.budget),
         "min_per_second": retry.min_per_second,
         "statuses": statuses(&retry.statuses),
+        "grpc_statuses": retry.grpc_statuses,
         "backoff": time(retry.backoff),
         "max_backoff": time(retry.max_backoff),
         "body": format_size(retry.body),

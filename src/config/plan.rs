@@ -567,6 +567,8 @@ pub struct Retry {
     pub min_per_second: u32,
     /// Statuses of backends that are retried.
     pub statuses: StatusSet,
+    /// Statuses of gRPC that are retried where nothing but the status was answered.
+    pub grpc_statuses: Vec<u8>,
     /// The longest wait before the first retry; doubled for each further one.
     pub backoff: Duration,
     /// The longest wait before any retry.
@@ -675,6 +677,8 @@ pub struct Filters {
     pub deny: Option<Vec<IpNet>>,
     /// Networks beside which all else is refused.
     pub allow: Option<Vec<IpNet>>,
+    /// Bounds on requests; all must let a request pass.
+    pub rate_limits: Vec<RateLimit>,
     /// Cross-origin requests.
     pub cors: Option<Cors>,
     /// The `users` file of HTTP basic authentication.
@@ -687,6 +691,64 @@ pub struct Filters {
     pub compress: Option<Compress>,
     /// Changes to the answer's header fields.
     pub response_headers: Option<HeaderRules>,
+}
+
+/// A bound on the requests that come in a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimit {
+    /// What is counted by.
+    pub key: RateKey,
+    /// How many.
+    pub rate: Rate,
+    /// How many at once.
+    pub burst: u32,
+    /// How many keys are told apart.
+    pub max_keys: usize,
+    /// Whether answers to requests that pass tell of it.
+    pub headers: bool,
+    /// Whether it counts only, and refuses nothing.
+    pub dry_run: bool,
+}
+
+/// How many in what time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many, at least one.
+    pub count: u32,
+    /// In a second, a minute or an hour.
+    pub per: Duration,
+}
+
+/// What requests are counted by. Written out as the configuration writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RateKey {
+    /// The client's address after trusted proxies, or its network.
+    ClientIp {
+        /// The bits of an IPv4 address that count.
+        ipv4_prefix: u8,
+        /// The bits of an IPv6 address that count.
+        ipv6_prefix: u8,
+    },
+    /// The first value of a header field.
+    Header(HeaderName),
+    /// A cookie.
+    Cookie(String),
+    /// The first value of a query parameter, decoded.
+    Query(String),
+    /// All requests of the route together.
+    Route,
+}
+
+impl std::fmt::Display for RateKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ClientIp { .. } => f.write_str("client_ip"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Query(name) => write!(f, "query:{name}"),
+            Self::Route => f.write_str("route"),
+        }
+    }
 }
 
 /// Cross-origin requests (the Fetch standard).
@@ -889,6 +951,7 @@ pub enum LogField {
     Protocol,
     Status,
     Reason,
+    DryRun,
     Route,
     Upstream,
     Backend,
@@ -907,7 +970,7 @@ pub enum LogField {
 
 impl LogField {
     /// Every field with its name, in the order of a JSON line.
-    pub const ALL: [(Self, &'static str); 25] = [
+    pub const ALL: [(Self, &'static str); 26] = [
         (Self::Time, "time"),
         (Self::RequestId, "request_id"),
         (Self::Client, "client"),
@@ -919,6 +982,7 @@ impl LogField {
         (Self::Protocol, "protocol"),
         (Self::Status, "status"),
         (Self::Reason, "reason"),
+        (Self::DryRun, "dry_run"),
         (Self::Route, "route"),
         (Self::Upstream, "upstream"),
         (Self::Backend, "backend"),

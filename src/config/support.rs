@@ -59,7 +59,6 @@ const RULES: &[Rule] = &[
     never("server.fast_timeout_to_tokio_threshold_seconds", "remove it: it stays at Pingora's default"),
     rule("tracing", OFF, ""),
     rule("routes[].upgrade", &["websocket"], "remove it: `websocket` is the default"),
-    rule("routes[].filters[].rate_limit", &[], ""),
     rule("routes[].filters[].auth.jwt", &[], "write `basic`"),
     rule("routes[].filters[].auth.forward", &[], "write `basic`"),
     rule("routes[].filters[].mirror", &[], ""),

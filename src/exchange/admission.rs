@@ -3,9 +3,12 @@
 //! The filters act here in their fixed order. Nothing waits: where a password must be hashed, the road does that on a thread
 //! that may block and comes back with the result.
 
+use crate::base::clock::Moment;
 use crate::base::path::NormalPath;
 use crate::base::request::RequestView;
+use crate::exchange::grpc;
 use crate::exchange::key;
+use crate::exchange::snapshot::RouteLive;
 use crate::exchange::watch::Deadline;
 use crate::exchange::{Exchange, Rewritten};
 use crate::filter::auth::basic::Job;
@@ -50,10 +53,25 @@ pub fn begin(exchange: &mut Exchange, request: &RequestView<'_>) -> Admission {
         decision => return decided(decision),
     }
     let now = exchange.now();
+    if let Some(refusal) = limit(exchange, request, &route, now) {
+        return Admission::Refuse(refusal);
+    }
     match route.filters.authenticate(request, now) {
         Decision::Continue => finish(exchange, request, &path, found),
         decision => decided(decision),
     }
+}
+
+/// Asks the rate limits of the route, once for each request: one that is begun again has had its turn.
+fn limit(exchange: &mut Exchange, request: &RequestView<'_>, route: &RouteLive, now: Moment) -> Option<Refusal> {
+    if route.filters.rate_limits().is_empty() || exchange.limited_before {
+        return None;
+    }
+    let passage = route.filters.limit(request, now);
+    exchange.dry_run = passage.on_trial.then_some(Reason::RateLimited);
+    exchange.limit_fields = passage.fields;
+    exchange.arrival.snapshot.counters.limited(route.index, passage.refusal.is_some(), passage.on_trial);
+    passage.refusal
 }
 
 /// Goes on after a password was hashed, and was `right` or not.
@@ -80,7 +98,8 @@ fn finish(exchange: &mut Exchange, request: &RequestView<'_>, path: &NormalPath<
         return reason.into();
     }
     let watch = exchange.arrival.watch.clone();
-    watch.set_after(Deadline::Request, exchange.arrival.received, route.plan.request_timeout);
+    let timeouts = [route.plan.request_timeout, grpc::timeout(request.fields)];
+    watch.set_after(Deadline::Request, exchange.arrival.received, timeouts.into_iter().flatten().min());
     if let Some(rewrite) = route.filters.rewrite() {
         exchange.rewritten = Rewritten {
             path: rewrite.path(path, found.matched).map(|path| path.into_owned()),

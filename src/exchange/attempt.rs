@@ -4,10 +4,9 @@
 //! has failed, the road says what it knows of the request to [`failed`], and does what the verdict says. Connecting and sending
 //! are the road's own.
 
-use std::time::Duration;
-
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::base::request::Fields;
 use crate::exchange::rescue::{self, Failure};
 use crate::exchange::retry::{self, Standing, Verdict};
 use crate::exchange::watch::Deadline;
@@ -118,12 +117,13 @@ pub fn failed(exchange: &mut Exchange, failure: Failure, standing: Standing) -> 
     verdict
 }
 
-/// Takes in that the backend has answered with a status, before anything of the answer is passed on: whether the request is tried
-/// again in its place. `after` is what its `Retry-After` asks for.
-pub fn answered(exchange: &mut Exchange, status: u16, after: Option<Duration>, standing: Standing) -> Verdict {
-    let failure = Failure::Status { status, after };
-    let room = exchange.target.as_ref().is_some_and(|target| target.pool.has_room());
-    if !room {
+/// Takes in that the backend has answered, before anything of the answer is passed on: whether the request is tried again in its
+/// place, because the operator has chosen its status for that.
+pub fn answered(exchange: &mut Exchange, status: u16, answer: &dyn Fields, standing: Standing) -> Verdict {
+    let Some(target) = exchange.target.clone() else { return Verdict::GiveUp };
+    let now = exchange.arrival.snapshot.clock.wall(exchange.now());
+    let Some(failure) = retry::chosen(status, answer, &target.plan.retry, now) else { return Verdict::GiveUp };
+    if !target.pool.has_room() {
         // An answer in the hand is better than a place in the queue.
         return Verdict::GiveUp;
     }

@@ -17,6 +17,8 @@ pub struct Counters {
     nameless: Arc<str>,
     listeners: Vec<OfListener>,
     upstreams: Vec<Arc<series::Upstream>>,
+    /// By route; none for those without rate limits.
+    rate_limits: Vec<Option<Arc<series::RateLimits>>>,
 }
 
 /// Requests of one listener.
@@ -34,6 +36,11 @@ impl Counters {
     #[must_use]
     pub fn new(registry: Arc<Registry>, plan: &Plan) -> Self {
         let upstreams = plan.upstreams.iter().map(|upstream| registry.upstream(&upstream.name)).collect();
+        let rate_limits = plan.routes.iter().map(|route| {
+            let is_limited = !route.filters.rate_limits.is_empty();
+            is_limited.then(|| registry.rate_limits(&route.name))
+        });
+        let rate_limits = rate_limits.collect();
         let of_listener = |name: &Arc<str>| OfListener {
             name: name.clone(),
             live: registry.listener(name),
@@ -41,7 +48,7 @@ impl Counters {
             routes: plan.routes.iter().map(|route| vec![OnceLock::new(); route.action.splits().len() + 1]).collect(),
         };
         let listeners = plan.listeners.iter().map(|listener| of_listener(&listener.name)).collect();
-        Self { process: registry.process(), nameless: "".into(), listeners, upstreams, registry }
+        Self { process: registry.process(), nameless: "".into(), listeners, upstreams, rate_limits, registry }
     }
 
     /// All series of the process.
@@ -59,6 +66,17 @@ impl Counters {
     /// A request ended in an answer by the proxy.
     pub fn answered(&self, reason: Reason) {
         self.process.answered(reason);
+    }
+
+    /// Rate limits have refused a request of a route, or would have were they not on trial.
+    pub fn limited(&self, route: usize, refused: bool, on_trial: bool) {
+        let Some(Some(series)) = self.rate_limits.get(route) else { return };
+        if refused {
+            series.refused();
+        }
+        if on_trial {
+            series.on_trial();
+        }
     }
 
     /// A request is over.

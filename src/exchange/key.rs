@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::base::pairs;
 use crate::base::request::{Fields, RequestView};
 use crate::config::plan::{Balance, HashKey};
 
@@ -28,18 +29,10 @@ pub fn hash(balance: &Balance, request: &RequestView<'_>) -> Option<u64> {
     }
 }
 
-/// The value of a cookie (RFC 6265, 4.2); the first where there are several of the name.
+/// The value of a cookie, as text.
 #[must_use]
 pub fn cookie(fields: &dyn Fields, name: &str) -> Option<String> {
-    let mut found = None;
-    fields.each("cookie", &mut |value| {
-        let Ok(value) = std::str::from_utf8(value) else { return };
-        let pair = value.split(';').filter_map(|pair| pair.trim().split_once('=')).find(|(key, _)| *key == name);
-        if let (None, Some((_, value))) = (&found, pair) {
-            found = Some(value.trim_matches('"').to_owned());
-        }
-    });
-    found
+    pairs::cookie(fields, name, |value| String::from_utf8(value.to_vec()).ok()).flatten()
 }
 
 /// The first value of a query parameter, as it was sent.

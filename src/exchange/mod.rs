@@ -11,6 +11,7 @@ pub mod attempt;
 pub mod client;
 pub mod counters;
 pub mod explain;
+pub mod grpc;
 pub mod key;
 mod news;
 pub mod recent;
@@ -31,9 +32,11 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
+
 use crate::base::clock::Moment;
 use crate::base::proxy_protocol::Ends;
-use crate::base::request::{Fields, Scheme};
+use crate::base::request::{Fields, RequestView, Scheme};
 use crate::config::plan;
 use crate::exchange::client::Client;
 use crate::exchange::reply::Style;
@@ -42,6 +45,8 @@ use crate::exchange::rescue::Failure;
 use crate::exchange::snapshot::{RouteLive, Snapshot, Target};
 use crate::exchange::trail::{Choice, Trail, Try};
 use crate::exchange::watch::{Carried, Deadline, Watch};
+use crate::filter::edit::Edit;
+use crate::filter::headers::Variables;
 use crate::telemetry::metrics::series::Attempt;
 use crate::telemetry::reason::Reason;
 use crate::tls::Facts;
@@ -141,6 +146,12 @@ pub struct Exchange {
     pub failure: Option<Failure>,
     /// Why the proxy answered by itself, or why there was no whole answer.
     pub reason: Option<Reason>,
+    /// Why it would have been refused, were a filter not on trial.
+    pub dry_run: Option<Reason>,
+    /// What its answer says of rate limits.
+    pub limit_fields: Vec<(HeaderName, HeaderValue)>,
+    /// Whether it is begun again, so that rate limits have counted it already.
+    pub limited_before: bool,
     /// The tries that have ended.
     pub trail: Trail,
     /// Whether all was told of it: it is, at the latest when it is dropped.
@@ -159,6 +170,9 @@ impl Exchange {
         let (attempts, retries) = carried.as_ref().map_or((0, 0), |carried| (carried.attempts, carried.retries));
         let pause = carried.as_ref().map_or(Duration::ZERO, |carried| carried.pause);
         let marked = client.via_trusted && fields.get(retry::MARK.as_str()).is_some();
+        let limited_before = carried.is_some();
+        let (dry_run, limit_fields) =
+            carried.as_ref().map(|carried| (carried.dry_run, carried.limit_fields.clone())).unwrap_or_default();
         let (tried, trail) = carried.map(|carried| (carried.tried, carried.trail)).unwrap_or_default();
         let try_began = arrival.received;
         Self {
@@ -184,6 +198,9 @@ impl Exchange {
             first_byte: None,
             failure: None,
             reason: None,
+            dry_run,
+            limit_fields,
+            limited_before,
             trail,
             recorded: false,
         }
@@ -199,6 +216,8 @@ impl Exchange {
             trail: std::mem::take(&mut self.trail),
             attempts: self.attempts,
             retries: self.retries,
+            dry_run: self.dry_run,
+            limit_fields: std::mem::take(&mut self.limit_fields),
             pause: self.pause,
         });
     }
@@ -260,6 +279,14 @@ impl Exchange {
             ],
             expose_reason: self.arrival.snapshot.plan.expose_reason,
         }
+    }
+
+    /// The changes to the fields of its answer: what rate limits say, then what its route's filters change.
+    #[must_use]
+    pub fn response_edits(&self, request: &RequestView<'_>, facts: &Variables<'_>) -> Vec<Edit> {
+        let limits = self.limit_fields.iter().map(|(name, value)| Edit::Add(name.clone(), value.clone()));
+        let route = self.route.as_ref().map(|route| route.filters.response_edits(request, facts));
+        limits.chain(route.unwrap_or_default()).collect()
     }
 
     /// Notes the connection that a try has got.

@@ -90,6 +90,7 @@ fn write_line(exchange: &Exchange, end: &End<'_>, outcome: &Outcome) {
         protocol: Some(end.version),
         status: outcome.status,
         reason: exchange.reason,
+        dry_run: exchange.dry_run,
         route: exchange.route.as_ref().map(|route| &*route.plan.name),
         upstream: exchange.target.as_ref().map(|target| &*target.plan.name),
         backend: last.map(|last| &*last.backend),

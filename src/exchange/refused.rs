@@ -95,6 +95,7 @@ impl<'a> Refused<'a> {
             protocol: None,
             status: self.reason.status(),
             reason: Some(self.reason),
+            dry_run: None,
             route: None,
             upstream: None,
             backend: None,

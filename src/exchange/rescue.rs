@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::exchange::grpc::Pushback;
 use crate::telemetry::reason::Reason;
 use crate::upstream;
 use crate::upstream::lease::{Lease, NoBackend};
@@ -39,6 +40,13 @@ pub enum Failure {
         /// How long its `Retry-After` asks to wait.
         after: Option<Duration>,
     },
+    /// The backend answered a gRPC call with nothing but a status.
+    Grpc {
+        /// The status.
+        status: u8,
+        /// What it says of another try.
+        pushback: Pushback,
+    },
     /// The request's own time is over.
     OutOfTime,
     /// It is the client's doing.
@@ -60,7 +68,7 @@ impl Failure {
             Self::NotHttp => Reason::HttpProtocolError,
             Self::TooSlow => Reason::HttpResponseTimeout,
             Self::Incomplete => Reason::HttpResponseIncomplete,
-            Self::Status { .. } => Reason::DestinationUnavailable,
+            Self::Status { .. } | Self::Grpc { .. } => Reason::DestinationUnavailable,
             Self::OutOfTime => Reason::RequestTimeout,
             Self::Client(reason) => reason,
             Self::Internal => Reason::ProxyInternalError,
@@ -80,7 +88,7 @@ impl Failure {
             Self::TooSlow => Some("no answer in time"),
             Self::Incomplete => Some("answer broke off"),
             // An answer speaks for itself when it comes.
-            Self::Status { .. } | Self::OutOfTime | Self::Client(_) | Self::Internal => None,
+            Self::Status { .. } | Self::Grpc { .. } | Self::OutOfTime | Self::Client(_) | Self::Internal => None,
         }
     }
 

@@ -6,7 +6,9 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::base::request::Fields;
 use crate::config::plan;
+use crate::exchange::grpc::{self, Pushback};
 use crate::exchange::rescue::Failure;
 
 /// The field that a request carries when it is sent again: the number of the retry. A proxy behind this one that believes it
@@ -65,7 +67,18 @@ pub fn after(failure: Failure, standing: Standing, retry: &plan::Retry) -> Verdi
                 false => Verdict::GiveUp,
             }
         }
-        Failure::Incomplete | Failure::OutOfTime | Failure::Client(_) | Failure::Internal => Verdict::GiveUp,
+        // Who names a status says that calls which end so were not carried out: the method of all of them is POST.
+        Failure::Grpc { status, pushback } if retry.grpc_statuses.contains(&status) => {
+            let standing = Standing { idempotent: true, ..standing };
+            match pushback {
+                Pushback::Unsaid => again(standing, retry, Duration::ZERO),
+                Pushback::After(wait) if wait <= retry.max_backoff => again(standing, retry, wait),
+                Pushback::After(_) | Pushback::Never => Verdict::GiveUp,
+            }
+        }
+        Failure::Grpc { .. } | Failure::Incomplete | Failure::OutOfTime | Failure::Client(_) | Failure::Internal => {
+            Verdict::GiveUp
+        }
     }
 }
 
@@ -78,6 +91,17 @@ fn again(standing: Standing, retry: &plan::Retry, wait: Duration) -> Verdict {
 #[must_use]
 pub fn is_idempotent(method: &http::Method) -> bool {
     method.is_idempotent()
+}
+
+/// The failure that an answer stands for, where the operator has chosen its status for another try; `now` is the wall time.
+#[must_use]
+pub fn chosen(status: u16, answer: &dyn Fields, retry: &plan::Retry, now: SystemTime) -> Option<Failure> {
+    if retry.statuses.contains(status) {
+        let after = answer.get("retry-after").and_then(|value| retry_after(value, now));
+        return Some(Failure::Status { status, after });
+    }
+    let status = grpc::status(answer).filter(|status| retry.grpc_statuses.contains(status))?;
+    Some(Failure::Grpc { status, pushback: grpc::pushback(answer) })
 }
 
 /// How long an answer's `Retry-After` (RFC 9110, 10.2.3) asks to wait from `now` on; none where it does not say it.
@@ -102,6 +126,7 @@ mod tests {
         budget: 0.2,
         min_per_second: 3,
         statuses: plan::StatusSet(Vec::new()),
+        grpc_statuses: Vec::new(),
         backoff: Duration::from_millis(25),
         max_backoff: Duration::from_millis(250),
         body: 65_536,
@@ -158,6 +183,19 @@ mod tests {
         assert_eq!(verdict(429, Some(251)), Verdict::GiveUp);
         let post = Standing { idempotent: false, ..FRESH };
         assert_eq!(after(Failure::Status { status: 503, after: None }, post, &retry), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn a_call_that_ended_with_a_chosen_status_alone_is_made_again_as_far_as_the_server_lets() {
+        let retry = plan::Retry { grpc_statuses: vec![14], ..RETRY };
+        let call = Standing { idempotent: false, ..FRESH };
+        let verdict = |status, pushback| after(Failure::Grpc { status, pushback }, call, &retry);
+        assert_eq!(verdict(14, Pushback::Unsaid), AT_ONCE);
+        assert_eq!(verdict(13, Pushback::Unsaid), Verdict::GiveUp);
+        assert_eq!(verdict(14, Pushback::Never), Verdict::GiveUp);
+        let wait = Duration::from_millis(200);
+        assert_eq!(verdict(14, Pushback::After(wait)), Verdict::Retry(wait));
+        assert_eq!(verdict(14, Pushback::After(10 * wait)), Verdict::GiveUp);
     }
 
     #[test]

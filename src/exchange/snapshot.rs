@@ -16,6 +16,8 @@ use crate::exchange::counters::Counters;
 use crate::exchange::key;
 use crate::exchange::news;
 use crate::exchange::recent::Recent;
+use crate::filter::rate_limit::RateLimits;
+use crate::filter::rate_limit::tables::Tables;
 use crate::filter::{self, Chain};
 use crate::route::RouteTable;
 use crate::route::split::Splitter;
@@ -111,13 +113,20 @@ pub struct Lasting {
     pub events: Arc<Events>,
     /// The pools by the name of their upstream.
     pub pools: HashMap<Arc<str>, Arc<Pool>>,
+    /// The buckets of rate limits.
+    pub rate_limits: Arc<Tables>,
     /// The TLS of listeners by their names: where its plan stays, its sessions can be resumed.
     pub terminators: HashMap<Arc<str>, Arc<Terminator>>,
 }
 
 impl RouteLive {
-    fn build((index, plan): (usize, &Arc<plan::Route>), targets: &[Arc<Target>]) -> Result<Self, BuildError> {
-        let filters = Chain::build(&plan.filters, &plan.action)
+    fn build(
+        (index, plan): (usize, &Arc<plan::Route>),
+        targets: &[Arc<Target>],
+        lasting: &Lasting,
+    ) -> Result<Self, BuildError> {
+        let rate_limits = RateLimits::build(&plan.name, &plan.filters.rate_limits, &lasting.rate_limits);
+        let filters = Chain::build(&plan.filters, &plan.action, rate_limits)
             .map_err(|error| BuildError::Filter { route: plan.name.clone(), error })?;
         let splits = plan.action.splits();
         let of = |split: &plan::Split| targets.iter().find(|target| target.plan.name == split.upstream.name).cloned();
@@ -152,9 +161,11 @@ impl Snapshot {
         let upstreams = plan.upstreams.iter().enumerate();
         let targets =
             upstreams.map(|upstream| Target::build(upstream, lasting).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        lasting.rate_limits.prune();
         let routes = plan.routes.iter().enumerate();
-        let live =
-            routes.map(|route| RouteLive::build(route, &targets).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        let live = routes
+            .map(|route| RouteLive::build(route, &targets, lasting).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
         let terminators = terminators(&plan, lasting)?;
         Ok(Self {
             generation,

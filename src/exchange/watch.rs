@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 
 use crate::base::clock::Moment;
@@ -89,6 +90,10 @@ pub struct Carried {
     pub attempts: u32,
     /// How often it was sent again.
     pub retries: u32,
+    /// Why it would have been refused, were a filter not on trial.
+    pub dry_run: Option<Reason>,
+    /// What its answer says of rate limits.
+    pub limit_fields: Vec<(HeaderName, HeaderValue)>,
     /// How long the next try has to wait.
     pub pause: Duration,
 }

@@ -1,8 +1,9 @@
 //! What a route does to a request and its answer, in a fixed order that the configuration cannot change.
 //!
-//! On the way in: deny and allow, (rate limits), cross-origin preflights, authentication, redirect or written answer, rewrite,
+//! On the way in: deny and allow, rate limits, cross-origin preflights, authentication, redirect or written answer, rewrite,
 //! request fields. On the way out: cross-origin fields, compression, response fields. Filters decide and say what to change; they
-//! send nothing, wait for nothing, and read no clock. Rate limits, caches and mirrors keep live state and live elsewhere.
+//! send nothing, wait for nothing, and read no clock. The buckets of rate limits are found again from snapshot to snapshot;
+//! caches and mirrors keep live state and live elsewhere.
 
 pub mod auth;
 pub mod compress;
@@ -11,6 +12,7 @@ pub mod edit;
 pub mod encode;
 pub mod headers;
 pub mod ip_rules;
+pub mod rate_limit;
 pub mod redirect;
 pub mod respond;
 pub mod rewrite;
@@ -25,6 +27,7 @@ use self::cors::Cors;
 use self::edit::Edit;
 use self::headers::{HeaderRules, Variables};
 use self::ip_rules::IpRules;
+use self::rate_limit::{Passage, RateLimits};
 use self::redirect::Redirect;
 use self::rewrite::Rewrite;
 use crate::base::clock::Moment;
@@ -37,6 +40,7 @@ use crate::telemetry::reason::Reason;
 #[derive(Debug)]
 pub struct Chain {
     ip_rules: Option<IpRules>,
+    rate_limits: RateLimits,
     cors: Option<Cors>,
     auth: Option<Basic>,
     answer: Option<Own>,
@@ -72,7 +76,7 @@ pub enum Decision {
 pub struct Refusal {
     /// The reason, which has the status.
     pub reason: Reason,
-    /// Fields of the answer (`WWW-Authenticate`).
+    /// Fields of the answer (`WWW-Authenticate`, `Retry-After`).
     pub fields: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -112,13 +116,15 @@ pub enum BuildError {
 }
 
 impl Chain {
-    /// The filters of a route and the answer that it gives by itself, if it does. Reads the file of users.
+    /// The filters of a route and the answer that it gives by itself, if it does. Reads the file of users; `rate_limits` are
+    /// the route's.
     ///
     /// # Errors
     /// What the configuration's check could not see, or the file of users is wrong.
-    pub fn build(filters: &plan::Filters, action: &plan::Action) -> Result<Self, BuildError> {
+    pub fn build(filters: &plan::Filters, action: &plan::Action, rate_limits: RateLimits) -> Result<Self, BuildError> {
         Ok(Self {
             ip_rules: IpRules::build(filters),
+            rate_limits,
             cors: filters.cors.as_ref().map(Cors::build).transpose()?,
             auth: filters.auth_basic.as_ref().map(Basic::build).transpose()?,
             answer: Own::build(action)?,
@@ -136,6 +142,12 @@ impl Chain {
             Some(rules) if !rules.admits(request.client) => refuse(Reason::HttpRequestDenied),
             _ => Decision::Continue,
         }
+    }
+
+    /// Rate limits: before authentication, so that they say nothing about who is known here.
+    #[must_use]
+    pub fn limit(&self, request: &RequestView<'_>, now: Moment) -> Passage {
+        self.rate_limits.decide(request, now)
     }
 
     /// Cross-origin preflights, then authentication: after rate limits, so that guessing passwords is limited.
@@ -198,6 +210,12 @@ impl Chain {
         edits
     }
 
+    /// The rate limits.
+    #[must_use]
+    pub fn rate_limits(&self) -> &RateLimits {
+        &self.rate_limits
+    }
+
     /// The authentication, for the background service that reads the file again when it changes.
     #[must_use]
     pub fn auth(&self) -> Option<&Basic> {
@@ -208,6 +226,7 @@ impl Chain {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ip_rules.is_none()
+            && self.rate_limits.is_empty()
             && self.cors.is_none()
             && self.auth.is_none()
             && self.answer.is_none()
@@ -228,6 +247,7 @@ impl Chain {
         [
             deny.then_some("deny"),
             allow.then_some("allow"),
+            (!self.rate_limits.is_empty()).then_some("rate_limit"),
             self.cors.as_ref().map(|_| "cors"),
             self.auth.as_ref().map(|_| "auth"),
             own,

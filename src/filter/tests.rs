@@ -1,5 +1,6 @@
 //! The filters together: their order, and what they leave alone.
 
+use super::rate_limit::tables::Tables;
 use super::*;
 use crate::base::request::Scheme;
 use http::HeaderMap;
@@ -13,6 +14,14 @@ fn everything(users: &std::path::Path) -> plan::Filters {
     plan::Filters {
         deny: Some(vec!["10.9.0.0/16".parse().unwrap()]),
         allow: Some(vec!["10.0.0.0/8".parse().unwrap()]),
+        rate_limits: vec![plan::RateLimit {
+            key: plan::RateKey::Route,
+            rate: plan::Rate { count: 1, per: std::time::Duration::from_secs(1) },
+            burst: 1,
+            max_keys: 1,
+            headers: false,
+            dry_run: false,
+        }],
         cors: Some(plan::Cors {
             origins: vec!["https://a.example".into()],
             methods: vec![],
@@ -33,18 +42,31 @@ fn filters_act_in_the_fixed_order() {
     let users = tempfile::NamedTempFile::new().unwrap();
     let action =
         plan::Action::Redirect(plan::Redirect { scheme: None, host: None, port: None, path: None, status: 308 });
-    let chain = Chain::build(&everything(users.path()), &action).unwrap();
+    let filters = everything(users.path());
+    let limits = RateLimits::build("all", &filters.rate_limits, &Tables::default());
+    let chain = Chain::build(&filters, &action, limits).unwrap();
     assert!(!chain.is_empty());
     assert_eq!(
         chain.names().collect::<Vec<_>>(),
-        ["deny", "allow", "cors", "auth", "redirect", "rewrite", "request_headers", "compress", "response_headers"]
+        [
+            "deny",
+            "allow",
+            "rate_limit",
+            "cors",
+            "auth",
+            "redirect",
+            "rewrite",
+            "request_headers",
+            "compress",
+            "response_headers"
+        ]
     );
 }
 
 #[test]
 fn a_preflight_is_answered_before_authentication_and_all_else_is_challenged() {
     let users = tempfile::NamedTempFile::new().unwrap();
-    let chain = Chain::build(&everything(users.path()), &plan::Action::Forward(vec![])).unwrap();
+    let chain = Chain::build(&everything(users.path()), &plan::Action::Forward(vec![]), Default::default()).unwrap();
     let mut fields = HeaderMap::new();
     fields.insert("origin", "https://a.example".parse().unwrap());
     let Decision::Refuse(refusal) = chain.authenticate(&view("GET", "10.0.0.1", &fields), Moment::START) else {
@@ -60,7 +82,7 @@ fn a_preflight_is_answered_before_authentication_and_all_else_is_challenged() {
 #[test]
 fn addresses_are_judged_first() {
     let users = tempfile::NamedTempFile::new().unwrap();
-    let chain = Chain::build(&everything(users.path()), &plan::Action::Forward(vec![])).unwrap();
+    let chain = Chain::build(&everything(users.path()), &plan::Action::Forward(vec![]), Default::default()).unwrap();
     let fields = HeaderMap::new();
     assert!(matches!(chain.admit(&view("GET", "10.0.0.1", &fields)), Decision::Continue));
     for refused in ["10.9.0.1", "192.0.2.1"] {
@@ -71,7 +93,7 @@ fn addresses_are_judged_first() {
 
 #[test]
 fn a_route_without_filters_changes_nothing() {
-    let chain = Chain::build(&plan::Filters::default(), &plan::Action::Forward(vec![])).unwrap();
+    let chain = Chain::build(&plan::Filters::default(), &plan::Action::Forward(vec![]), Default::default()).unwrap();
     assert!(chain.is_empty());
     assert_eq!(chain.names().count(), 0);
     let fields = HeaderMap::new();

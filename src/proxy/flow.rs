@@ -11,7 +11,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http::header::RETRY_AFTER;
 use pingora_core::protocols::Digest;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -388,19 +387,12 @@ fn decide(mut error: Box<Error>, failure: Failure, exchange: &mut Exchange, stan
 
 /// Whether the request is tried again in place of passing on an answer with the status that has come.
 fn passes_over(session: &Session, header: &ResponseHeader, exchange: &mut Exchange) -> bool {
-    let Some(target) = &exchange.target else { return false };
-    let status = header.status.as_u16();
-    if !target.plan.retry.statuses.contains(status) {
-        return false;
-    }
-    let now = exchange.arrival.snapshot.clock.wall(exchange.now());
-    let after = header.headers.get(RETRY_AFTER).and_then(|value| retry::retry_after(value.as_bytes(), now));
     let standing = Standing {
         idempotent: retry::is_idempotent(&session.req_header().method),
         replayable: !session.as_ref().retry_buffer_truncated() && exchange.body_is_kept(),
         ..attempt::standing(exchange)
     };
-    attempt::answered(exchange, status, after, standing) != Verdict::GiveUp
+    attempt::answered(exchange, header.status.as_u16(), &header.headers, standing) != Verdict::GiveUp
 }
 
 /// Puts a part of the answer's body through the encoder; none where nothing of it comes out yet.

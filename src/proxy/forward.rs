@@ -14,7 +14,9 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::base::request::RequestView;
 use crate::exchange::Exchange;
+use crate::exchange::grpc;
 use crate::exchange::retry::MARK;
+use crate::exchange::watch::Deadline;
 use crate::filter::compress::Coding;
 use crate::filter::edit::Edit;
 use crate::filter::headers::Variables;
@@ -24,6 +26,7 @@ use crate::upstream::sticky::{self, Token};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Fields that belong to one connection whether `Connection` names them or not.
@@ -72,6 +75,12 @@ pub(super) fn request(header: &mut RequestHeader, exchange: &Exchange) -> Result
 fn mark(header: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
     if exchange.retries > 0 {
         header.insert_header(MARK, exchange.retries.to_string())?;
+        // A call that states its time has less of it left.
+        if let Some(end) =
+            exchange.arrival.watch.at(Deadline::Request).filter(|_| grpc::timeout(&header.headers).is_some())
+        {
+            header.insert_header(GRPC_TIMEOUT, grpc::timeout_text(end.since(exchange.now())))?;
+        }
     } else if !exchange.marked {
         header.remove_header(&MARK);
     }
@@ -147,9 +156,8 @@ fn variables<'a>(view: &RequestView<'a>, exchange: &'a Exchange) -> Variables<'a
 /// # Errors
 /// As for [`request`].
 pub(super) fn edit_response(header: &mut ResponseHeader, request: &RequestHeader, exchange: &Exchange) -> Result<()> {
-    let Some(route) = &exchange.route else { return Ok(()) };
     let view = view(request, exchange);
-    apply(route.filters.response_edits(&view, &variables(&view, exchange)), header)
+    apply(exchange.response_edits(&view, &variables(&view, exchange)), header)
 }
 
 /// Decides whether the body of an answer is compressed, and says so in its fields.

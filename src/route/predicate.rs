@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 
-use crate::base::path::escaped_byte;
+use crate::base::pairs;
 use crate::base::request::RequestView;
 use crate::config::plan::RouteMatch;
 
@@ -39,26 +39,7 @@ fn has_value(request: &RequestView<'_>, name: &HeaderName, wanted: &str) -> bool
 }
 
 fn has_parameter(query: Option<&str>, name: &str, wanted: &str) -> bool {
-    let pairs = query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs
-        .into_iter()
-        .find(|(found, _)| decoded(found).eq(name.bytes()))
-        .is_some_and(|(_, value)| decoded(value).eq(wanted.bytes()))
-}
-
-/// The bytes that a part of a query stands for: `+` is a space, escapes are decoded, and a `%` that begins no escape stands
-/// for itself (the URL standard, section 5.1).
-fn decoded(text: &str) -> impl Iterator<Item = u8> {
-    let mut rest = text.as_bytes();
-    std::iter::from_fn(move || {
-        let (byte, length) = match (escaped_byte(rest), rest.first()?) {
-            (Some(byte), _) => (byte, 3),
-            (None, b'+') => (b' ', 1),
-            (None, other) => (*other, 1),
-        };
-        rest = &rest[length..];
-        Some(byte)
-    })
+    pairs::parameter(query, name).is_some_and(|value| value.eq(wanted.bytes()))
 }
 
 #[cfg(test)]

@@ -11,13 +11,18 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::listen::{self, Named, Successor};
+use super::attend;
+use super::listen::{self, Successor};
+use super::notify::Notify;
 use super::reload::Reloader;
+use super::upgrade::{Front, Share, Upgrades};
+use crate::admin::upgrade::Order;
 use crate::edge::limits::Connections;
 use crate::exchange::snapshot::Current;
 use crate::telemetry::log::ProcessLog;
@@ -79,6 +84,11 @@ impl Life {
         self.served.load(Relaxed)
     }
 
+    /// The listeners are open, and do not count: the process whose place this one was to take serves on.
+    pub fn stands_back(&self) {
+        self.served.store(false, Relaxed);
+    }
+
     /// Whether a new process serves in place of this one.
     #[must_use]
     pub fn is_relieved(&self) -> bool {
@@ -98,7 +108,7 @@ impl Life {
     }
 
     /// Resolves when the listeners are closed.
-    async fn until_closed(&self) {
+    pub async fn until_closed(&self) {
         // The sender lives in `self`.
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
@@ -148,6 +158,21 @@ enum Wish {
     Ignore,
 }
 
+impl Wish {
+    /// The signal that asks for it.
+    fn signal(self) -> nix::sys::signal::Signal {
+        use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+        match self {
+            Self::Stop => SIGINT,
+            Self::Drain => SIGTERM,
+            Self::Upgrade => SIGQUIT,
+            Self::Reload => SIGHUP,
+            Self::Reopen => SIGUSR1,
+            Self::Ignore => SIGUSR2,
+        }
+    }
+}
+
 struct Signals(Vec<(Wish, Signal)>);
 
 impl Signals {
@@ -189,9 +214,15 @@ pub struct Lifecycle {
     /// What reads the configuration again.
     pub reloader: Reloader,
     /// The listening sockets as they are now, by the names under which they are handed over.
-    pub sockets: Box<dyn Fn() -> io::Result<Named> + Send + Sync>,
+    pub sockets: Share,
     /// Where a new process waits for them.
     pub upgrade_sock: PathBuf,
+    /// Orders to upgrade; taken when signals are heard.
+    pub orders: Mutex<Option<mpsc::Receiver<Order>>>,
+    /// What carries them out.
+    pub upgrades: Arc<Upgrades>,
+    /// Who is told when the process stops.
+    pub notify: Notify,
 }
 
 #[async_trait]
@@ -208,29 +239,42 @@ impl ShutdownSignalWatch for Lifecycle {
 
 impl Lifecycle {
     async fn run(&self, mut signals: Signals) {
+        if let Some(orders) = self.orders.lock().take() {
+            drop(tokio::spawn(self.upgrades.clone().carry_out(orders)));
+        }
         let mut successor = None;
         loop {
             let wish = tokio::select! {
                 wish = signals.next() => wish,
+                () = self.upgrades.relieved() => return self.retire(&mut signals).await,
                 serves = word_of(&mut successor) => {
                     successor = None;
                     if serves {
                         return self.retire(&mut signals).await;
                     }
+                    self.upgrades.pingoras(false);
                     log::error!("upgrade failed, this process serves on: the new one ended before it served (see its log)");
                     continue;
                 }
             };
             match wish {
-                Wish::Stop => return log::info!("stopping at once: signal=SIGINT"),
+                Wish::Stop => {
+                    self.upgrades.call_off().await;
+                    return log::info!("stopping at once: signal=SIGINT");
+                }
                 Wish::Drain => {
+                    self.upgrades.call_off().await;
+                    self.notify.stopping();
                     log::info!("draining: signal=SIGTERM connections={}", self.connections.open());
                     return self.drain(&mut signals, self.current.load().plan.drain.delay).await;
                 }
-                Wish::Upgrade if successor.is_some() => {
+                Wish::Upgrade if successor.is_some() || self.upgrades.is_under_way() => {
                     log::warn!("upgrade under way already, the new process does not serve yet: signal=SIGQUIT");
                 }
-                Wish::Upgrade => successor = self.hand_over().await,
+                Wish::Upgrade => {
+                    successor = self.hand_over().await;
+                    self.upgrades.pingoras(successor.is_some());
+                }
                 wish => self.in_passing(wish),
             }
         }
@@ -242,6 +286,7 @@ impl Lifecycle {
         log::info!("draining: the new process serves: connections={}", self.connections.open());
         self.life.relieved.send_replace(true);
         self.drain(signals, Duration::ZERO).await;
+        self.upgrades.answered().await;
     }
 
     /// What changes nothing about whether the process goes on.
@@ -258,8 +303,18 @@ impl Lifecycle {
             }
             Wish::Reload => {
                 log::info!("configuration is read again: signal=SIGHUP");
-                let reloader = self.reloader.clone();
-                drop(tokio::spawn(async move { reloader.reload_unasked().await }));
+                let (reloader, notify) = (self.reloader.clone(), self.notify.clone());
+                // A process that does not serve yet is not ready again either.
+                let serving = self.life.phase() == Phase::Serving;
+                drop(tokio::spawn(async move {
+                    if serving {
+                        notify.reloading();
+                    }
+                    reloader.reload_unasked().await;
+                    if serving {
+                        notify.ready("serving");
+                    }
+                }));
             }
             Wish::Ignore | Wish::Stop | Wish::Drain | Wish::Upgrade => {}
         }
@@ -294,17 +349,7 @@ impl Lifecycle {
         let connections = self.connections.open();
         let text = format!("the process drains: {connections} connections are open");
         self.current.load().events.tell("drain", text, vec![("connections", connections.to_string())]);
-        let begun = Instant::now();
-        let impatient = async {
-            loop {
-                match signals.next().await {
-                    // One stop often comes twice: to the process, and to its group.
-                    Wish::Drain if begun.elapsed() < ECHO => {}
-                    Wish::Stop | Wish::Drain => return,
-                    wish => self.in_passing(wish),
-                }
-            }
-        };
+        let impatient = self.second_stop(signals);
         let finish = async {
             tokio::time::sleep(delay).await;
             self.life.advance(Phase::Draining);
@@ -317,6 +362,26 @@ impl Lifecycle {
                 0 => log::info!("drained"),
                 left => log::warn!("drain ended with connections left: connections={left}"),
             },
+        }
+    }
+
+    /// Resolves when the process is told a second time to stop. A process that a new one has relieved has not been told a
+    /// first time; and what it is told may be meant for the new one, which whoever started this one does not know.
+    async fn second_stop(&self, signals: &mut Signals) {
+        let relieved = self.life.is_relieved();
+        let mut told = (!relieved).then(Instant::now);
+        loop {
+            let wish = signals.next().await;
+            if relieved && self.upgrades.front == Front::Stays {
+                attend::pass_on(wish.signal());
+            }
+            match (wish, told) {
+                (Wish::Stop, _) => return,
+                // One stop often comes twice: to the process, and to its group.
+                (Wish::Drain, Some(first)) if first.elapsed() >= ECHO => return,
+                (Wish::Drain, _) => _ = told.get_or_insert_with(Instant::now),
+                (wish, _) => self.in_passing(wish),
+            }
         }
     }
 

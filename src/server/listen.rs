@@ -70,6 +70,23 @@ impl Drop for SocketFile {
     }
 }
 
+/// The files of sockets that another process listens on, and nobody will once it is gone. They stay unless told otherwise.
+#[derive(Debug, Default)]
+pub struct Abandoned(Vec<SocketFile>);
+
+impl Abandoned {
+    /// That process is gone, or as good as gone.
+    pub fn remove(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.0).into_iter().for_each(SocketFile::leave);
+    }
+}
+
 /// Who may connect to a unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -331,6 +348,12 @@ impl Successor {
     }
 }
 
+impl From<Named> for Inherited {
+    fn from(sockets: Named) -> Self {
+        Self(sockets.into_iter().collect())
+    }
+}
+
 impl Inherited {
     /// Waits at `path` for an old process to hand its sockets over (it does so on SIGQUIT).
     ///
@@ -373,6 +396,13 @@ impl Inherited {
     #[must_use]
     pub fn unclaimed(&self) -> Vec<&str> {
         self.0.keys().map(String::as_str).collect()
+    }
+
+    /// The files of those unix sockets that nobody has taken.
+    #[must_use]
+    pub fn abandoned(&self) -> Abandoned {
+        let paths = self.0.keys().filter_map(|name| name.strip_prefix("unix:"));
+        Abandoned(paths.filter_map(|path| SocketFile::at(Path::new(path)).ok()).collect())
     }
 }
 

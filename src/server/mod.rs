@@ -5,17 +5,22 @@
 //! ends.
 
 pub mod accept;
+pub mod attend;
 mod conf;
 pub mod daemon;
 pub mod doors;
 pub mod files;
+pub mod handover;
 pub mod lifecycle;
 pub mod listen;
+pub mod notify;
+mod opened;
 mod operators;
 pub mod process;
 pub mod pulse;
 pub mod reload;
 mod sockets;
+pub mod upgrade;
 pub mod watch;
 
 use std::collections::HashMap;
@@ -28,19 +33,24 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use self::accept::{Accept, AfterClose};
 use self::conf::{check_roots, server_conf};
 use self::daemon::{Parent, Side};
 use self::doors::{Doors, Leave};
 use self::files::FileWatch;
+use self::handover::predecessor::Predecessor;
+use self::handover::successor::Launch;
 use self::lifecycle::{Life, Lifecycle};
-use self::listen::Predecessor;
+use self::listen::Inherited;
+use self::notify::Notify;
+use self::opened::{Opened, Relief};
 use self::process::{Identity, PidFile, Start};
 use self::pulse::Pulse;
 use self::reload::{Parts, Reloader};
 use self::sockets::Sockets;
+use self::upgrade::{Front, Share, Upgrades};
 use self::watch::{ConfigurationWatch, Files};
 use crate::admin::Rules;
 use crate::base::clock::Clock;
@@ -68,20 +78,34 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// How the process is to be started, beside its plan.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Options {
-    /// The configuration's file, to be read again by a reload; none where there is none.
+    /// The configuration's file, to be read again by a reload and by a new process; none where there is none.
     pub file: Option<PathBuf>,
     /// Go into the background.
     pub daemon: bool,
-    /// Take the listening sockets over from a running process.
+    /// Take the listening sockets over from a running process, by Pingora's protocol.
     pub upgrade: bool,
+    /// The process that has started this one to take its place.
+    pub predecessor: Option<Predecessor>,
 }
 
 impl Options {
     fn start(&self) -> Start {
-        if self.upgrade { Start::InPlaceOfAnother } else { Start::Afresh }
+        match (&self.predecessor, self.upgrade) {
+            (Some(_), _) => Start::Heir,
+            (None, true) => Start::InPlaceOfAnother,
+            (None, false) => Start::Afresh,
+        }
     }
+}
+
+/// How a process ends.
+enum Ending {
+    /// With this status.
+    Status(ExitCode),
+    /// Another serves in its place, and it stays in front of that.
+    Stays,
 }
 
 /// Runs the proxy until it is told to stop.
@@ -91,16 +115,23 @@ impl Options {
 pub fn run(plan: Plan, mut options: Options) -> io::Result<ExitCode> {
     // A daemon goes to another directory.
     options.file = options.file.as_deref().map(std::path::absolute).transpose()?;
-    let daemon = options.daemon || plan.server.daemon;
+    // A process that takes the place of a daemon is one already.
+    let daemon = (options.daemon || plan.server.daemon) && options.predecessor.is_none();
     if !daemon {
-        return start(plan, &options, &Parent::default());
+        let teller = options.predecessor.as_ref().map(Predecessor::teller).unwrap_or_default();
+        let ending = start(plan, options, &Parent::default());
+        return match ending.inspect_err(|error| teller.fail(&error.to_string()))? {
+            Ending::Status(status) => Ok(status),
+            Ending::Stays => attend::until_all_have_ended(),
+        };
     }
     warn_of_lost_lines(&plan);
     let patience = plan.server.daemon_ready_timeout_seconds.map_or(PATIENCE, Duration::from_secs);
     match daemon::daemonize(patience, plan.server.working_directory.as_deref())? {
         Side::Parent(status) => Ok(status),
         Side::Daemon(parent) => daemon::detach()
-            .and_then(|()| start(plan, &options, &parent))
+            .and_then(|()| start(plan, Options { daemon: true, ..options }, &parent))
+            .map(|_| ExitCode::SUCCESS)
             .or_else(|error| if parent.failed(&error.to_string()) { Ok(ExitCode::FAILURE) } else { Err(error) }),
     }
 }
@@ -131,7 +162,7 @@ fn warn_of_lost_lines(plan: &Plan) {
 }
 
 /// Starts in order of what is likeliest to fail: files, sockets, the user, and only then threads.
-fn start(plan: Plan, options: &Options, parent: &Parent) -> io::Result<ExitCode> {
+fn start(plan: Plan, mut options: Options, parent: &Parent) -> io::Result<Ending> {
     crypto::install();
     check_roots(plan.server.ca_file.as_deref())?;
     let identity = Identity::of(&plan.server)?;
@@ -139,9 +170,17 @@ fn start(plan: Plan, options: &Options, parent: &Parent) -> io::Result<ExitCode>
     process::prepare_runtime_directory(&plan.server.runtime_directory)?;
     identity.own(&plan.server.runtime_directory)?;
     let access_log = plan.access_log.as_ref().map(AccessLog::open).transpose()?.map(Arc::new);
-    let sockets = Sockets::claim(&plan, options.upgrade.then_some(plan.server.upgrade_sock.as_path()))?;
-    let mut pid_file = PidFile::write(&plan.server.pid_file, options.start())?;
-    identity.own(&plan.server.pid_file)?;
+    process::raise_descriptor_limit(&plan);
+    let inherited = match &mut options.predecessor {
+        Some(predecessor) => predecessor.take_sockets()?.into(),
+        None if options.upgrade => Inherited::receive(&plan.server.upgrade_sock)?,
+        None => Inherited::default(),
+    };
+    let sockets = Sockets::claim(&plan, inherited)?;
+    let pid_file = Arc::new(PidFile::write(&plan.server.pid_file, options.start())?);
+    if options.predecessor.is_none() {
+        identity.own(&plan.server.pid_file)?;
+    }
     for file in files_in_use(&plan) {
         identity.own_file(file)?;
     }
@@ -157,16 +196,37 @@ fn start(plan: Plan, options: &Options, parent: &Parent) -> io::Result<ExitCode>
         recent: Arc::new(Recent::new(plan.server.threads)),
         events: Arc::default(),
         pools: HashMap::new(),
+        rate_limits: Arc::default(),
         terminators: HashMap::new(),
     };
-    let snapshot = Snapshot::build(plan.clone(), 1, &mut lasting).map_err(io::Error::other)?;
+    let generation = options.predecessor.as_ref().map_or(1, Predecessor::generation);
+    let snapshot = Snapshot::build(plan.clone(), generation, &mut lasting).map_err(io::Error::other)?;
+    if let Some(predecessor) = &mut options.predecessor
+        && let Some(estate) = predecessor.take_estate()?
+    {
+        estate.settle(&snapshot);
+    }
     let life = Life::default();
-    let built = Built { file: options.file.clone(), current: Current::new(snapshot), lasting, sockets, rules, log };
-    serve(built, &life, parent)?;
+    let notify = Notify::from_environment();
+    let front = match options.daemon || options.predecessor.is_some() || notify.is_heard() {
+        true => Front::Goes,
+        false => Front::Stays,
+    };
+    let built = Built { file: options.file.take(), current: Current::new(snapshot), lasting, sockets, rules, log };
+    serve(built, &life, Place { front, notify, pid_file: pid_file.clone(), parent, predecessor: options.predecessor })?;
     if life.has_served() {
         pid_file.forget_predecessor();
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if life.is_relieved() && front == Front::Stays { Ending::Stays } else { Ending::Status(ExitCode::SUCCESS) })
+}
+
+/// The process among others.
+struct Place<'a> {
+    front: Front,
+    notify: Notify,
+    pid_file: Arc<PidFile>,
+    parent: &'a Parent,
+    predecessor: Option<Predecessor>,
 }
 
 /// What has been built when the process begins to serve.
@@ -180,12 +240,12 @@ struct Built {
 }
 
 /// Runs Pingora's server over what was built.
-fn serve(built: Built, life: &Life, parent: &Parent) -> io::Result<()> {
+fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
     let Built { file, current, lasting, sockets, rules, log } = built;
     let plan = current.load().plan.clone();
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&plan.server));
-    let Sockets { listeners, admin, predecessor } = sockets;
-    let addresses = listeners.iter().map(|bound| bound.local().to_string()).collect();
+    let Sockets { listeners, admin, predecessor, abandoned } = sockets;
+    let bound_at: Vec<_> = listeners.iter().map(|bound| bound.local().to_string()).collect();
     let connections = Arc::new(Connections::default());
     let edge = Edge {
         app: Arc::new(pingora_proxy::http_proxy(
@@ -198,7 +258,31 @@ fn serve(built: Built, life: &Life, parent: &Parent) -> io::Result<()> {
     };
     let planned = plan.listeners.iter().cloned().map(Arc::new);
     let doors = Doors::new(edge, connections.clone(), planned.zip(listeners).collect());
-    let admin_doors = operators::doors(operators::admin(&current, life, rules), admin);
+    let (orders, ordered) = mpsc::channel(1);
+    let admin_doors = operators::doors(operators::admin(&current, life, rules, orders), admin);
+    let sockets: Share = Arc::new({
+        let (doors, admin_doors) = (doors.clone(), admin_doors.clone());
+        move || Ok(doors.sockets()?.into_iter().chain(admin_doors.sockets()?).collect())
+    });
+    let launch = file.as_deref().map(Launch::of_this_process).transpose()?;
+    let gifts = upgrade::gifts(current.clone(), sockets.clone());
+    let upgrades =
+        Upgrades::new(launch, place.front, place.notify.clone(), place.pid_file.clone(), gifts, life.clone());
+    let opened = Opened {
+        life: life.clone(),
+        parent: place.parent.clone(),
+        notify: place.notify.clone(),
+        pid_file: place.pid_file,
+        relief: Mutex::new(match (place.predecessor, predecessor) {
+            (Some(predecessor), _) => Relief::Ours(predecessor),
+            (None, Some(predecessor)) => Relief::Pingoras(predecessor),
+            (None, None) => Relief::Nobody,
+        }),
+        abandoned: Mutex::new(abandoned),
+        generation: current.load().generation,
+        listeners: bound_at.join(","),
+        source: plan.source.display().to_string(),
+    };
 
     let supervisor = background_service("upstreams", supervisor(&current.load())?);
     let watched = supervisor.task();
@@ -228,7 +312,7 @@ fn serve(built: Built, life: &Life, parent: &Parent) -> io::Result<()> {
         threads: None,
         doors: doors.clone(),
         opening: Mutex::new(Some(Box::pin(async move { watched.first_round().await }))),
-        opened: opened(addresses, &plan, life, predecessor, parent),
+        opened: Box::new(move || opened.tell()),
         close: life.draining(),
         after_close: AfterClose::Drain,
         closed: Box::new({
@@ -238,7 +322,7 @@ fn serve(built: Built, life: &Life, parent: &Parent) -> io::Result<()> {
     });
     server.add_service(operators::service(admin_doors.clone(), life));
     if !plan.server.daemon_wait_for_ready {
-        parent.started();
+        place.parent.started();
     }
     let lifecycle = Lifecycle {
         life: life.clone(),
@@ -246,10 +330,10 @@ fn serve(built: Built, life: &Life, parent: &Parent) -> io::Result<()> {
         connections,
         log,
         reloader,
-        sockets: Box::new({
-            let (doors, admin_doors) = (doors.clone(), admin_doors.clone());
-            move || Ok(doors.sockets()?.into_iter().chain(admin_doors.sockets()?).collect())
-        }),
+        sockets,
+        orders: Mutex::new(Some(ordered)),
+        upgrades,
+        notify: place.notify,
         upgrade_sock: plan.server.upgrade_sock.clone(),
     };
     server.run(RunArgs { shutdown_signal: Box::new(lifecycle) });
@@ -289,24 +373,4 @@ fn supervisor(snapshot: &Snapshot) -> io::Result<Supervisor> {
 fn charges(snapshot: &Snapshot) -> Vec<Charge> {
     let charge = |target: &Arc<Target>| Charge { pool: target.pool.clone(), peers: target.peers.clone() };
     snapshot.targets.iter().map(charge).collect()
-}
-
-/// What is done once the listeners are open.
-fn opened(
-    addresses: Vec<String>,
-    plan: &Plan,
-    life: &Life,
-    predecessor: Option<Predecessor>,
-    parent: &Parent,
-) -> Box<dyn Fn() + Send + Sync> {
-    let (life, parent, source) = (life.clone(), parent.clone(), plan.source.display().to_string());
-    let predecessor = Mutex::new(predecessor);
-    Box::new(move || {
-        life.serving();
-        if let Some(mut predecessor) = predecessor.lock().take() {
-            predecessor.relieve();
-        }
-        parent.started();
-        log::info!("serving: listeners={} configuration={source}", addresses.join(","));
-    })
 }

@@ -13,6 +13,7 @@ use super::accept::{Accept, AfterClose, Opening};
 use super::doors::Doors;
 use super::lifecycle::{Life, Phase};
 use super::listen::Bound;
+use crate::admin::upgrade::Orders;
 use crate::admin::{Admin, Readers, Readiness, Rules};
 use crate::config::plan::{self, ListenAddress};
 use crate::edge::connection::{Audience, Edge};
@@ -48,11 +49,12 @@ fn read_token(path: &Path) -> io::Result<String> {
 }
 
 /// The admin API over what is being served.
-pub(super) fn admin(current: &Current, life: &Life, rules: Rules) -> Admin {
+pub(super) fn admin(current: &Current, life: &Life, rules: Rules, upgrades: Orders) -> Admin {
     Admin {
         current: current.clone(),
         readiness: readiness(life),
         rules: ArcSwap::from_pointee(rules),
+        upgrades,
         reload: OnceLock::new(),
         readers: Readers::default(),
     }

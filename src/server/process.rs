@@ -5,9 +5,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Group, Uid, User, chown, initgroups, setgid, setgroups, setuid};
 
-use crate::config::plan;
+use parking_lot::Mutex;
+
+use crate::config::plan::{self, Plan};
 
 /// Makes the private directory for sockets and the pid file, or checks that it is private.
 ///
@@ -38,8 +41,11 @@ pub fn prepare_runtime_directory(path: &Path) -> io::Result<()> {
 pub enum Start {
     /// None does.
     Afresh,
-    /// One does, and serves on where this one fails.
+    /// One does, hands over by Pingora's protocol, and serves on where this one fails: the file names this process from the
+    /// start, and the other one again where this one ends before it serves.
     InPlaceOfAnother,
+    /// One does, and knows how this one fares: the file names this one when it has taken over ([`PidFile::claim`]).
+    Heir,
 }
 
 /// The pid file; it is removed with the value, unless it names another process by then. Where it named the process whose
@@ -48,35 +54,69 @@ pub enum Start {
 pub struct PidFile {
     path: PathBuf,
     pid: u32,
-    predecessor: Option<String>,
+    predecessor: Mutex<Option<String>>,
 }
 
 impl PidFile {
-    /// Writes the pid of this process.
+    /// Writes the pid of this process, or finds out that it could be written.
     ///
     /// # Errors
     /// The file cannot be written; the error names it.
     pub fn write(path: &Path, start: Start) -> io::Result<Self> {
         let predecessor = match start {
-            Start::Afresh => None,
             Start::InPlaceOfAnother => fs::read_to_string(path).ok(),
+            Start::Afresh | Start::Heir => None,
         };
-        let pid = std::process::id();
-        replace(path, &format!("{pid}\n")).map_err(|error| {
+        let file = Self { path: path.to_owned(), pid: std::process::id(), predecessor: Mutex::new(predecessor) };
+        let written = if start == Start::Heir { try_beside(path) } else { replace(path, &file.text()) };
+        written.map_err(|error| {
             io::Error::new(error.kind(), format!("pid file {}: cannot be written: {error}", path.display()))
         })?;
-        Ok(Self { path: path.to_owned(), pid, predecessor })
+        Ok(file)
+    }
+
+    fn text(&self) -> String {
+        format!("{}\n", self.pid)
+    }
+
+    /// Writes the pid of this process, whatever the file names.
+    pub fn claim(&self) {
+        if let Err(error) = replace(&self.path, &self.text()) {
+            log::error!("pid file {}: cannot be written: {error}", self.path.display());
+        }
+    }
+
+    /// Writes the pid of this process where the file names another: one that was to take its place, and has ended.
+    pub fn claim_again(&self) {
+        if !self.names_this_process() {
+            self.claim();
+        }
     }
 
     /// This process has taken the place of the one before.
-    pub fn forget_predecessor(&mut self) {
-        self.predecessor = None;
+    pub fn forget_predecessor(&self) {
+        *self.predecessor.lock() = None;
     }
+
+    fn names_this_process(&self) -> bool {
+        fs::read_to_string(&self.path).is_ok_and(|text| text.trim() == self.pid.to_string())
+    }
+}
+
+/// Finds out whether a file can be put in the place of this one, and leaves nothing behind.
+fn try_beside(path: &Path) -> io::Result<()> {
+    let fresh = fresh(path);
+    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&fresh)?;
+    fs::remove_file(&fresh)
+}
+
+fn fresh(path: &Path) -> PathBuf {
+    path.with_extension(format!("pid.{}", std::process::id()))
 }
 
 /// A fresh file under another name takes the place of the old one: readers see one text or the other, whole.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let fresh = path.with_extension(format!("pid.{}", std::process::id()));
+    let fresh = fresh(path);
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&fresh)?;
     let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&fresh, path));
     if written.is_err() {
@@ -88,13 +128,31 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        if fs::read_to_string(&self.path).is_ok_and(|text| text.trim() == self.pid.to_string()) {
+        if self.names_this_process() {
             // What cannot be changed is replaced by the next start.
-            let _ = match &self.predecessor {
+            let _ = match &*self.predecessor.lock() {
                 Some(predecessor) => replace(&self.path, predecessor),
                 None => fs::remove_file(&self.path),
             };
         }
+    }
+}
+
+/// Raises the number of descriptors that the process may have to what the system allows it, and warns where that is less
+/// than the connections that the plan allows may need: one to the client and one to a backend each.
+pub fn raise_descriptor_limit(plan: &Plan) {
+    let most: usize = plan.listeners.iter().map(|listener| listener.max_connections).sum();
+    let needed = u64::try_from(most).unwrap_or(u64::MAX).saturating_mul(2);
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard) } else { Ok(soft) }
+    });
+    match raised {
+        Ok(limit) if limit < needed => log::warn!(
+            "too few descriptors for all connections that are allowed: limit={limit} needed={needed} \
+             (raise LimitNOFILE or `ulimit -Hn`, or lower max_connections)"
+        ),
+        Ok(_) => {}
+        Err(error) => log::warn!("the limit on descriptors cannot be raised: {error}"),
     }
 }
 
@@ -214,10 +272,26 @@ mod tests {
         fs::write(&path, "1\n").unwrap();
         drop(PidFile::write(&path, Start::InPlaceOfAnother).unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
-        let mut file = PidFile::write(&path, Start::InPlaceOfAnother).unwrap();
+        let file = PidFile::write(&path, Start::InPlaceOfAnother).unwrap();
         file.forget_predecessor();
         drop(file);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_heir_leaves_the_pid_file_alone_until_it_has_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.pid");
+        fs::write(&path, "1\n").unwrap();
+        drop(PidFile::write(&path, Start::Heir).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        let file = PidFile::write(&path, Start::Heir).unwrap();
+        file.claim();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        drop(file);
+        assert!(!path.exists());
+        assert!(PidFile::write(&directory.path().join("none/x.pid"), Start::Heir).is_err());
     }
 
     #[test]

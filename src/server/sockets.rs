@@ -1,9 +1,8 @@
 //! The sockets of a plan, bound or taken over before anything else is started.
 
 use std::io;
-use std::path::Path;
 
-use super::listen::{Access, Bound, Inherited, Predecessor};
+use super::listen::{Abandoned, Access, Bound, Inherited, Predecessor};
 use super::operators;
 use crate::config::plan::Plan;
 
@@ -15,12 +14,13 @@ pub(super) struct Sockets {
     pub(super) admin: Vec<Bound>,
     /// The process that handed them over.
     pub(super) predecessor: Option<Predecessor>,
+    /// The files of unix sockets that were handed over and are not wanted any more.
+    pub(super) abandoned: Abandoned,
 }
 
 impl Sockets {
-    /// Binds them; with `upgrade_sock`, takes over from the process that hands sockets over there what it has of them.
-    pub(super) fn claim(plan: &Plan, upgrade_sock: Option<&Path>) -> io::Result<Self> {
-        let mut inherited = upgrade_sock.map(Inherited::receive).transpose()?.unwrap_or_default();
+    /// Takes over what has come from another process, and binds the rest.
+    pub(super) fn claim(plan: &Plan, mut inherited: Inherited) -> io::Result<Self> {
         let predecessor = inherited.predecessor();
         let listeners = plan
             .listeners
@@ -31,9 +31,10 @@ impl Sockets {
             .iter()
             .map(|address| Bound::claim(address, Access::Owner, &mut inherited))
             .collect::<io::Result<_>>()?;
+        let abandoned = inherited.abandoned();
         for name in inherited.unclaimed() {
             log::info!("listener closed, the new configuration does not name it: address={name}");
         }
-        Ok(Self { listeners, admin, predecessor })
+        Ok(Self { listeners, admin, predecessor, abandoned })
     }
 }

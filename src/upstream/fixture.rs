@@ -34,6 +34,7 @@ pub(super) fn upstream(name: &str) -> plan::Upstream {
             budget: 0.2,
             min_per_second: 3,
             statuses: plan::StatusSet(Vec::new()),
+            grpc_statuses: Vec::new(),
             backoff: Duration::from_millis(25),
             max_backoff: Duration::from_millis(250),
             body: 65_536,

@@ -8,9 +8,9 @@
 
 mod control;
 mod floor;
+mod heritage;
 mod succession;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -18,11 +18,12 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::{Mutex, RwLock};
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use self::control::Control;
 pub use self::floor::Shortage;
+pub use self::heritage::BackendSnapshot;
+use self::heritage::Heritage;
 use super::backend::{Admission, Backend, BackendId, ProbeReport};
 use super::balance::{Choice, Luck};
 use super::breaker::{Breaker, LimitsStatus, most_at_once};
@@ -32,7 +33,7 @@ use super::lease::{Ask, Lease, NoBackend};
 use super::members::Members;
 use super::queue::{Choosiness, Queue};
 use super::roll::Roll;
-use super::state::{Entry, Event, Failure, Health, Policy, Snapshot, State};
+use super::state::{Entry, Event, Failure, Policy, State};
 use super::status::BackendStatus;
 use super::time::{Time, VirtualTime};
 use super::turnout::Turnout;
@@ -92,6 +93,7 @@ impl Pool {
             called: None,
             entry: Entry::AtStart,
             succession: None,
+            heritage: Heritage::default(),
             changes: Vec::new(),
         };
         Arc::new(Self {
@@ -252,33 +254,6 @@ impl Pool {
         let all = members.backends.iter().chain(members.leaving.iter());
         all.map(|backend| backend.status(self.time.clock(), now)).collect()
     }
-
-    /// The health of all members, for the process that takes over.
-    #[must_use]
-    pub fn snapshot(&self) -> Vec<BackendSnapshot> {
-        let now = self.time.now();
-        let snapshot = |backend: &Arc<Backend>| BackendSnapshot {
-            address: backend.address().to_string(),
-            tls: backend.tls(),
-            health: backend.read(|health| health.snapshot(now)),
-        };
-        self.members.load().backends.iter().map(snapshot).collect()
-    }
-
-    /// Lets members go on where another process left off. Snapshots of backends that are no members are passed over.
-    pub fn restore(&self, snapshots: &[BackendSnapshot]) {
-        let now = self.time.now();
-        let mut control = self.control.lock();
-        let by_identity: HashMap<_, _> =
-            snapshots.iter().map(|snapshot| ((&*snapshot.address, snapshot.tls), snapshot)).collect();
-        for backend in self.members.load().backends.iter() {
-            if let Some(snapshot) = by_identity.get(&(&**backend.address(), backend.tls())) {
-                backend.change(&control.policy, now, |health| *health = Health::restore(&snapshot.health, now));
-            }
-        }
-        self.settle(&mut control, &self.turnout.load(), now);
-        self.tell(control);
-    }
 }
 
 /// Whether an upstream as a whole takes one more request.
@@ -286,17 +261,6 @@ impl Pool {
 enum Room {
     Some,
     None,
-}
-
-/// The health of one backend on its way to another process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BackendSnapshot {
-    /// Its address in words.
-    pub address: String,
-    /// Whether it is spoken to over TLS.
-    pub tls: bool,
-    /// Its health.
-    pub health: Snapshot,
 }
 
 /// What requests do with a pool.

@@ -181,3 +181,49 @@ async fn a_retry_is_marked_and_a_mark_is_believed_from_trusted_proxies_only() {
     assert_eq!(marks(&a, "/behind"), [Some("7".to_owned())]);
     assert_eq!(marks(&b, "/behind"), [Some("7".to_owned())]);
 }
+
+/// A call of gRPC as far as its head goes.
+const CALL: &str = "content-type: application/grpc\r\n";
+
+fn status_alone(status: &str) -> Reply {
+    Reply::status(200).field("content-type", "application/grpc").field("grpc-status", status)
+}
+
+#[tokio::test]
+async fn a_grpc_call_that_was_not_carried_out_is_made_again_where_the_operator_says_so() {
+    let (a, b, proxy) = two("{ grpc_statuses: [unavailable] }").await;
+    a.on("/unavailable", status_alone("14"));
+    a.on("/internal", status_alone("13"));
+    a.on("/pushed-back", status_alone("14").field("grpc-retry-pushback-ms", "-1"));
+
+    for (path, saved) in [("/unavailable", true), ("/internal", false), ("/pushed-back", false)] {
+        let mut from_b = 0;
+        for _ in 0..4 {
+            let answer = request(proxy.address(), "POST", path, CALL, b"message").await;
+            from_b += usize::from(answer.origin() == "b");
+        }
+        assert_eq!(from_b == 4, saved, "{path}: {from_b} of 4");
+    }
+    assert!(b.received().iter().all(|request| request.body.bytes == b"message"));
+}
+
+#[tokio::test]
+async fn the_deadline_that_a_grpc_call_states_bounds_all_its_tries() {
+    let (a, b, proxy) = two("{ grpc_statuses: [unavailable], backoff: 0s }").await;
+    a.plays(Script::hang());
+    b.plays(Script::hang());
+    let fields = |timeout| format!("{CALL}grpc-timeout: {timeout}\r\n");
+
+    assert_eq!(request(proxy.address(), "POST", "/short", &fields("300m"), b"x").await.status, 504);
+    assert_eq!(proxy.log_for("/short").await["reason"], "request_timeout");
+    assert_eq!(a.requests() + b.requests(), 1);
+
+    a.plays(status_alone("14"));
+    b.plays(Reply::ok("done"));
+    for _ in 0..2 {
+        assert_eq!(request(proxy.address(), "POST", "/again", &fields("100S"), b"x").await.status, 200);
+    }
+    let again = b.received().into_iter().find(|request| request.head.field("x-roundel-attempt").is_some());
+    let left = again.and_then(|request| request.head.field("grpc-timeout").map(str::to_owned)).unwrap_or_default();
+    assert!(left.ends_with('m') && left.len() <= 6, "less than 100 s are left, told in milliseconds: {left}");
+}

@@ -304,7 +304,7 @@ fn another_process_goes_on_with_the_health_of_this_one() {
     old.pool.drain("192.0.2.1:3");
     let text = serde_json::to_string(&old.pool.snapshot()).unwrap();
     let new = World::new(upstream(), members(&[1, 1, 1]));
-    new.pool.restore(&serde_json::from_str::<Vec<_>>(&text).unwrap());
+    new.pool.restore(serde_json::from_str(&text).unwrap());
     assert!(!new.pool.verdict_pending());
     assert_eq!(['a', 'b', 'c'].map(|who| new.state(who)), [State::Healthy, State::Unhealthy, State::Drained]);
     assert_eq!(new.order(2), "aa");

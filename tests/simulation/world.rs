@@ -46,6 +46,7 @@ pub(crate) fn upstream() -> plan::Upstream {
             budget: 0.2,
             min_per_second: 3,
             statuses: StatusSet(Vec::new()),
+            grpc_statuses: Vec::new(),
             backoff: Duration::from_millis(25),
             max_backoff: Duration::from_millis(250),
             body: 64 << 10,

@@ -60,7 +60,7 @@ struct Url {
 pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
     let plan = match check::load(&args.conf.conf) {
         Ok(loaded) => loaded.plan,
-        Err(status) => return Ok(status),
+        Err(refusal) => return Ok(refusal.status),
     };
     match explain(args, &plan) {
         Ok((listener, explanation)) => {

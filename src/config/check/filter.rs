@@ -3,10 +3,10 @@
 use http::HeaderName;
 
 use super::route::{self, Upstreams};
-use super::{Checker, header, pages};
+use super::{Checker, header, pages, rate_limit};
 use crate::base::units::{Misread, parse_duration};
 use crate::config::file::collection::{List, Named, OneOrMany};
-use crate::config::file::filter::{Algorithm, Auth, Cache, Compress, Cors, Filter, HeaderRules, RateLimit, Rewrite};
+use crate::config::file::filter::{Algorithm, Auth, Cache, Compress, Cors, Filter, HeaderRules, Rewrite};
 use crate::config::file::leaf::FilePath;
 use crate::config::file::message::header_name;
 use crate::config::file::term::{Field, Spanned};
@@ -66,7 +66,7 @@ fn add(
     filters.deny = networks(&written.deny, checker).or(filters.deny.take());
     filters.allow = networks(&written.allow, checker).or(filters.allow.take());
     if let Some(limit) = written.rate_limit.given() {
-        check_rate_limit(limit, checker);
+        filters.rate_limits.extend(rate_limit::plan(limit, checker));
     }
     if let Some(rules) = written.cors.given() {
         filters.cors = cors(rules, checker);
@@ -108,25 +108,6 @@ fn networks(field: &Field<OneOrMany<IpNet>>, checker: &mut Checker<'_, '_>) -> O
         checker.error(*at, "no network is written", "write at least one, such as `10.0.0.0/8`");
     }
     Some(value.0.values())
-}
-
-fn check_rate_limit(limit: &Spanned<RateLimit>, checker: &mut Checker<'_, '_>) {
-    checker.required(&limit.value.rate, limit.at, "`rate_limit` has no rate", "write `rate: 100/s`");
-    if let Some(key) = limit.value.key.given() {
-        checker.read(key, rate_key);
-    }
-}
-
-fn rate_key(text: &str) -> Result<(), Misread> {
-    match text.split_once(':') {
-        None if text == "client_ip" => Ok(()),
-        Some(("header", name)) => header_name(name).map(drop),
-        Some(("cookie" | "query", name)) if !name.is_empty() => Ok(()),
-        _ => Err(Misread::new(
-            format!("`{text}` cannot be counted by"),
-            "write `client_ip`, `header:NAME`, `cookie:NAME` or `query:NAME`",
-        )),
-    }
 }
 
 fn cors(rules: &Spanned<Cors>, checker: &mut Checker<'_, '_>) -> Option<plan::Cors> {

@@ -11,6 +11,7 @@ mod listener;
 mod logs;
 mod matching;
 mod pages;
+mod rate_limit;
 mod route;
 mod runtime;
 mod server;

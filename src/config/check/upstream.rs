@@ -333,6 +333,7 @@ fn retry(field: &Field<OrNone<file::Retry>>, checker: &mut Checker<'_, '_>) -> p
         budget: written.budget().0,
         min_per_second: written.min_per_second().small(),
         statuses: written.statuses(),
+        grpc_statuses: written.grpc_statuses().values().into_iter().map(grpc_code).collect(),
         backoff: written.backoff(),
         max_backoff: written.max_backoff(),
         body: written.body().0.min(MAX_RETRY_BODY),
@@ -346,9 +347,22 @@ fn no_retry() -> plan::Retry {
         budget: 0.0,
         min_per_second: 0,
         statuses: plan::StatusSet(Vec::new()),
+        grpc_statuses: Vec::new(),
         backoff: Duration::ZERO,
         max_backoff: Duration::ZERO,
         body: 0,
+    }
+}
+
+/// The number of a status (the enum `Code` of gRPC).
+fn grpc_code(status: file::GrpcStatus) -> u8 {
+    match status {
+        file::GrpcStatus::Cancelled => 1,
+        file::GrpcStatus::DeadlineExceeded => 4,
+        file::GrpcStatus::ResourceExhausted => 8,
+        file::GrpcStatus::Aborted => 10,
+        file::GrpcStatus::Internal => 13,
+        file::GrpcStatus::Unavailable => 14,
     }
 }
 

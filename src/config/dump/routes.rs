@@ -4,10 +4,10 @@ use http::HeaderName;
 use serde_json::{Map, Value as Json, json};
 
 use super::{or_none, pages, time};
-use crate::base::units::format_size;
+use crate::base::units::{format_rate, format_size};
 use crate::config::plan::{
-    Action, Algorithm, Filters, HeaderRules, HostPattern, PathPattern, PathRewrite, Redirect, Rewrite, Route,
-    RouteMatch,
+    self, Action, Algorithm, Filters, HeaderRules, HostPattern, PathPattern, PathRewrite, RateKey, RateLimit, Redirect,
+    Rewrite, Route, RouteMatch,
 };
 
 pub(super) fn route(route: &Route) -> Json {
@@ -54,9 +54,12 @@ fn matching(one: &RouteMatch) -> Json {
 
 fn filters(filters: &Filters) -> Vec<Json> {
     let networks = |list: &Vec<ipnet::IpNet>| list.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let shown = [
+    let before = [
         filters.deny.as_ref().map(|list| json!({ "deny": networks(list) })),
         filters.allow.as_ref().map(|list| json!({ "allow": networks(list) })),
+    ];
+    let limits = filters.rate_limits.iter().map(|limit| Some(json!({ "rate_limit": rate_limit(limit) })));
+    let after = [
         filters.cors.as_ref().map(|cors| {
             json!({ "cors": {
                 "origins": cors.origins,
@@ -81,7 +84,26 @@ fn filters(filters: &Filters) -> Vec<Json> {
         }),
         filters.response_headers.as_ref().map(|rules| json!({ "response_headers": header_rules(rules) })),
     ];
-    shown.into_iter().flatten().collect()
+    before.into_iter().chain(limits).chain(after).flatten().collect()
+}
+
+fn rate_limit(limit: &RateLimit) -> Json {
+    let plan::Rate { count, per } = limit.rate;
+    let mut shown = json!({
+        "key": limit.key.to_string(),
+        "rate": format_rate(count.into(), per),
+        "burst": limit.burst,
+        "headers": limit.headers,
+        "dry_run": limit.dry_run,
+    });
+    if let RateKey::ClientIp { ipv4_prefix, ipv6_prefix } = limit.key {
+        shown["ipv4_prefix"] = json!(ipv4_prefix);
+        shown["ipv6_prefix"] = json!(ipv6_prefix);
+    }
+    if limit.key != RateKey::Route {
+        shown["max_keys"] = json!(limit.max_keys);
+    }
+    shown
 }
 
 fn names(names: &[HeaderName]) -> Vec<&str> {

@@ -16,7 +16,7 @@ section! {
         deny: OneOrMany<IpNet>,
         /// Networks beside which all else is refused.
         allow: OneOrMany<IpNet>,
-        /// Bounds the requests of each client; may stand more than once.
+        /// Bounds the requests that come in a time; may stand more than once, and then all must let a request pass.
         rate_limit: RateLimit,
         /// Cross-origin requests (the Fetch standard).
         cors: Cors,
@@ -38,14 +38,25 @@ section! {
 }
 
 section! {
-    /// Bounds the requests of each client.
+    /// Bounds the requests that come in a time.
     RateLimit {
-        /// What is counted by: `client_ip`, `header:NAME`, `cookie:NAME` or `query:NAME`.
+        /// What is counted by: `client_ip`, `header:NAME`, `cookie:NAME`, `query:NAME`, or `route` for all requests together. A
+        /// request without the field, the cookie or the parameter is not counted.
         key: String = "client_ip".to_owned(),
-        /// How many, such as `100/s`. Required.
+        /// How many, such as `100/s`, `30/m` or `1000/h`; at most a million a second. Required.
         rate: Rate,
-        /// How many at once, beyond the rate.
-        burst: Integer<0, 10_000_000>,
+        /// How many at once after a pause; as many as the number of the rate where it is not written.
+        burst: Integer<1, 1_000_000>,
+        /// The bits of an IPv4 address that count, for `client_ip`.
+        ipv4_prefix: Integer<1, 32> = Integer(32),
+        /// The bits of an IPv6 address that count, for `client_ip`.
+        ipv6_prefix: Integer<1, 128> = Integer(64),
+        /// How many keys are told apart, each in 20 bytes; beyond that the one that has used the least is forgotten.
+        max_keys: Integer<1_000, 100_000_000> = Integer(1_000_000),
+        /// Whether answers to requests that pass bear `RateLimit` and `RateLimit-Policy`, as those to refused ones do.
+        headers: bool = false,
+        /// Whether it only counts and logs what it would refuse.
+        dry_run: bool = false,
     }
 }
 

@@ -283,12 +283,32 @@ section! {
         min_per_second: Integer<0, 1_000_000> = Integer(3),
         /// Statuses of backends that are retried, where the method is idempotent.
         statuses: StatusSet = StatusSet(Vec::new()),
+        /// Statuses of gRPC that are retried, where a call is answered by nothing but a status and was not carried out.
+        grpc_statuses: List<GrpcStatus> = List::default(),
         /// The longest wait before the first retry, doubled for each further one; the wait is a random part of it.
         backoff: Duration = Duration::from_millis(25),
         /// The longest wait before any retry. An answer whose `Retry-After` asks for more is passed on.
         max_backoff: Duration = Duration::from_millis(250),
         /// How much of a request's body is kept for another try, at most `64KiB`.
         body: Size = Size(64 * 1024),
+    }
+}
+
+words! {
+    /// A status of gRPC that may mean that a call was not carried out.
+    GrpcStatus {
+        /// 1: the call was cancelled.
+        Cancelled = "cancelled",
+        /// 4: its time was over.
+        DeadlineExceeded = "deadline_exceeded",
+        /// 8: a quota is exhausted.
+        ResourceExhausted = "resource_exhausted",
+        /// 10: a conflict with another call.
+        Aborted = "aborted",
+        /// 13: an error of the server.
+        Internal = "internal",
+        /// 14: the server cannot serve now.
+        Unavailable = "unavailable",
     }
 }
 

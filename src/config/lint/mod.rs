@@ -3,6 +3,7 @@
 //! Each doubt is a fact about the plan (a route that never wins, a deadline that never comes), proved by pure functions. What is faulty in itself is left to `check`.
 
 mod circles;
+mod retries;
 pub mod routes;
 mod times;
 
@@ -58,7 +59,7 @@ enum Step {
 
 /// Every doubt about `plan`, which was read from `tree`, at its place.
 pub(super) fn doubts(plan: &Plan, tree: &Tree) -> Vec<(Certainty, Diagnostic)> {
-    let all = [times::doubts(plan), circles::doubts(plan), routes::doubts(plan)];
+    let all = [times::doubts(plan), retries::doubts(plan), circles::doubts(plan), routes::doubts(plan)];
     all.into_iter().flatten().filter_map(|doubt| Some((doubt.certainty, doubt.placed(tree)?))).collect()
 }
 

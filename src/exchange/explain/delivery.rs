@@ -234,6 +234,12 @@ fn retries(upstream: &Upstream, question: &Question<'_>, backends: &[Backend]) -
     let mut words = vec![connect.to_owned(), sent];
     if plan.attempts > 0 && idempotent {
         words.extend((!plan.statuses.0.is_empty()).then(|| statuses(plan)));
+    }
+    if plan.attempts > 0 && !plan.grpc_statuses.is_empty() {
+        let codes = plan.grpc_statuses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        words.push(format!("a gRPC call answered by nothing but the status {codes}: made {}", again(plan.attempts)));
+    }
+    if plan.attempts > 0 && (idempotent || !plan.grpc_statuses.is_empty()) {
         words.push(within(plan));
     }
     words.push("once the answer has begun: never again".to_owned());

@@ -11,11 +11,13 @@ use ipnet::IpNet;
 use crate::base::clock::Moment;
 use crate::base::path::NormalPath;
 use crate::base::request::RequestView;
-use crate::base::units::format_size;
+use crate::base::units::{format_rate, format_size};
 use crate::config::plan::{self, Action, Algorithm, Filters, RouteMatch};
 use crate::filter::edit::Edit;
 use crate::filter::headers::Variables;
 use crate::filter::ip_rules::Networks;
+use crate::filter::rate_limit::tables::Tables;
+use crate::filter::rate_limit::{RateLimits, key};
 use crate::filter::{Answer, BuildError, Chain, Decision, Refusal};
 use crate::telemetry::reason::Reason;
 
@@ -61,7 +63,7 @@ pub(super) fn steps(
     facts: &Variables<'_>,
 ) -> Result<Vec<Step>, BuildError> {
     let case = Case { route, request, path, matched, facts };
-    let whole = Chain::build(&route.filters, &route.action)?;
+    let whole = case.build(&route.filters, &route.action)?;
     let mut steps: Vec<Step> = Vec::new();
     for filter in whole.names() {
         let ended = steps.iter().any(|step| !matches!(step.verdict, Verdict::Passes | Verdict::NotReached));
@@ -71,8 +73,19 @@ pub(super) fn steps(
 }
 
 impl Case<'_> {
+    /// A chain with no filter but this one.
+    fn chain(&self, filter: &str, action: &Action) -> Result<Chain, BuildError> {
+        self.build(&alone(filter, &self.route.filters), action)
+    }
+
+    /// A chain with full buckets of its own: asking takes nothing from those of a running proxy.
+    fn build(&self, filters: &Filters, action: &Action) -> Result<Chain, BuildError> {
+        let limits = RateLimits::build(&self.route.name, &filters.rate_limits, &Tables::default());
+        Chain::build(filters, action, limits)
+    }
+
     fn step(&self, filter: &'static str) -> Result<Step, BuildError> {
-        let chain = Chain::build(&alone(filter, &self.route.filters), &own(filter, &self.route.action))?;
+        let chain = self.chain(filter, &own(filter, &self.route.action))?;
         let decision = match filter {
             "deny" | "allow" => chain.admit(self.request),
             "cors" | "auth" => match chain.authenticate(self.request, Moment::START) {
@@ -101,7 +114,7 @@ impl Case<'_> {
 
     /// What a filter does to a request that another has answered or refused: only changes to the fields of answers.
     fn step_after_the_end(&self, filter: &'static str) -> Result<Step, BuildError> {
-        let chain = Chain::build(&alone(filter, &self.route.filters), &Action::Forward(Vec::new()))?;
+        let chain = self.chain(filter, &Action::Forward(Vec::new()))?;
         let does = told(&chain.response_edits(self.request, self.facts));
         let verdict = if does.is_empty() { Verdict::NotReached } else { Verdict::Passes };
         Ok(Step { filter, verdict, does })
@@ -126,11 +139,24 @@ impl Case<'_> {
         match filter {
             "deny" => vec![admission(self.request.client, self.route.filters.deny.as_deref())],
             "allow" => vec![admission(self.request.client, self.route.filters.allow.as_deref())],
+            "rate_limit" => self.route.filters.rate_limits.iter().map(|limit| self.limited(limit)).collect(),
             "auth" => vec!["the credentials are good".to_owned()],
             "rewrite" => self.rewritten(chain),
             "request_headers" => told(&chain.request_edits(self.facts)),
             "compress" => self.compressed(chain),
             _ => told(&chain.response_edits(self.request, self.facts)),
+        }
+    }
+
+    fn limited(&self, limit: &plan::RateLimit) -> String {
+        let trial = if limit.dry_run { " (dry run: refuses nothing)" } else { "" };
+        let plan::Rate { count, per } = limit.rate;
+        match key::counted_by(&limit.key, self.request) {
+            Some(counted) => {
+                let rate = format_rate(count.into(), per);
+                format!("counts {counted}: {rate}, {} at once{trial}", limit.burst)
+            }
+            None => format!("does not count the request, which has no `{}`{trial}", limit.key),
         }
     }
 
@@ -166,6 +192,7 @@ fn alone(filter: &str, filters: &Filters) -> Filters {
     match filter {
         "deny" => alone.deny.clone_from(&filters.deny),
         "allow" => alone.allow.clone_from(&filters.allow),
+        "rate_limit" => alone.rate_limits.clone_from(&filters.rate_limits),
         "cors" => alone.cors.clone_from(&filters.cors),
         "auth" => alone.auth_basic.clone_from(&filters.auth_basic),
         "rewrite" => alone.rewrite.clone_from(&filters.rewrite),

@@ -95,6 +95,9 @@ fn own(past: &Past, reason: Reason) -> String {
 pub(super) fn failed(failure: Failure) -> String {
     match (failure, failure.against_backend()) {
         (Failure::Status { status, .. }, _) => format!("answered {status}, which `retry.statuses` wants tried again"),
+        (Failure::Grpc { status, .. }, _) => {
+            format!("answered the gRPC status {status}, which `retry.grpc_statuses` wants tried again")
+        }
         (_, Some(words)) => format!("failed: {words}"),
         (_, None) => format!("was cut short: {}", failure.reason().text()),
     }

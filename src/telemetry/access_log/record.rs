@@ -36,6 +36,8 @@ pub struct Record<'a> {
     pub status: u16,
     /// Why the proxy answered by itself, or why there was no whole answer.
     pub reason: Option<Reason>,
+    /// Why a filter on trial would have refused it.
+    pub dry_run: Option<Reason>,
     /// The route's name.
     pub route: Option<&'a str>,
     /// The upstream's name.
@@ -93,6 +95,7 @@ impl<'a> Record<'a> {
             LogField::Protocol => text(protocol(self.protocol?)),
             LogField::Status => Value::Number(self.status.into()),
             LogField::Reason => text(self.reason?.as_str()),
+            LogField::DryRun => text(self.dry_run?.as_str()),
             LogField::Route => text(self.route?),
             LogField::Upstream => text(self.upstream?),
             LogField::Backend => text(self.backend?),
@@ -149,6 +152,7 @@ pub(super) mod tests {
             protocol: Some(http::Version::HTTP_11),
             status: 200,
             reason: None,
+            dry_run: None,
             route: Some("site"),
             upstream: Some("web"),
             backend: Some("10.0.0.1:8080"),

@@ -22,6 +22,7 @@ pub struct Scrape {
     failing_open: BTreeMap<Arc<str>, bool>,
     pending: BTreeMap<Arc<str>, u64>,
     retry_budget: BTreeMap<Arc<str>, f64>,
+    buckets_forgotten: BTreeMap<Arc<str>, u64>,
     certificates: BTreeMap<String, u64>,
     access_log_dropped: Option<u64>,
 }
@@ -49,6 +50,11 @@ impl Scrape {
         self.retry_budget.insert(Arc::clone(upstream), retry_budget);
     }
 
+    /// How many buckets the rate limits of a route have forgotten for want of room.
+    pub fn buckets_forgotten(&mut self, route: &Arc<str>, buckets: u64) {
+        self.buckets_forgotten.insert(Arc::clone(route), buckets);
+    }
+
     /// When the certificate of a file ceases to be valid, in seconds since 1970.
     pub fn certificate(&mut self, name: String, not_after: u64) {
         self.certificates.insert(name, not_after);
@@ -67,6 +73,7 @@ pub(super) fn write(registry: &Registry, observed: &dyn Observe) -> String {
     let mut out = String::with_capacity(16 * 1024);
     requests(&mut out, registry);
     answers(&mut out, registry);
+    rate_limits(&mut out, registry, &scrape);
     upstreams(&mut out, registry);
     backends(&mut out, registry, &scrape);
     listeners(&mut out, registry);
@@ -121,6 +128,25 @@ fn answers(out: &mut String, registry: &Registry) {
     let mut family = Family::new(out, Kind::Counter, "roundel_answers_total", help);
     for (word, count) in by_word(registry.process.answers()) {
         family.sample(&[("reason", word)], count);
+    }
+}
+
+fn rate_limits(out: &mut String, registry: &Registry, scrape: &Scrape) {
+    let all = snapshot(&registry.rate_limits);
+    let help = "Requests that rate limits refused.";
+    let mut family = Family::new(out, Kind::Counter, "roundel_rate_limited_total", help);
+    for ([route], series) in &all {
+        family.sample(&[("route", route)], series.refused.value());
+    }
+    let help = "Requests that rate limits on trial would have refused.";
+    let mut family = Family::new(out, Kind::Counter, "roundel_rate_limited_dry_run_total", help);
+    for ([route], series) in &all {
+        family.sample(&[("route", route)], series.on_trial.value());
+    }
+    let help = "Keys that rate limits have forgotten before their time, because there were more than max_keys.";
+    let mut family = Family::new(out, Kind::Counter, "roundel_rate_limit_keys_forgotten_total", help);
+    for (route, forgotten) in &scrape.buckets_forgotten {
+        family.sample(&[("route", route)], forgotten);
     }
 }
 
@@ -279,6 +305,7 @@ mod tests {
             scrape.backend(&web, &Arc::from("10.0.0.2:80"), false, 0);
             scrape.failing_open(&web, false);
             scrape.breakers(&web, 2, 29.2);
+            scrape.buckets_forgotten(&Arc::from("site"), 5);
             scrape.certificate("tls/site.pem".into(), 1_893_456_000);
             scrape.access_log_dropped(7);
         }
@@ -303,6 +330,8 @@ mod tests {
         backend.probed(Probe::Success);
         backend.ejected();
         registry.listener(&public).refused(Refusal::MaxConnections);
+        registry.rate_limits(&site).refused();
+        registry.rate_limits(&site).on_trial();
         registry.process().answered(Reason::NoRoute);
         registry.process().generation(1);
         registry.process().reloaded(Reload::Failure);
@@ -355,6 +384,9 @@ mod tests {
             r#"roundel_config_reloads_total{outcome="failure"} 1"#,
             r#"roundel_upstream_pending{upstream="web"} 2"#,
             r#"roundel_retry_budget{upstream="web"} 29.2"#,
+            r#"roundel_rate_limited_total{route="site"} 1"#,
+            r#"roundel_rate_limited_dry_run_total{route="site"} 1"#,
+            r#"roundel_rate_limit_keys_forgotten_total{route="site"} 5"#,
             "roundel_access_log_dropped_total 7",
         ] {
             assert!(text.lines().any(|told| told == line), "{line} is missing in\n{text}");

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use self::cell::Shards;
 pub use self::exposition::{Observe, Scrape};
 use self::history::History;
-use self::series::{Backend, Listener, Process, Requests, Upstream};
+use self::series::{Backend, Listener, Process, RateLimits, Requests, Upstream};
 
 /// The media type of the text that [`Registry::expose`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -38,6 +38,7 @@ pub struct Registry {
     upstreams: Family<1, Upstream>,
     backends: Family<2, Backend>,
     listeners: Family<1, Listener>,
+    rate_limits: Family<1, RateLimits>,
     process: Arc<Process>,
     history: History,
 }
@@ -53,6 +54,7 @@ impl Registry {
             upstreams: Family::default(),
             backends: Family::default(),
             listeners: Family::default(),
+            rate_limits: Family::default(),
             process: Arc::new(Process::new(shards)),
             history: History::default(),
         }
@@ -83,6 +85,12 @@ impl Registry {
         series(&self.listeners, [listener], Listener::default)
     }
 
+    /// The rate limits of one route.
+    #[must_use]
+    pub fn rate_limits(&self, route: &Arc<str>) -> Arc<RateLimits> {
+        series(&self.rate_limits, [route], || RateLimits::new(self.shards))
+    }
+
     /// The process as a whole.
     #[must_use]
     pub fn process(&self) -> Arc<Process> {
@@ -108,6 +116,7 @@ impl Registry {
         prune(&self.upstreams);
         prune(&self.backends);
         prune(&self.listeners);
+        prune(&self.rate_limits);
     }
 
     /// All metrics in the text format of Prometheus, version 0.0.4, with what `observed` tells of the present.

@@ -297,6 +297,29 @@ impl Drop for OpenConnection {
     }
 }
 
+/// What is counted for the rate limits of one route.
+#[derive(Debug)]
+pub struct RateLimits {
+    pub(super) refused: Counter,
+    pub(super) on_trial: Counter,
+}
+
+impl RateLimits {
+    pub(super) fn new(shards: Shards) -> Self {
+        Self { refused: Counter::new(shards), on_trial: Counter::new(shards) }
+    }
+
+    /// A request was refused.
+    pub fn refused(&self) {
+        self.refused.increment();
+    }
+
+    /// A request passed that a limit on trial would have refused.
+    pub fn on_trial(&self) {
+        self.on_trial.increment();
+    }
+}
+
 /// How a reload ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reload {

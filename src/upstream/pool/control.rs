@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::MutexGuard;
 
 use super::Pool;
+use super::heritage::Heritage;
 use super::succession::Succession;
 use crate::base::clock::Moment;
 use crate::config::plan::WhenNoneHealthy;
@@ -32,6 +33,7 @@ pub(super) struct Control {
     pub(super) called: Option<Moment>,
     pub(super) entry: Entry,
     pub(super) succession: Option<Succession>,
+    pub(super) heritage: Heritage,
     pub(super) changes: Vec<Change>,
 }
 

@@ -94,6 +94,7 @@ impl Pool {
         }
         let leaving = new.left.into_iter().filter(|backend| backend.in_flight() > 0).collect();
         self.members.store(Arc::new(Members::new(&self.plan.load().name, new.backends, leaving)));
+        self.come_into(control, now);
         self.settle(control, &self.turnout.load(), now);
     }
 }

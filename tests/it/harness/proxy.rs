@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -124,6 +125,8 @@ impl Setup {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // With all that it starts, so that nothing outlives the test.
+            .process_group(0)
             .spawn()
             .expect("cargo has built the binary")
     }
@@ -442,7 +445,8 @@ struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only where the child is gone already.
+        // All fail only where the child is gone already.
+        let _ = signal::killpg(Pid::from_raw(i32::try_from(self.0.id()).expect("a process id fits")), Signal::SIGKILL);
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
