@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use roundel::base::clock::Clock;
 use roundel::config::plan::{
-    Balance, HashKey, Keepalive, Retry, StatusSet, Upstream, UpstreamLimits, UpstreamTimeouts, WhenNoneHealthy,
+    Balance, HashKey, Keepalive, Retry, StatusSet, Upstream, UpstreamLimits, UpstreamProtocol, UpstreamTimeouts,
+    WhenNoneHealthy,
 };
 use roundel::upstream::{Ask, Member, Pool};
 
@@ -112,6 +113,7 @@ fn upstream(balance: Balance) -> Upstream {
         slow_start: Duration::ZERO,
         when_none_healthy: WhenNoneHealthy::Fail,
         tls: None,
+        protocol: UpstreamProtocol::Http1,
         send_proxy_protocol: None,
         timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, total: None },
         retry: Retry {

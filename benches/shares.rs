@@ -10,7 +10,7 @@ use std::time::Duration;
 use roundel::base::clock::Clock;
 use roundel::config::plan::{
     Balance, HashKey, HealthCheck, Keepalive, Probe, Retry, Start, StatusSet, Upstream, UpstreamLimits,
-    UpstreamTimeouts, WhenNoneHealthy,
+    UpstreamProtocol, UpstreamTimeouts, WhenNoneHealthy,
 };
 use roundel::upstream::{Ask, Member, Pool};
 
@@ -119,6 +119,7 @@ fn upstream(balance: Balance) -> Upstream {
         slow_start: Duration::ZERO,
         when_none_healthy: WhenNoneHealthy::Fail,
         tls: None,
+        protocol: UpstreamProtocol::Http1,
         send_proxy_protocol: None,
         timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, total: None },
         retry: Retry {

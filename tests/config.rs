@@ -86,13 +86,29 @@ fn seven_mistakes_are_told_at_once() {
 #[test]
 fn every_example_loads_without_a_word_and_fits_the_schema() {
     let schema = jsonschema::validator_for(&config::schema::schema(Support::Built)).unwrap();
+    let tls = certificates(&["site", "shop", "partners"]);
+    let environment = |name: &str| (name == "TLS_DIRECTORY").then(|| tls.path().display().to_string());
     for path in yaml_files("conf") {
-        let loaded = config::load(&path, &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
+        let loaded = config::load(&path, &environment).unwrap_or_else(|faults| panic!("{faults}"));
         assert!(loaded.all_warnings().is_empty(), "{}", loaded.all_warnings());
         let yaml: serde_json::Value = serde_yaml::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         let faults: Vec<String> = schema.iter_errors(&yaml).map(|fault| fault.to_string()).collect();
         assert!(faults.is_empty(), "{}: {faults:?}", path.display());
     }
+}
+
+/// The certificates that the examples name, each with its key.
+fn certificates(names: &[&str]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for name in names {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["site.example".to_owned()]).unwrap();
+        let key = directory.path().join(name).with_extension("key");
+        fs::write(directory.path().join(name).with_extension("pem"), cert.pem()).unwrap();
+        fs::write(&key, signing_key.serialize_pem()).unwrap();
+        fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    directory
 }
 
 #[test]
@@ -111,7 +127,7 @@ fn the_schema_refuses_what_the_program_refuses() {
         "upstream: {}",
         "upstreams: { web: { backends: [a:1], wieght: 3 } }",
         "upstreams: { web: { backends: [a:1], timeouts: { connect: 3 } } }",
-        "upstreams: { web: { backends: [a:1], protocol: h2 } }",
+        "upstreams: { web: { backends: [a:1], protocol: h3 } }",
         "drain: { delay: 3 s }",
         "log: { level: loud }",
         "server: { threads: 0 }",

@@ -14,6 +14,9 @@ use crate::config::{dump, plan};
 use crate::exchange::snapshot::{Snapshot, Target};
 use crate::telemetry::metrics::{self, Observe, Scrape};
 
+/// The description of the API (OpenAPI 3.1).
+const OPENAPI: &str = include_str!("openapi.json");
+
 /// The answer to a request that may be answered.
 pub(super) async fn answer(admin: &Admin, header: &RequestHeader, address: &plan::ListenAddress) -> Reply {
     let snapshot = admin.current.load();
@@ -63,6 +66,7 @@ pub(super) async fn answer(admin: &Admin, header: &RequestHeader, address: &plan
         "/api/v1/config" => Answer::json(StatusCode::OK, &dump::dump(&snapshot.plan)),
         "/api/v1/history" => Answer::json(StatusCode::OK, &snapshot.counters.registry().history()),
         "/api/v1/status" => Answer::json(StatusCode::OK, &status(&snapshot)),
+        "/api/v1/openapi.json" => Answer::new(StatusCode::OK, "application/json", OPENAPI),
         "/api/v1/requests" => requests::last(&snapshot, guard::query(header)),
         path => match path.strip_prefix("/api/v1/requests/") {
             Some(id) => requests::one(&snapshot, id),
@@ -101,6 +105,9 @@ impl Observe for Present<'_> {
         }
         if let Some(log) = &self.0.access_log {
             scrape.access_log_dropped(log.dropped());
+        }
+        if self.0.plan.tracing.is_some() {
+            scrape.spans(self.0.spans.counts());
         }
     }
 }

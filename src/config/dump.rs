@@ -11,8 +11,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::plan::{
     AccessLog, Admin, Backend, Balance, CertificateFiles, ClientAuthMode, Discovery, HashKey, HealthCheck,
-    ListenAddress, Listener, ListenerTls, LogFormat, LogPath, Plan, Probe, Reload, Retry, Server, Start, StatusSet,
-    Target, TemplatePart, TlsVersion, Upstream, WhenNoneHealthy,
+    ListenAddress, Listener, ListenerRedirect, ListenerTls, LogFormat, LogPath, Plan, Probe, Protocols, Reload, Retry,
+    Server, Start, StatusSet, Target, TemplatePart, TlsVersion, Upstream, UpstreamProtocol, WhenNoneHealthy,
 };
 use crate::base::proxy_protocol::Version;
 use crate::base::units::{format_duration, format_share, format_size};
@@ -41,6 +41,9 @@ pub fn dump(plan: &Plan) -> Json {
         "access_log": plan.access_log.as_ref().map_or(json!("none"), access_log),
         "log": { "level": plan.log.level.as_str().to_ascii_lowercase() },
         "metrics": { "prometheus": plan.prometheus },
+        "tracing": plan.tracing.as_ref().map_or(json!("none"), |tracing| {
+            json!({ "otlp": tracing.to_string(), "sample": format_share(tracing.sample) })
+        }),
     })
 }
 
@@ -96,7 +99,13 @@ fn listener(listener: &Listener) -> Json {
     json!({
         "name": &*listener.name,
         "address": listen_address(&listener.address),
+        "protocols": match listener.protocols {
+            Protocols::Http1 => json!(["h1"]),
+            Protocols::Http2 => json!(["h2"]),
+            Protocols::Both => json!(["h2", "h1"]),
+        },
         "tls": or_none(listener.tls.as_deref(), listener_tls),
+        "redirect": or_none(listener.redirect, |ListenerRedirect::Https| json!("https")),
         "proxy_protocol": or_none(listener.proxy_protocol.as_deref(), |from| json!({
             "from": from.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })),
@@ -115,6 +124,7 @@ fn listener(listener: &Listener) -> Json {
             "header_count": limits.header_count,
             "body": or_none(limits.body, |size| json!(format_size(size))),
             "keepalive_requests": limits.keepalive_requests,
+            "h2_streams": limits.h2_streams,
             "connections_per_client": or_none(limits.connections_per_client, |count| json!(count)),
         },
         "errors": pages(&listener.errors),
@@ -156,6 +166,11 @@ fn upstream(upstream: &Upstream) -> Json {
         "when_none_healthy": match upstream.when_none_healthy {
             WhenNoneHealthy::Fail => "fail",
             WhenNoneHealthy::FailOpen => "fail_open",
+        },
+        "protocol": match upstream.protocol {
+            UpstreamProtocol::Http1 => "h1",
+            UpstreamProtocol::Http2 => "h2",
+            UpstreamProtocol::Auto => "auto",
         },
         "tls": or_none(upstream.tls.as_deref(), |tls| json!({
             "sni": tls.sni,

@@ -47,6 +47,8 @@ pub struct Plan {
     pub log: Log,
     /// Whether `/metrics` is served on the admin listener.
     pub prometheus: bool,
+    /// Traces; none where they are turned off.
+    pub tracing: Option<Tracing>,
 }
 
 impl Plan {
@@ -170,8 +172,12 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Where to listen.
     pub address: ListenAddress,
+    /// The protocols that clients may speak.
+    pub protocols: Protocols,
     /// TLS toward clients; none: plain.
     pub tls: Option<Arc<ListenerTls>>,
+    /// Where clients are sent instead; none: they are served.
+    pub redirect: Option<ListenerRedirect>,
     /// The peers that must begin with the PROXY protocol; none: nobody may.
     pub proxy_protocol: Option<Arc<[IpNet]>>,
     /// Peers whose `X-Forwarded-For` and `Forwarded` are believed.
@@ -184,6 +190,48 @@ pub struct Listener {
     pub limits: ListenerLimits,
     /// Own error pages, before those of the whole configuration.
     pub errors: ErrorPages,
+}
+
+/// Where a listener sends clients instead of serving them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerRedirect {
+    /// To the same host and path by HTTPS.
+    Https,
+}
+
+/// The protocols that clients of a listener may speak. With both, ALPN decides over TLS, and the first bytes without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocols {
+    /// HTTP/1.1 and HTTP/1.0.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// Either.
+    Both,
+}
+
+impl Protocols {
+    /// Whether HTTP/1 is spoken.
+    #[must_use]
+    pub const fn http1(self) -> bool {
+        matches!(self, Self::Http1 | Self::Both)
+    }
+
+    /// Whether HTTP/2 is spoken.
+    #[must_use]
+    pub const fn http2(self) -> bool {
+        matches!(self, Self::Http2 | Self::Both)
+    }
+
+    /// What is offered by ALPN (RFC 7301), most preferred first.
+    #[must_use]
+    pub const fn alpn(self) -> &'static [Alpn] {
+        match self {
+            Self::Http1 => &[Alpn::H1],
+            Self::Http2 => &[Alpn::H2],
+            Self::Both => &[Alpn::H2, Alpn::H1],
+        }
+    }
 }
 
 /// TLS toward the clients of a listener.
@@ -285,6 +333,8 @@ pub struct ListenerLimits {
     pub body: Option<u64>,
     /// Requests on one connection, after which it is closed.
     pub keepalive_requests: u32,
+    /// Streams at once on an HTTP/2 connection.
+    pub h2_streams: u32,
     /// Connections at once from one client: an IPv4 address, or a /64 of IPv6.
     pub connections_per_client: Option<usize>,
 }
@@ -310,6 +360,8 @@ pub struct Upstream {
     pub when_none_healthy: WhenNoneHealthy,
     /// TLS toward its backends, for those written `https://`, and for all where the section is written.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// The protocol that its backends speak.
+    pub protocol: UpstreamProtocol,
     /// The version of the PROXY protocol that connections begin with; none: they do not.
     pub send_proxy_protocol: Option<Version>,
     /// Deadlines.
@@ -534,6 +586,17 @@ pub struct UpstreamTls {
     pub verify: bool,
     /// Our certificate and key, PEM.
     pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// The protocol that backends speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2: by ALPN over TLS, by prior knowledge without.
+    Http2,
+    /// What ALPN chooses; HTTP/1.1 without TLS.
+    Auto,
 }
 
 impl UpstreamTls {
@@ -903,6 +966,28 @@ pub struct AccessLog {
     pub format: LogFormat,
     /// The share of requests that are logged (0.0 to 1.0).
     pub sample: f64,
+}
+
+/// Where spans are sent, and of which requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tracing {
+    /// The host of the receiver.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The path that spans are posted to.
+    pub path: String,
+    /// The share of requests that are traced (0.0 to 1.0); failures are traced all.
+    pub sample: f64,
+}
+
+impl fmt::Display for Tracing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "http://[{}]:{}{}", self.host, self.port, self.path),
+            false => write!(f, "http://{}:{}{}", self.host, self.port, self.path),
+        }
+    }
 }
 
 /// Where a log goes.

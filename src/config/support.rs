@@ -57,19 +57,15 @@ const RULES: &[Rule] = &[
     never("server.downstream_tls_offload_threadpools", OFFLOAD),
     never("server.downstream_tls_offload_thread_per_pool", OFFLOAD),
     never("server.fast_timeout_to_tokio_threshold_seconds", "remove it: it stays at Pingora's default"),
-    rule("tracing", OFF, ""),
     rule("routes[].upgrade", &["websocket"], "remove it: `websocket` is the default"),
     rule("routes[].filters[].auth.jwt", &[], "write `basic`"),
     rule("routes[].filters[].auth.forward", &[], "write `basic`"),
     rule("routes[].filters[].mirror", &[], ""),
     rule("routes[].filters[].cache", &[], ""),
-    rule("listeners[].protocols[]", &["h1"], "write `protocols: [h1]`"),
     rule("listeners[].tls.acme", OFF, "write `certificates`"),
     rule("listeners[].lane", &["off"], "write `lane: off`, or remove it"),
-    rule("listeners[].limits.h2_streams", &[], ""),
     rule("upstreams.*.discovery.etcd", &[], "write `dns` or `file`"),
     rule("upstreams.*.discovery.kubernetes", &[], "write `dns` or `file`"),
-    rule("upstreams.*.protocol", &["h1"], "write `h1`"),
 ];
 
 impl Support {

@@ -13,8 +13,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::base::clock::Moment;
 use crate::config::plan;
 use crate::edge::door::Entrance;
+use crate::edge::h2;
 use crate::edge::stream::ClientStream;
-use crate::exchange::refused::Refused;
+use crate::exchange::refused::{Refused, Seen};
 use crate::exchange::snapshot::Current;
 use crate::exchange::watch::Carried;
 use crate::exchange::{Arrival, KeepAlive};
@@ -51,6 +52,14 @@ struct Ready {
     received: Moment,
 }
 
+/// What a connection begins with.
+enum Greeting {
+    Http1,
+    Http2,
+    /// Nothing that is spoken here; the reason, where there was anything.
+    Over(Option<Reason>),
+}
+
 /// How the wait for a head ended.
 enum Awaited {
     Ready(Ready),
@@ -61,9 +70,18 @@ enum Awaited {
     Broken(Reason),
 }
 
-impl<A: HttpServerApp> Edge<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     /// Serves a connection until either side closes it.
     pub async fn serve(&self, mut stream: Box<ClientStream>, mut entrance: Entrance) {
+        match self.greet(&mut stream, &entrance).await {
+            Greeting::Http1 => {}
+            Greeting::Http2 => return self.serve_http2(*stream, entrance).await,
+            Greeting::Over(None) => return,
+            Greeting::Over(Some(reason)) => {
+                let received = self.current.clock().now();
+                return self.refuse(stream, &entrance, received, reason, reason.text()).await;
+            }
+        }
         for number in 1_u32.. {
             // A connection that has just been accepted has its header deadline from the start.
             let begun = number == 1 || !stream.inbox().is_empty();
@@ -88,6 +106,38 @@ impl<A: HttpServerApp> Edge<A> {
                 Awaited::Idle => return,
             }
         }
+    }
+
+    /// Finds out what a connection speaks: over TLS that was agreed upon, without TLS its first bytes tell.
+    async fn greet(&self, stream: &mut ClientStream, entrance: &Entrance) -> Greeting {
+        let listener = &entrance.listener;
+        match &entrance.tls {
+            Some(facts) if facts.alpn == Some(plan::Alpn::H2) => return Greeting::Http2,
+            Some(_) if listener.protocols.http1() => return Greeting::Http1,
+            _ if !listener.protocols.http2() => return Greeting::Http1,
+            _ => {}
+        }
+        let deadline = Instant::now() + listener.timeouts.header;
+        loop {
+            match h2::is_preface(stream.inbox()) {
+                Some(true) => return Greeting::Http2,
+                Some(false) if listener.protocols.http1() => return Greeting::Http1,
+                Some(false) => return Greeting::Over(Some(Reason::HttpRequestError)),
+                None => {}
+            }
+            match timeout_at(deadline, stream.read_more()).await {
+                Ok(Ok(1..)) => {}
+                _ if stream.inbox().is_empty() => return Greeting::Over(None),
+                Ok(_) => return Greeting::Over(Some(Reason::ClientGone)),
+                Err(_) => return Greeting::Over(Some(Reason::ClientTimeout)),
+            }
+        }
+    }
+
+    async fn serve_http2(&self, stream: ClientStream, entrance: Entrance) {
+        let Some((transport, ahead, ticket)) = stream.into_parts() else { return };
+        let came = h2::Came { transport, ahead, ticket, entrance };
+        h2::serve(&self.app, self.audience, &self.current, came).await;
     }
 
     /// Reads the next head, which has begun unless it is the connection's first.
@@ -203,13 +253,13 @@ impl<A: HttpServerApp> Edge<A> {
     ) {
         let snapshot = self.current.load();
         stream.watch().reset();
-        let refused = Refused::new(&snapshot, &entrance.listener, stream.inbox(), reason);
-        if let Some(answer) = refused.answer() {
+        let refused = Refused::new(&snapshot, &entrance.listener, reason);
+        if let Some(answer) = refused.answer(stream.inbox().starts_with(b"HEAD ")) {
             stream.send_and_close(&answer).await;
         }
         if self.audience == Audience::Clients {
             let refused = refused.because(detail);
-            refused.record(entrance.peer, entrance.tls.as_deref(), received, stream.inbox());
+            refused.record(entrance.peer, entrance.tls.as_deref(), received, Seen::of(stream.inbox()));
         }
     }
 }

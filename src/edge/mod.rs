@@ -2,11 +2,12 @@
 //!
 //! `reception` is what comes before the first request (PROXY protocol, TLS), `connection` the loop: requests → park → close. `door` is the
 //! listener it came in by, `stream` is the
-//! connection as Pingora sees it, `limits` counts connections, `transport` is the sockets they come by. The parsers are in
+//! connection as Pingora sees it, `h2` is all that is different over HTTP/2, `limits` counts connections, `transport` is the sockets they come by. The parsers are in
 //! `wire`.
 
 pub mod connection;
 pub mod door;
+mod h2;
 pub mod limits;
 pub mod reception;
 pub mod stream;

@@ -44,7 +44,7 @@ enum Spoken {
     Plain(Transport),
 }
 
-impl<A: HttpServerApp> Edge<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     /// Receives a connection that has just been accepted, and serves it until either side closes it.
     pub async fn receive(&self, transport: Transport, mut entrance: Entrance, mut ticket: Ticket) {
         // On the heap for as long as it takes, so that a connection that is served does not carry room for it along.
@@ -79,7 +79,7 @@ impl<A: HttpServerApp> Edge<A> {
         if entrance.terminator().is_some() {
             return;
         }
-        let answer = Refused::new(&snapshot, &entrance.listener, b"", Reason::ConnectionLimitReached).answer();
+        let answer = Refused::new(&snapshot, &entrance.listener, Reason::ConnectionLimitReached).answer(false);
         if let (Some(answer), Ok(place)) = (answer, self.farewells.clone().try_acquire_owned()) {
             drop(tokio::spawn(async move {
                 stream::farewell(transport, &answer).await;

@@ -133,6 +133,11 @@ impl ClientStream {
         self.timeouts = timeouts;
     }
 
+    /// The socket, what was read of it, and its place: for a connection that speaks another protocol.
+    pub(super) fn into_parts(mut self) -> Option<(Transport, BytesMut, Ticket)> {
+        Some((self.transport.take()?, std::mem::take(&mut self.inbox), self.ticket.take()?))
+    }
+
     /// What the connection and the exchange tell each other.
     #[must_use]
     pub const fn watch(&self) -> &Arc<Watch> {
@@ -507,7 +512,7 @@ pub async fn farewell(mut transport: Transport, answer: &[u8]) {
 }
 
 /// Closes for writing, and reads what still comes until the client has closed too, within bounds.
-async fn linger(mut transport: Transport) {
+pub(super) async fn linger(mut transport: Transport) {
     let discard = async {
         transport.shutdown().await?;
         let mut sink = [0; 4096];

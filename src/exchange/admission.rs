@@ -6,12 +6,14 @@
 use crate::base::clock::Moment;
 use crate::base::path::NormalPath;
 use crate::base::request::RequestView;
+use crate::config::plan::RouteMatch;
 use crate::exchange::grpc;
 use crate::exchange::key;
 use crate::exchange::snapshot::RouteLive;
 use crate::exchange::watch::Deadline;
 use crate::exchange::{Exchange, Rewritten};
 use crate::filter::auth::basic::Job;
+use crate::filter::redirect::Redirect;
 use crate::filter::{self, Decision, Refusal};
 use crate::route::Found;
 use crate::telemetry::reason::Reason;
@@ -42,6 +44,9 @@ pub fn begin(exchange: &mut Exchange, request: &RequestView<'_>) -> Admission {
     }
     let snapshot = exchange.arrival.snapshot.clone();
     let Ok(path) = NormalPath::new(request.path) else { return Reason::HttpRequestError.into() };
+    if exchange.arrival.listener.redirect.is_some() {
+        return redirected(request, &path);
+    }
     let Some(found) = snapshot.routes.find(request, &path) else { return Reason::NoRoute.into() };
     let route = snapshot.live[found.index].clone();
     exchange.route = Some(route.clone());
@@ -74,6 +79,14 @@ fn limit(exchange: &mut Exchange, request: &RequestView<'_>, route: &RouteLive, 
     passage.refusal
 }
 
+/// The answer of a listener that serves nothing itself.
+fn redirected(request: &RequestView<'_>, path: &NormalPath<'_>) -> Admission {
+    match Redirect::to_https().answer(request, path, &RouteMatch::default()) {
+        Some(answer) => Admission::Answer(answer),
+        None => Reason::HttpRequestError.into(),
+    }
+}
+
 /// Goes on after a password was hashed, and was `right` or not.
 pub fn resume(exchange: &mut Exchange, request: &RequestView<'_>, right: bool) -> Admission {
     let snapshot = exchange.arrival.snapshot.clone();
@@ -98,8 +111,9 @@ fn finish(exchange: &mut Exchange, request: &RequestView<'_>, path: &NormalPath<
         return reason.into();
     }
     let watch = exchange.arrival.watch.clone();
-    let timeouts = [route.plan.request_timeout, grpc::timeout(request.fields)];
-    watch.set_after(Deadline::Request, exchange.arrival.received, timeouts.into_iter().flatten().min());
+    // The client of a gRPC call says how long it waits: all tries together must not take longer.
+    let patience = [route.plan.request_timeout, grpc::timeout(request.fields)].into_iter().flatten().min();
+    watch.set_after(Deadline::Request, exchange.arrival.received, patience);
     if let Some(rewrite) = route.filters.rewrite() {
         exchange.rewritten = Rewritten {
             path: rewrite.path(path, found.matched).map(|path| path.into_owned()),

@@ -4,6 +4,8 @@
 //! has failed, the road says what it knows of the request to [`failed`], and does what the verdict says. Connecting and sending
 //! are the road's own.
 
+use std::time::Duration;
+
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::base::request::Fields;
@@ -13,6 +15,7 @@ use crate::exchange::watch::Deadline;
 use crate::exchange::{Exchange, snapshot};
 use crate::telemetry::metrics::series::Attempt;
 use crate::telemetry::reason::Reason;
+use crate::telemetry::trace::new_span;
 use crate::upstream::lease::{Ask, Lease, NoBackend};
 
 /// Begins the next try: waits as long as the last one's failure demands, then for a place where the limits are reached, and
@@ -88,6 +91,7 @@ fn start(exchange: &mut Exchange, lease: Lease) {
     exchange.tried.push(lease.backend().id());
     exchange.lease = Some(lease);
     exchange.try_began = exchange.now();
+    exchange.try_span = exchange.trace.map_or(0, |_| new_span());
     let total = exchange.target.as_ref().and_then(|target| target.plan.timeouts.total);
     exchange.arrival.watch.set_after(Deadline::Try, exchange.try_began, total);
 }
@@ -141,7 +145,12 @@ fn follow(exchange: &mut Exchange, failure: Failure, standing: Standing, cause: 
     let verdict = retry::after(failure, standing, &target.plan.retry);
     let Verdict::Retry(least) = verdict else { return verdict };
     let counters = &exchange.arrival.snapshot.counters;
-    let Some(backoff) = target.pool.grant_retry(exchange.retries + 1) else {
+    let granted = match failure {
+        // The backend has done nothing for it, and wants it elsewhere: nobody's load grows, and there is nothing to wait for.
+        Failure::Unprocessed => Some(Duration::ZERO),
+        _ => target.pool.grant_retry(exchange.retries + 1),
+    };
+    let Some(backoff) = granted else {
         counters.budget_exhausted(exchange);
         return Verdict::GiveUp;
     };

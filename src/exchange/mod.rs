@@ -2,7 +2,7 @@
 //!
 //! `snapshot` is what it is served by, `client` and `request_id` say whose it is, `admission` where it goes, `attempt`,
 //! `retry` and `rescue` what becomes of tries and their failures (`rescue` is the only place that turns an error into a
-//! status), `reply` how answers of our own look, `watch` what it tells its connection, `trail` where it was tried, `record`
+//! status), `reply` how answers of our own look, `grpc` what its calls ask for, `watch` what it tells its connection, `trail` where it was tried, `record`
 //! what is told of it at its end, `recent` and `why` what is remembered of it. `rehearsal` plays failures in
 //! virtual time, by the same rules. The roads themselves are in `proxy` and `lane`.
 
@@ -23,6 +23,7 @@ pub mod request_id;
 pub mod rescue;
 pub mod retry;
 pub mod snapshot;
+mod spans;
 pub mod trail;
 pub mod watch;
 pub mod why;
@@ -49,6 +50,7 @@ use crate::filter::edit::Edit;
 use crate::filter::headers::Variables;
 use crate::telemetry::metrics::series::Attempt;
 use crate::telemetry::reason::Reason;
+use crate::telemetry::trace::Trace;
 use crate::tls::Facts;
 use crate::upstream::backend::BackendId;
 use crate::upstream::idle::Afterwards;
@@ -154,6 +156,10 @@ pub struct Exchange {
     pub limited_before: bool,
     /// The tries that have ended.
     pub trail: Trail,
+    /// The trace it belongs to; none where tracing is turned off.
+    pub trace: Option<Trace>,
+    /// The span of the present try.
+    try_span: u64,
     /// Whether all was told of it: it is, at the latest when it is dropped.
     recorded: bool,
 }
@@ -170,6 +176,9 @@ impl Exchange {
         let (attempts, retries) = carried.as_ref().map_or((0, 0), |carried| (carried.attempts, carried.retries));
         let pause = carried.as_ref().map_or(Duration::ZERO, |carried| carried.pause);
         let marked = client.via_trusted && fields.get(retry::MARK.as_str()).is_some();
+        let traced = carried.as_ref().and_then(|carried| carried.trace);
+        let tracing = arrival.snapshot.plan.tracing.as_ref();
+        let trace = traced.or_else(|| tracing.map(|plan| Trace::begin(fields, client.via_trusted, plan.sample)));
         let limited_before = carried.is_some();
         let (dry_run, limit_fields) =
             carried.as_ref().map(|carried| (carried.dry_run, carried.limit_fields.clone())).unwrap_or_default();
@@ -202,6 +211,8 @@ impl Exchange {
             limit_fields,
             limited_before,
             trail,
+            trace,
+            try_span: 0,
             recorded: false,
         }
     }
@@ -214,6 +225,7 @@ impl Exchange {
             id: self.id.clone(),
             tried: std::mem::take(&mut self.tried),
             trail: std::mem::take(&mut self.trail),
+            trace: self.trace,
             attempts: self.attempts,
             retries: self.retries,
             dry_run: self.dry_run,
@@ -325,7 +337,14 @@ impl Exchange {
             failure,
             choice,
             roll: lease.roll().clone(),
+            span: std::mem::take(&mut self.try_span),
         });
+    }
+
+    /// What the backend is told of the trace, where there is one.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<String> {
+        Some(self.trace?.traceparent(self.try_span))
     }
 
     fn is_bound_to(&self, backend: BackendId) -> bool {

@@ -67,12 +67,16 @@ pub struct Past {
     pub answered: bool,
     /// Why the proxy answered by itself, or why there was no whole answer.
     pub reason: Option<Reason>,
+    /// Why it would have been refused, were a filter not on trial.
+    pub on_trial: Option<Reason>,
     /// What was wrong with a head that never became a request.
     pub detail: Option<&'static str>,
     /// Bytes of body that the client sent.
     pub bytes_in: u64,
     /// Bytes of body written to the client.
     pub bytes_out: u64,
+    /// The id of its trace, where it has one.
+    pub trace: Option<u128>,
     /// The tries at backends.
     pub trail: Trail,
     /// Who could not be chosen, where the request ended for want of a backend.

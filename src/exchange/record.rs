@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::base::request::Fields;
 use crate::exchange::recent::Past;
 use crate::exchange::trail::Trail;
-use crate::exchange::{Exchange, refused};
+use crate::exchange::{Exchange, refused, spans};
 use crate::telemetry::access_log::Record;
 use crate::telemetry::reason::Reason;
 
@@ -49,6 +49,7 @@ pub fn write(exchange: &mut Exchange, end: End<'_>) {
     }
     counters.request(exchange, outcome.status, duration);
     write_line(exchange, &end, &outcome);
+    spans::tell(exchange, &end, outcome.status, exchange.arrival.received + duration);
     remember(exchange, &end, &outcome);
 }
 
@@ -77,6 +78,7 @@ fn write_line(exchange: &Exchange, end: &End<'_>, outcome: &Outcome) {
         return;
     }
     let last = exchange.trail.last();
+    let trace_id = exchange.trace.map(|trace| format!("{:032x}", trace.id));
     log.write(&Record {
         time: snapshot.clock.wall(exchange.arrival.received),
         request_id: exchange.id.as_str(),
@@ -104,7 +106,7 @@ fn write_line(exchange: &Exchange, end: &End<'_>, outcome: &Outcome) {
         user_agent: end.fields.get("user-agent"),
         referer: end.fields.get("referer"),
         tls: exchange.arrival.tls.as_deref().map(|facts| facts.version),
-        trace_id: None,
+        trace_id: trace_id.as_deref(),
     });
 }
 
@@ -132,9 +134,11 @@ fn remember(exchange: &mut Exchange, end: &End<'_>, outcome: &Outcome) {
         past.answered = end.status.is_some();
         past.reason = exchange.reason;
         past.detail = None;
+        past.on_trial = exchange.dry_run;
         past.bytes_in = exchange.arrival.watch.body_received();
         past.bytes_out = end.bytes_out;
         past.trail = trail;
+        past.trace = exchange.trace.map(|trace| trace.id);
         past.roll = roll;
     });
 }

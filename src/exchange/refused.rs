@@ -25,8 +25,27 @@ pub struct Refused<'a> {
     listener: &'a plan::Listener,
     answer: Answer,
     reason: Reason,
-    head_only: bool,
     detail: Option<&'static str>,
+}
+
+/// As much as could be made out of the request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen<'a> {
+    /// The method.
+    pub method: Option<&'a [u8]>,
+    /// The target.
+    pub target: Option<&'a [u8]>,
+    /// The version of HTTP.
+    pub version: Option<http::Version>,
+}
+
+impl<'a> Seen<'a> {
+    /// What stands in the inbox of a connection.
+    #[must_use]
+    pub fn of(inbox: &'a [u8]) -> Self {
+        let (method, target) = request_line(inbox);
+        Self { method, target, version: None }
+    }
 }
 
 /// Nothing in a broken head can be relied on, so that no field of it is read.
@@ -41,21 +60,27 @@ impl Fields for NoFields {
 }
 
 impl<'a> Refused<'a> {
-    /// The refusal of what stands in `inbox`.
+    /// The refusal for `reason`.
     #[must_use]
-    pub fn new(snapshot: &'a Snapshot, listener: &'a plan::Listener, inbox: &[u8], reason: Reason) -> Self {
+    pub fn new(snapshot: &'a Snapshot, listener: &'a plan::Listener, reason: Reason) -> Self {
         let style = Style {
             pages: [None, Some(&listener.errors), Some(&snapshot.plan.errors)],
             expose_reason: snapshot.plan.expose_reason,
         };
         let answer = Answer::new(reason, &NoFields, style);
-        Self { snapshot, listener, answer, reason, head_only: inbox.starts_with(b"HEAD "), detail: None }
+        Self { snapshot, listener, answer, reason, detail: None }
     }
 
-    /// The bytes of the answer; none where the client has left.
+    /// The answer.
     #[must_use]
-    pub fn answer(&self) -> Option<Vec<u8>> {
-        (self.reason != Reason::ClientGone).then(|| self.answer.clone().into_closing_bytes(self.head_only))
+    pub const fn parts(&self) -> &Answer {
+        &self.answer
+    }
+
+    /// The bytes of the answer over HTTP/1.1; none where the client has left.
+    #[must_use]
+    pub fn answer(&self, head_only: bool) -> Option<Vec<u8>> {
+        (self.reason != Reason::ClientGone).then(|| self.answer.clone().into_closing_bytes(head_only))
     }
 
     /// The same, with what is wrong with it.
@@ -65,18 +90,17 @@ impl<'a> Refused<'a> {
     }
 
     /// Writes its line.
-    pub fn record(&self, peer: Option<SocketAddr>, tls: Option<&Facts>, received: Moment, inbox: &[u8]) {
+    pub fn record(&self, peer: Option<SocketAddr>, tls: Option<&Facts>, received: Moment, seen: Seen<'_>) {
         let duration = self.snapshot.clock.now().since(received);
         self.snapshot.counters.answered(self.reason);
         self.snapshot.counters.refused(&self.listener.name, self.reason.status(), duration);
-        let (method, target) = request_line(inbox);
         let bytes_out = if self.reason == Reason::ClientGone { 0 } else { self.answer.body.len() as u64 };
         let (id, client) = (RequestId::new(), peer.map(|peer| peer.ip().to_canonical()));
         self.snapshot.recent.keep(self.reason.status(), Some(self.reason), |past| {
             *past = Past { received, duration, client, bytes_out, detail: self.detail, ..self.past() };
             past.id.set(id.as_str().as_bytes());
-            past.method.set(method.unwrap_or_default());
-            past.path.set(target.unwrap_or_default());
+            past.method.set(seen.method.unwrap_or_default());
+            past.path.set(seen.target.unwrap_or_default());
         });
         let Some(log) = &self.snapshot.access_log else { return };
         if !log.wants(fastrand::u64(..)) {
@@ -87,12 +111,12 @@ impl<'a> Refused<'a> {
             request_id: id.as_str(),
             client,
             listener: &self.listener.name,
-            method,
+            method: seen.method,
             scheme: if tls.is_some() { Scheme::Https } else { Scheme::Http },
             host: None,
-            path: target,
+            path: seen.target,
             query: None,
-            protocol: None,
+            protocol: seen.version,
             status: self.reason.status(),
             reason: Some(self.reason),
             dry_run: None,

@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::base::request::Fields;
 use crate::config::plan::ErrorPages;
+use crate::exchange::grpc;
 use crate::telemetry::reason::Reason;
 
 /// An answer by the proxy, without the fields of its connection.
@@ -60,6 +61,14 @@ impl Answer {
             headers.push((HeaderName::from_static("proxy-status"), value));
         }
         Self { status, reason: Some(reason), headers, body }
+    }
+
+    /// The answer for `reason` to a call of gRPC: nothing but trailers, which are its head (gRPC over HTTP/2, "Trailers-Only").
+    #[must_use]
+    pub fn grpc(reason: Reason) -> Self {
+        let mut headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))];
+        headers.extend(grpc::end(reason));
+        Self { status: 200, reason: Some(reason), headers, body: Bytes::new() }
     }
 
     /// The whole answer as HTTP/1.1, with `Connection: close`: for requests that never became one.

@@ -25,6 +25,8 @@ pub enum Connect {
 pub enum Failure {
     /// There was no connection: nothing was sent.
     Connect(Connect),
+    /// The backend has said that it did not begin with the request (RFC 9113, 8.7): it may be sent again whatever its method.
+    Unprocessed,
     /// The backend closed or reset the connection before a byte of its answer.
     Closed,
     /// What the backend sent is no HTTP.
@@ -64,7 +66,7 @@ impl Failure {
             Self::Connect(Connect::TimedOut) => Reason::ConnectionTimeout,
             Self::Connect(Connect::Tls) => Reason::TlsProtocolError,
             Self::Connect(Connect::Certificate) => Reason::TlsCertificateError,
-            Self::Closed => Reason::ConnectionTerminated,
+            Self::Unprocessed | Self::Closed => Reason::ConnectionTerminated,
             Self::NotHttp => Reason::HttpProtocolError,
             Self::TooSlow => Reason::HttpResponseTimeout,
             Self::Incomplete => Reason::HttpResponseIncomplete,
@@ -88,7 +90,12 @@ impl Failure {
             Self::TooSlow => Some("no answer in time"),
             Self::Incomplete => Some("answer broke off"),
             // An answer speaks for itself when it comes.
-            Self::Status { .. } | Self::Grpc { .. } | Self::OutOfTime | Self::Client(_) | Self::Internal => None,
+            Self::Unprocessed
+            | Self::Status { .. }
+            | Self::Grpc { .. }
+            | Self::OutOfTime
+            | Self::Client(_)
+            | Self::Internal => None,
         }
     }
 

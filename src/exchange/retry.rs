@@ -58,6 +58,7 @@ pub fn after(failure: Failure, standing: Standing, retry: &plan::Retry) -> Verdi
                 Verdict::GiveUp
             }
         }
+        Failure::Unprocessed => again(Standing { idempotent: true, ..standing }, retry, Duration::ZERO),
         Failure::Closed | Failure::NotHttp | Failure::TooSlow => again(standing, retry, Duration::ZERO),
         Failure::Status { status, after } => {
             // An answer that asks for more patience than we have is the client's to act on.
@@ -100,7 +101,7 @@ pub fn chosen(status: u16, answer: &dyn Fields, retry: &plan::Retry, now: System
         let after = answer.get("retry-after").and_then(|value| retry_after(value, now));
         return Some(Failure::Status { status, after });
     }
-    let status = grpc::status(answer).filter(|status| retry.grpc_statuses.contains(status))?;
+    let status = grpc::status_of(answer).filter(|status| retry.grpc_statuses.contains(status))?;
     Some(Failure::Grpc { status, pushback: grpc::pushback(answer) })
 }
 
@@ -210,6 +211,14 @@ mod tests {
         for nonsense in ["", "-1", "1.5", "soon"] {
             assert_eq!(read(nonsense), None, "{nonsense}");
         }
+    }
+
+    #[test]
+    fn what_a_backend_has_not_begun_with_is_sent_again_whatever_the_method() {
+        let post = Standing { idempotent: false, ..FRESH };
+        assert_eq!(after(Failure::Unprocessed, post, &RETRY), AT_ONCE);
+        assert_eq!(after(Failure::Unprocessed, Standing { replayable: false, ..post }, &RETRY), Verdict::GiveUp);
+        assert_eq!(after(Failure::Unprocessed, Standing { retries: 1, ..post }, &RETRY), Verdict::GiveUp);
     }
 
     #[test]

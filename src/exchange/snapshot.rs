@@ -24,6 +24,7 @@ use crate::route::split::Splitter;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Registry;
+use crate::telemetry::trace::Spans;
 use crate::tls::{self, Terminator};
 use crate::upstream::peer::{self, PeerTemplate};
 use crate::upstream::pool::Pool;
@@ -67,6 +68,8 @@ pub struct Snapshot {
     pub recent: Arc<Recent>,
     /// What has happened lately, beside requests.
     pub events: Arc<Events>,
+    /// Spans that wait to be sent.
+    pub spans: Arc<Spans>,
 }
 
 /// A route as it lives.
@@ -111,6 +114,8 @@ pub struct Lasting {
     pub recent: Arc<Recent>,
     /// What has happened lately, beside requests.
     pub events: Arc<Events>,
+    /// Spans that wait to be sent.
+    pub spans: Arc<Spans>,
     /// The pools by the name of their upstream.
     pub pools: HashMap<Arc<str>, Arc<Pool>>,
     /// The buckets of rate limits.
@@ -179,6 +184,7 @@ impl Snapshot {
             access_log: lasting.access_log.clone(),
             recent: lasting.recent.clone(),
             events: lasting.events.clone(),
+            spans: lasting.spans.clone(),
             plan,
         })
     }

@@ -34,6 +34,8 @@ pub struct Try {
     pub choice: Choice,
     /// Who else could have been chosen, and who could not.
     pub roll: Arc<Roll>,
+    /// Its span, where the request is traced.
+    pub span: u64,
 }
 
 /// What a choice of a backend went by, besides the upstream's policy.
@@ -113,6 +115,7 @@ mod tests {
             failure: None,
             choice: Choice::default(),
             roll: Arc::default(),
+            span: 0,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::base::clock::Moment;
 use crate::exchange::request_id::RequestId;
 use crate::exchange::trail::Trail;
 use crate::telemetry::reason::Reason;
+use crate::telemetry::trace::Trace;
 use crate::upstream::backend::BackendId;
 
 /// How long a client that has closed its side is still answered. It may only have said all it has to say (TCP lets it); most
@@ -86,6 +87,8 @@ pub struct Carried {
     pub tried: Vec<BackendId>,
     /// How its tries went.
     pub trail: Trail,
+    /// Its trace.
+    pub trace: Option<Trace>,
     /// How often it was sent, or a connect was made for it.
     pub attempts: u32,
     /// How often it was sent again.

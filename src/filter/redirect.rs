@@ -34,6 +34,13 @@ impl Redirect {
         Ok(Self { plan: plan.clone() })
     }
 
+    /// From plain HTTP to HTTPS, for good: host, path and query stay (`listeners.redirect: https`).
+    #[must_use]
+    pub fn to_https() -> Self {
+        let scheme = Some(Scheme::Https.as_str().to_owned());
+        Self { plan: plan::Redirect { scheme, host: None, port: None, path: None, status: 308 } }
+    }
+
     /// The answer to `request`; none where the request names no host that a `Location` could be made of (it is malformed).
     #[must_use]
     pub fn answer(&self, request: &RequestView<'_>, path: &NormalPath<'_>, matched: &RouteMatch) -> Option<Answer> {

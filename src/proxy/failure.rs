@@ -28,10 +28,23 @@ pub(super) fn of_request(error: &Error, exchange: &Exchange, answer_begun: bool)
         };
     }
     match error.esource() {
+        ErrorSource::Upstream if is_unprocessed(error) => Failure::Unprocessed,
         ErrorSource::Upstream if timed_out(error) && exchange.out_of_time() => Failure::OutOfTime,
         ErrorSource::Upstream => of_backend(error, answer_begun),
         ErrorSource::Downstream => Failure::Client(of_client(error)),
         ErrorSource::Internal | ErrorSource::Unset => Failure::Internal,
+    }
+}
+
+/// Whether a backend has refused a stream, or all streams from one on (RFC 9113, 8.7 and 6.8).
+fn is_unprocessed(error: &Error) -> bool {
+    let Some(cause) = error.root_cause().downcast_ref::<h2::Error>().filter(|cause| cause.is_remote()) else {
+        return false;
+    };
+    match cause.reason() {
+        Some(h2::Reason::REFUSED_STREAM) => cause.is_reset(),
+        Some(h2::Reason::NO_ERROR) => cause.is_go_away(),
+        _ => false,
     }
 }
 

@@ -21,6 +21,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use super::answer_head::{self, Asked};
 use super::forward::{self, view};
 use super::{answer, departure, failure};
+use crate::config::plan::UpstreamProtocol;
 use crate::exchange::admission::{self, Admission};
 use crate::exchange::attempt;
 use crate::exchange::rescue::Failure;
@@ -72,7 +73,11 @@ impl ProxyHttp for Flow {
 
     /// The request begins.
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
-        let arrival = ctx.arrival.take().ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
+        let arrival = ctx
+            .arrival
+            .take()
+            .or_else(|| handed_over(session))
+            .ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
         if arrival.keep_alive == KeepAlive::Last {
             session.set_keepalive(None);
         }
@@ -150,7 +155,10 @@ impl ProxyHttp for Flow {
         ctx: &mut Context,
     ) -> Result<()> {
         let exchange = ctx.exchange();
-        forward::request(header, exchange)?;
+        if !forward::speaks_as_agreed(header.version, exchange) {
+            return Err(Error::explain(ErrorType::InvalidH2, "the backend does not speak HTTP/2").into_up());
+        }
+        forward::request(header, session.req_header(), exchange)?;
         if session.is_body_done() {
             expect_answer(exchange);
         }
@@ -299,7 +307,10 @@ impl ProxyHttp for Flow {
         let answer_begun = status_sent(session).is_some();
         let reason = exchange.reason.unwrap_or_else(|| failure::of_request(error, exchange, answer_begun).reason());
         exchange.reason = Some(reason);
-        if !answer_begun && reason != Reason::ClientGone {
+        if answer_begun && reason != Reason::ClientGone {
+            // As below.
+            let _ = answer::break_off(session, reason).await;
+        } else if reason != Reason::ClientGone {
             session.set_keepalive(None);
             // If the client left meanwhile, the record says so by what was written.
             let _ = answer::fail(session, exchange, reason).await;
@@ -334,6 +345,12 @@ impl ProxyHttp for Flow {
     fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
+}
+
+/// The arrival of a request over HTTP/2: its stream carries it, as streams have no settings of a connection.
+fn handed_over(session: &Session) -> Option<Arrival> {
+    let digest = session.as_downstream().digest()?.proxy_digest.as_ref()?;
+    digest.user_data.as_ref()?.downcast_ref::<Arrival>().cloned()
 }
 
 /// The status that the client was sent. A 1xx before it is no answer: another try, or an answer of our own, may still follow.
@@ -424,9 +441,10 @@ fn answered(exchange: &mut Exchange, status: u16) {
     let watch = &exchange.arrival.watch;
     watch.clear(Deadline::FirstByte);
     if let Some(target) = &exchange.target
-        && target.plan.timeouts.idle < target.plan.timeouts.first_byte
+        && (target.plan.timeouts.idle < target.plan.timeouts.first_byte
+            || target.plan.protocol != UpstreamProtocol::Http1)
     {
-        // Pingora has one timeout for all reads, the longer of the two.
+        // Pingora has one timeout for all reads, the longer of the two, and over HTTP/2 none.
         watch.bound_answer(target.plan.timeouts.idle, exchange.now());
     }
     let latency = exchange.now().since(exchange.sent.unwrap_or(exchange.try_began));

@@ -13,6 +13,7 @@ use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::base::request::RequestView;
+use crate::config::plan::UpstreamProtocol;
 use crate::exchange::Exchange;
 use crate::exchange::grpc;
 use crate::exchange::retry::MARK;
@@ -26,7 +27,8 @@ use crate::upstream::sticky::{self, Token};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Fields that belong to one connection whether `Connection` names them or not.
@@ -41,9 +43,12 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 
 /// Turns the request as the client sent it into the request as the backend gets it. The body's framing is Pingora's part.
 ///
+/// `header` is in the version that the backend speaks; `came` is the request as the client sent it.
+///
 /// # Errors
 /// A value cannot be a header field: cannot happen for what the edge let in, and is answered 500 if it does.
-pub(super) fn request(header: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+pub(super) fn request(header: &mut RequestHeader, came: &RequestHeader, exchange: &Exchange) -> Result<()> {
+    let over_http2 = header.version == http::Version::HTTP_2;
     let upgrade = websocket(header);
     let original_host = header.headers.get(HOST).cloned();
     for name in connection_options(header.headers.get_all(CONNECTION).iter()) {
@@ -62,10 +67,21 @@ pub(super) fn request(header: &mut RequestHeader, exchange: &Exchange) -> Result
     }
     to_origin_form(header)?;
     forwarded(header, exchange, original_host.as_ref())?;
-    via(header, &exchange.arrival.snapshot.pseudonym)?;
+    via(header, came.version, &exchange.arrival.snapshot.pseudonym)?;
     header.insert_header(X_REQUEST_ID, exchange.id.as_str())?;
     mark(header, exchange)?;
-    if exchange.afterwards == Afterwards::Close {
+    if let Some(parent) = exchange.traceparent() {
+        header.insert_header(TRACEPARENT, parent)?;
+        if exchange.trace.is_some_and(|trace| trace.parent.is_none()) {
+            // It belongs to a trace that could not be read.
+            header.remove_header(&TRACESTATE);
+        }
+    }
+    if over_http2 && came.version == http::Version::HTTP_2 {
+        trailers_wanted(header, came)?;
+    }
+    pass_patience_on(header, exchange)?;
+    if exchange.afterwards == Afterwards::Close && !over_http2 {
         header.insert_header(CONNECTION, "close")?;
     }
     rewrite(header, exchange)
@@ -75,16 +91,33 @@ pub(super) fn request(header: &mut RequestHeader, exchange: &Exchange) -> Result
 fn mark(header: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
     if exchange.retries > 0 {
         header.insert_header(MARK, exchange.retries.to_string())?;
-        // A call that states its time has less of it left.
-        if let Some(end) =
-            exchange.arrival.watch.at(Deadline::Request).filter(|_| grpc::timeout(&header.headers).is_some())
-        {
-            header.insert_header(GRPC_TIMEOUT, grpc::timeout_text(end.since(exchange.now())))?;
-        }
     } else if !exchange.marked {
         header.remove_header(&MARK);
     }
     Ok(())
+}
+
+/// Whether the backend speaks the protocol that its upstream is said to speak.
+pub(super) fn speaks_as_agreed(version: http::Version, exchange: &Exchange) -> bool {
+    let agreed = exchange.target.as_ref().map(|target| target.plan.protocol);
+    agreed != Some(UpstreamProtocol::Http2) || version == http::Version::HTTP_2
+}
+
+/// Tells the backend that trailers reach the client (RFC 9110, 10.1.4); servers of gRPC insist on it.
+fn trailers_wanted(header: &mut RequestHeader, came: &RequestHeader) -> Result<()> {
+    let asked = came.headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    if asked || grpc::is_grpc(&came.headers) { header.insert_header(TE, "trailers") } else { Ok(()) }
+}
+
+/// A backend of gRPC is told how much is left of the time that the client waits, tries before this one included.
+fn pass_patience_on(header: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+    if grpc::timeout(&header.headers).is_none() {
+        return Ok(());
+    }
+    match exchange.arrival.watch.at(Deadline::Request) {
+        Some(at) => header.insert_header(grpc::TIMEOUT, grpc::written(at.since(exchange.now()))),
+        None => Ok(()),
+    }
 }
 
 /// What a request's route does to its path, host and fields.
@@ -328,8 +361,8 @@ fn append(header: &mut RequestHeader, name: HeaderName, value: &str) -> Result<(
     header.insert_header(name, list)
 }
 
-fn via(header: &mut RequestHeader, pseudonym: &str) -> Result<()> {
-    let version = match header.version {
+fn via(header: &mut RequestHeader, came: http::Version, pseudonym: &str) -> Result<()> {
+    let version = match came {
         http::Version::HTTP_10 => "1.0",
         http::Version::HTTP_2 => "2.0",
         _ => "1.1",

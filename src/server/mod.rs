@@ -20,6 +20,7 @@ pub mod process;
 pub mod pulse;
 pub mod reload;
 mod sockets;
+pub mod traces;
 pub mod upgrade;
 pub mod watch;
 
@@ -50,6 +51,7 @@ use self::process::{Identity, PidFile, Start};
 use self::pulse::Pulse;
 use self::reload::{Parts, Reloader};
 use self::sockets::Sockets;
+use self::traces::Traces;
 use self::upgrade::{Front, Share, Upgrades};
 use self::watch::{ConfigurationWatch, Files};
 use crate::admin::Rules;
@@ -195,6 +197,7 @@ fn start(plan: Plan, mut options: Options, parent: &Parent) -> io::Result<Ending
         access_log,
         recent: Arc::new(Recent::new(plan.server.threads)),
         events: Arc::default(),
+        spans: Arc::default(),
         pools: HashMap::new(),
         rate_limits: Arc::default(),
         terminators: HashMap::new(),
@@ -204,7 +207,7 @@ fn start(plan: Plan, mut options: Options, parent: &Parent) -> io::Result<Ending
     if let Some(predecessor) = &mut options.predecessor
         && let Some(estate) = predecessor.take_estate()?
     {
-        estate.settle(&snapshot);
+        estate.settle(&snapshot, &lasting.rate_limits);
     }
     let life = Life::default();
     let notify = Notify::from_environment();
@@ -265,7 +268,7 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
         move || Ok(doors.sockets()?.into_iter().chain(admin_doors.sockets()?).collect())
     });
     let launch = file.as_deref().map(Launch::of_this_process).transpose()?;
-    let gifts = upgrade::gifts(current.clone(), sockets.clone());
+    let gifts = upgrade::gifts(current.clone(), lasting.rate_limits.clone(), sockets.clone());
     let upgrades =
         Upgrades::new(launch, place.front, place.notify.clone(), place.pid_file.clone(), gifts, life.clone());
     let opened = Opened {
@@ -301,6 +304,7 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
     // It is set once, here.
     let _ = admin_doors.app().reload.set(Box::new(reloader.clone()));
     server.add_service(supervisor);
+    server.add_service(background_service("traces", Traces { current: current.clone() }));
     server.add_service(background_service("pulse", Pulse { current: current.clone() }));
     server.add_service(background_service("files", FileWatch { current: current.clone() }));
     if let Some(files) = files {

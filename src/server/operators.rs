@@ -98,9 +98,11 @@ pub(super) fn listener(address: ListenAddress) -> Arc<plan::Listener> {
     Arc::new(plan::Listener {
         name: "admin".into(),
         address,
+        protocols: plan::Protocols::Http1,
         trusted_proxies: Arc::new([]),
         max_connections: MOST_CONNECTIONS,
         tls: None,
+        redirect: None,
         proxy_protocol: None,
         timeouts: plan::ListenerTimeouts {
             tls_handshake: Duration::from_secs(10),
@@ -115,6 +117,7 @@ pub(super) fn listener(address: ListenAddress) -> Arc<plan::Listener> {
             header_count: 64,
             body: Some(0),
             keepalive_requests: 1000,
+            h2_streams: 1,
             connections_per_client: None,
         },
         errors: plan::ErrorPages::new(),

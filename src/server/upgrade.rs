@@ -17,6 +17,7 @@ use super::notify::Notify;
 use super::process::PidFile;
 use crate::admin::upgrade::{NewProcess, Order, Outcome};
 use crate::exchange::snapshot::Current;
+use crate::filter::rate_limit::tables::Tables;
 
 /// How long an operator's answer may take to be sent before the process goes on to drain.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -35,15 +36,19 @@ pub enum Front {
 /// The listening sockets as they are now, by the names under which they are handed over.
 pub type Share = Arc<dyn Fn() -> io::Result<Named> + Send + Sync>;
 
-/// What a new process is given by one that serves `current` at `sockets`.
+/// What a new process is given by one that serves `current` at `sockets` and counts in `limits`.
 #[must_use]
-pub fn gifts(current: Current, sockets: Share) -> Box<dyn Fn() -> io::Result<Gifts> + Send + Sync> {
+pub fn gifts(
+    current: Current,
+    limits: Arc<Tables>,
+    sockets: Share,
+) -> Box<dyn Fn() -> io::Result<Gifts> + Send + Sync> {
     Box::new(move || {
-        let learnt = current.clone();
+        let (learnt, limits) = (current.clone(), limits.clone());
         Ok(Gifts {
             sockets: sockets()?,
             generation: current.load().generation + 1,
-            estate: Box::new(move || Estate::of(&learnt.load()).to_text()),
+            estate: Box::new(move || Estate::of(&learnt.load(), &limits).to_text()),
         })
     })
 }

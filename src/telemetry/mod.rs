@@ -1,4 +1,4 @@
-//! What the proxy tells about itself: reasons, the access log, metrics, events, the process's log.
+//! What the proxy tells about itself: reasons, the access log, metrics, events, traces, the process's log.
 
 pub mod access_log;
 pub mod events;
@@ -6,3 +6,4 @@ mod file;
 pub mod log;
 pub mod metrics;
 pub mod reason;
+pub mod trace;

@@ -18,6 +18,7 @@ pub enum Reason {
     UriTooLong,
     BodyTooLarge,
     ClientTimeout,
+    EnhanceYourCalm,
     DestinationUnavailable,
     ConnectionLimitReached,
     PendingTimeout,
@@ -42,7 +43,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason with its word, its status and one sentence for the client, which never names a backend.
-    const TABLE: [(Self, &'static str, u16, &'static str); 31] = [
+    const TABLE: [(Self, &'static str, u16, &'static str); 32] = [
         (Self::NoRoute, "no_route", 404, "nothing is served at this address"),
         (Self::Auth, "auth", 401, "authentication is required"),
         (Self::HttpRequestDenied, "http_request_denied", 403, "access is denied"),
@@ -54,6 +55,7 @@ impl Reason {
         (Self::UriTooLong, "uri_too_long", 414, "the request's target is too long"),
         (Self::BodyTooLarge, "body", 413, "the request's body is too large"),
         (Self::ClientTimeout, "client_timeout", 408, "the request took too long to arrive"),
+        (Self::EnhanceYourCalm, "enhance_your_calm", 429, "the connection has asked for too much"),
         (Self::DestinationUnavailable, "destination_unavailable", 503, "no server is available for this request"),
         (Self::ConnectionLimitReached, "connection_limit_reached", 503, "the server is at its limit"),
         (Self::PendingTimeout, "pending_timeout", 503, "the server is at its limit"),

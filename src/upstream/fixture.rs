@@ -22,6 +22,7 @@ pub(super) fn upstream(name: &str) -> plan::Upstream {
         slow_start: Duration::ZERO,
         when_none_healthy: plan::WhenNoneHealthy::Fail,
         tls: None,
+        protocol: plan::UpstreamProtocol::Http1,
         send_proxy_protocol: None,
         timeouts: plan::UpstreamTimeouts {
             connect: Duration::from_secs(3),

@@ -33,6 +33,11 @@ const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
     user_timeout: Duration::ZERO,
 };
 
+/// Streams at once on an HTTP/2 connection to a backend, where the backend allows as many.
+const STREAMS: usize = 100;
+/// What a backend may send on a stream before the client takes it. The connection's window has room for all its streams, so
+/// that clients that read slowly hold up nobody else.
+const STREAM_WINDOW: u32 = 256 * 1024;
 /// How long a connect may take where nothing says so; each upstream does.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -102,7 +107,7 @@ impl PeerTemplate {
             group,
             keepalive: upstream.keepalive,
             introduces: upstream.send_proxy_protocol,
-            options: options(&upstream.timeouts, upstream.keepalive.idle, verify, ca),
+            options: options(upstream, verify, ca),
         })
     }
 
@@ -118,6 +123,11 @@ impl PeerTemplate {
         }
         peer.options.idle_timeout = Some(idle::patience(backend.in_flight() as usize, &self.keepalive));
         peer
+    }
+
+    /// The protocols that its backends are offered.
+    pub(super) fn alpn(&self) -> ALPN {
+        self.options.alpn.clone()
     }
 
     /// Whether the upstream names the roots it trusts.
@@ -198,25 +208,37 @@ pub fn authority_of(name: &str) -> &str {
     name.split_once("://").map_or(name, |(_, authority)| authority)
 }
 
-fn options(
-    timeouts: &plan::UpstreamTimeouts,
-    keepalive: Duration,
-    verify: bool,
-    ca: Option<Arc<CaType>>,
-) -> PeerOptions {
+fn options(upstream: &plan::Upstream, verify: bool, ca: Option<Arc<CaType>>) -> PeerOptions {
+    let timeouts = &upstream.timeouts;
     let mut options = PeerOptions::new();
     options.connection_timeout = Some(timeouts.connect);
     options.total_connection_timeout = Some(timeouts.connect);
     // One bound for each read of an answer, its head included: the longer of the two, so that neither is cut short.
     options.read_timeout = Some(timeouts.idle.max(timeouts.first_byte));
     options.write_timeout = Some(timeouts.idle);
-    options.idle_timeout = Some(keepalive);
+    options.idle_timeout = Some(upstream.keepalive.idle);
     options.verify_cert = verify;
     options.verify_hostname = verify;
-    options.alpn = ALPN::H1;
+    options.alpn = alpn(upstream.protocol);
+    if upstream.protocol != plan::UpstreamProtocol::Http1 {
+        // Over HTTP/2 Pingora's timeout would run while the request is still being sent; the watch of the request runs from its end.
+        options.read_timeout = None;
+        options.max_h2_streams = STREAMS;
+        options.h2_stream_window_size = Some(STREAM_WINDOW);
+        options.h2_connection_window_size = Some(STREAM_WINDOW * STREAMS as u32);
+    }
     options.ca = ca;
     options.tcp_keepalive = Some(TCP_KEEPALIVE);
     options
+}
+
+/// The protocols that are offered to a backend.
+pub(super) const fn alpn(protocol: plan::UpstreamProtocol) -> ALPN {
+    match protocol {
+        plan::UpstreamProtocol::Http1 => ALPN::H1,
+        plan::UpstreamProtocol::Http2 => ALPN::H2,
+        plan::UpstreamProtocol::Auto => ALPN::H2H1,
+    }
 }
 
 /// Pingora's pool tells peers apart by address, scheme, SNI, serial of the certificate and verification, but not by the

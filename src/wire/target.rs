@@ -103,6 +103,18 @@ pub(super) fn parse(buffer: &[u8], text: Span, method: &[u8]) -> Result<TargetSp
     }
 }
 
+/// Judges the `:path` of HTTP/2: the origin form, or `*` for OPTIONS (RFC 9113, 8.3.1).
+///
+/// # Errors
+/// The rule that it breaks.
+pub(crate) fn check_path(bytes: &[u8], method: &[u8]) -> Result<(), Refusal> {
+    match bytes {
+        b"*" if method == b"OPTIONS" => Ok(()),
+        [b'/', ..] => path_and_query(bytes, 0).map(|_| ()),
+        _ => Err(Refusal::malformed("the path does not begin with a slash", "RFC 9113, 8.3.1")),
+    }
+}
+
 fn origin(bytes: &[u8], text: Span) -> Result<TargetSpans, Refusal> {
     let (path, query) = path_and_query(bytes, text.range().start)?;
     Ok(TargetSpans { form: Form::Origin, text, authority: None, path, query })
@@ -179,7 +191,7 @@ fn bad_character(byte: u8) -> Refusal {
 /// Narrower than RFC 3986: a name keeps to letters, digits and `-._~`, as section 3.2.2 asks of names that are looked up in DNS.
 /// Percent escapes, commas, semicolons and the like never occur in served names, and parsers differ over where such a name
 /// ends. Of IP literals, IPv6 without a zone is taken. A port, where a colon announces one, is 1 to 65535.
-pub(super) fn check_authority(bytes: &[u8]) -> Result<(), Refusal> {
+pub(crate) fn check_authority(bytes: &[u8]) -> Result<(), Refusal> {
     const RULE: &str = "RFC 9110, 7.2; RFC 3986, 3.2";
     let (host, rest) = match bytes {
         [b'[', ..] => bytes.split_at(check_ip_literal(bytes)?),

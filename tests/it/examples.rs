@@ -3,18 +3,34 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::roundel;
+use crate::harness::{Authority, roundel, roundel_with};
 
 #[tokio::test]
 async fn every_example_passes_check() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = vec![root.join("docker/roundel.yaml")];
     files.extend(yaml_files(&root.join("conf")));
+    let tls = certificates(&["site", "shop", "partners"]);
+    let directory = tls.path().to_str().expect("the path is text");
 
     for file in files {
-        let output = roundel(&["check", "-c", file.to_str().expect("the path is text")]).await;
+        let arguments = ["check", "-c", file.to_str().expect("the path is text")];
+        let output = roundel_with(&[("TLS_DIRECTORY", directory)], &arguments).await;
         assert_eq!(output.status.code(), Some(0), "{}: {output:?}", file.display());
     }
+}
+
+/// The certificates that the examples name.
+fn certificates(names: &[&str]) -> tempfile::TempDir {
+    let (directory, authority) = (tempfile::tempdir().expect("there is a temporary directory"), Authority::new());
+    for name in names {
+        let issued = authority.issue(&["site.example"]);
+        for (extension, content) in [("pem", issued.pem()), ("key", issued.key_pem())] {
+            let path = directory.path().join(name).with_extension(extension);
+            fs::write(path, content).expect("the directory can be written");
+        }
+    }
+    directory
 }
 
 fn yaml_files(dir: &Path) -> Vec<PathBuf> {

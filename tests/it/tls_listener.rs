@@ -6,7 +6,9 @@ use rcgen::{DnType, SanType};
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::rustls::{NamedGroup, ProtocolVersion};
 
-use crate::harness::{Authority, Connection, Fault, Issued, Load, Origin, Proxy, Setup, TlsClient, get, until};
+use crate::harness::{
+    Authority, Connection, Fault, Issued, Load, Origin, Proxy, Setup, TlsClient, get, request, roundel, until,
+};
 
 const SITE: &str = "
 listeners:
@@ -362,4 +364,22 @@ async fn a_connection_reset_in_the_middle_of_a_handshake_harms_nobody() {
     assert_eq!(client.get(proxy.address(), "/").await.0.status, 200);
     until("nothing is left", async || proxy.metric("roundel_connections", &[("listener", "public")]).await == 0.0)
         .await;
+}
+
+#[tokio::test]
+async fn a_listener_sends_plain_http_to_https_in_one_line() {
+    let origin = Origin::start("a").await;
+    let yaml = "
+listeners: [{ name: plain, address: \"{listen}\", redirect: https }]
+upstreams: { web: { backends: [\"{a}\"] } }
+";
+    let proxy = Proxy::start(&[&origin], yaml).await;
+
+    let answer = request(proxy.address(), "POST", "/a/b?c=d", "Host: site.example:8080\r\n", b"body").await;
+
+    assert_eq!((answer.status, answer.field("location")), (308, Some("https://site.example/a/b?c=d")));
+    assert_eq!(origin.requests(), 0);
+    let config = proxy.config().to_str().expect("the path is text");
+    let explained = roundel(&["explain", "-c", config, "GET", "http://site.example/"]).await;
+    assert!(String::from_utf8_lossy(&explained.stdout).contains("308"), "{explained:?}");
 }

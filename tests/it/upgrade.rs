@@ -356,6 +356,21 @@ upstreams:
 }
 
 #[tokio::test]
+async fn what_a_rate_limit_has_counted_is_counted_on() {
+    let a = Origin::start("a").await;
+    let yaml = format!(
+        "{PLAIN}\nroutes: [{{ name: api, filters: [{{ rate_limit: {{ key: client_ip, rate: 1/h, burst: 2 }} }}], to: web }}]"
+    );
+    let proxy = Proxy::start(&[&a], &yaml).await;
+    assert_eq!(get(proxy.address(), "/").await.status, 200);
+
+    upgraded(&proxy).await;
+
+    assert_eq!(get(proxy.address(), "/").await.status, 200, "one is left of two");
+    assert_eq!(get(proxy.address(), "/").await.status, 429);
+}
+
+#[tokio::test]
 async fn a_listener_that_is_not_named_any_more_leaves_no_file() {
     let a = Origin::start("a").await;
     let more = r#"listeners: [{ address: "{listen}" }, { address: "unix:{dir}/more.sock" }]"#;

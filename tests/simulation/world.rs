@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roundel::config::plan::{
-    self, Balance, HealthCheck, Keepalive, Outlier, Probe, Retry, Start, StatusSet, UpstreamLimits, UpstreamTimeouts,
-    WhenNoneHealthy,
+    self, Balance, HealthCheck, Keepalive, Outlier, Probe, Retry, Start, StatusSet, UpstreamLimits, UpstreamProtocol,
+    UpstreamTimeouts, WhenNoneHealthy,
 };
 use roundel::upstream::time::VirtualTime;
 use roundel::upstream::{Ask, Backend, Lease, Member, NoBackend, Pool, State};
@@ -39,6 +39,7 @@ pub(crate) fn upstream() -> plan::Upstream {
         slow_start: Duration::ZERO,
         when_none_healthy: WhenNoneHealthy::Fail,
         tls: None,
+        protocol: UpstreamProtocol::Http1,
         send_proxy_protocol: None,
         timeouts: UpstreamTimeouts { connect: 3 * SECOND, first_byte: 15 * SECOND, idle: 60 * SECOND, total: None },
         retry: Retry {

@@ -10,11 +10,15 @@ use crate::config::file::collection::OrNone;
 use crate::config::file::leaf::FilePath;
 use crate::config::file::listener::{self as file, Certificate, ClientAuth, Tls};
 use crate::config::file::term::{Field, Spanned};
-use crate::config::plan::{self, Alpn};
+use crate::config::plan;
 use crate::config::read::At;
 
 /// TLS toward clients as it will run.
-pub(super) fn listener_tls(field: &Field<OrNone<Tls>>, checker: &mut Checker<'_, '_>) -> Option<plan::ListenerTls> {
+pub(super) fn listener_tls(
+    field: &Field<OrNone<Tls>>,
+    protocols: plan::Protocols,
+    checker: &mut Checker<'_, '_>,
+) -> Option<plan::ListenerTls> {
     let Spanned { value, at } = field.given()?;
     let tls = value.as_some()?;
     check_acme(tls, checker);
@@ -39,7 +43,7 @@ pub(super) fn listener_tls(field: &Field<OrNone<Tls>>, checker: &mut Checker<'_,
             file::TlsVersion::V12 => plan::TlsVersion::V12,
             file::TlsVersion::V13 => plan::TlsVersion::V13,
         },
-        alpn: &[Alpn::H1],
+        alpn: protocols.alpn(),
     })
 }
 

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::{Checker, certificate, pages};
 use crate::config::file::File;
 use crate::config::file::collection::OrNone;
-use crate::config::file::listener::{Limits, Listener, Protocol, ProxyProtocol, Timeouts};
+use crate::config::file::listener::{Limits, Listener, Protocol, ProxyProtocol, Redirect, Timeouts};
 use crate::config::file::term::{Field, Spanned, written_or_default};
 use crate::config::plan::{self, ListenAddress};
 use crate::config::read::At;
@@ -67,6 +67,8 @@ fn one(item: &Spanned<Listener>, seen: &mut Seen, checker: &mut Checker<'_, '_>)
         }
     }
     check_protocols(&item.value, checker);
+    check_streams(&item.value, checker);
+    check_redirect(&item.value, checker);
     Some(listener(&item.value, name, address.address.clone(), checker))
 }
 
@@ -83,7 +85,9 @@ fn listener(file: &Listener, name: &str, address: ListenAddress, checker: &mut C
     plan::Listener {
         name: name.into(),
         address,
-        tls: certificate::listener_tls(&file.tls, checker).map(Arc::new),
+        protocols: protocols(file),
+        tls: certificate::listener_tls(&file.tls, protocols(file), checker).map(Arc::new),
+        redirect: file.redirect.value().map(|Redirect::Https| plan::ListenerRedirect::Https),
         proxy_protocol: proxy_protocol(&file.proxy_protocol, checker),
         trusted_proxies: trusted.into(),
         max_connections: file.max_connections().size(),
@@ -117,7 +121,36 @@ fn limits(file: &Limits) -> plan::ListenerLimits {
         header_count: file.header_count().size(),
         body: file.body().some().map(|size| size.0),
         keepalive_requests: file.keepalive_requests().small(),
+        h2_streams: file.h2_streams().small(),
         connections_per_client: file.connections_per_client().some().map(|count| count.size()),
+    }
+}
+
+fn check_redirect(file: &Listener, checker: &mut Checker<'_, '_>) {
+    if let (Some(at), Some(Spanned { value: OrNone::Some(_), at: tls })) = (file.redirect.at(), file.tls.given()) {
+        let message = "a listener with TLS has nowhere to redirect to";
+        checker.clash(at, message, (*tls, "`tls` is here"), "write `redirect` on the listener for plain HTTP");
+    }
+}
+
+/// The protocols as written; else both with TLS, and HTTP/1 alone without.
+fn protocols(file: &Listener) -> plan::Protocols {
+    let written = file.protocols.value().map_or(&[][..], |list| &list.items);
+    let has = |protocol| written.iter().any(|item| item.value == protocol);
+    match (has(Protocol::H1), has(Protocol::H2)) {
+        (true, true) => plan::Protocols::Both,
+        (true, false) => plan::Protocols::Http1,
+        (false, true) => plan::Protocols::Http2,
+        (false, false) if matches!(file.tls.value(), Some(OrNone::Some(_))) => plan::Protocols::Both,
+        (false, false) => plan::Protocols::Http1,
+    }
+}
+
+/// A bound on streams where there are none would do nothing.
+fn check_streams(file: &Listener, checker: &mut Checker<'_, '_>) {
+    let written = file.limits.value().and_then(|limits| limits.h2_streams.at());
+    if let Some(at) = written.filter(|_| !protocols(file).http2()) {
+        checker.error(at, "`h2_streams` needs HTTP/2", "write `protocols: [h2, h1]`, or remove it");
     }
 }
 

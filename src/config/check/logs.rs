@@ -1,9 +1,9 @@
-//! `access_log`, `log` and `metrics`.
+//! `access_log`, `log`, `metrics` and `tracing`.
 
 use super::Checker;
 use crate::base::units::Misread;
 use crate::config::file::collection::OrNone;
-use crate::config::file::logs::{AccessLog, Level, Log, Metrics};
+use crate::config::file::logs::{AccessLog, Level, Log, Metrics, Tracing};
 use crate::config::file::term::{Field, Spanned, instead};
 use crate::config::plan::{self, LogField, LogFormat, LogPath, TemplatePart};
 
@@ -108,9 +108,48 @@ pub(super) fn prometheus(field: &Field<OrNone<Metrics>>) -> bool {
     }
 }
 
+pub(super) fn tracing(field: &Field<OrNone<Tracing>>, checker: &mut Checker<'_, '_>) -> Option<plan::Tracing> {
+    let given = field.given()?;
+    let OrNone::Some(written) = &given.value else { return None };
+    checker.required(&written.otlp, given.at, "`tracing` has no receiver", "write `otlp: http://127.0.0.1:4318`");
+    let otlp = written.otlp.given()?;
+    let Some((host, port, path)) = receiver(&otlp.value.0) else {
+        let message = "spans are sent over plain HTTP, to a host without credentials or query";
+        checker.error(
+            otlp.at,
+            message,
+            "write `http://127.0.0.1:4318`: a collector beside the proxy can send on over TLS",
+        );
+        return None;
+    };
+    Some(plan::Tracing { host, port, path, sample: written.sample().0 })
+}
+
+/// Host, port and path of an OTLP receiver: spans go to `v1/traces` below the path that is written.
+fn receiver(url: &str) -> Option<(String, u16, String)> {
+    let uri: http::Uri = url.parse().ok()?;
+    let authority = uri.authority()?;
+    if uri.scheme_str() != Some("http") || authority.as_str().contains('@') || uri.query().is_some() {
+        return None;
+    }
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let path = format!("{}/v1/traces", uri.path().trim_end_matches('/'));
+    Some((host, authority.port_u16().unwrap_or(80), path))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_receiver_is_a_host_a_port_and_a_path() {
+        let parts = |url| receiver(url).map(|(host, port, path)| format!("{host} {port} {path}"));
+        assert_eq!(parts("http://127.0.0.1:4318").as_deref(), Some("127.0.0.1 4318 /v1/traces"));
+        assert_eq!(parts("http://[::1]:4318/otlp/").as_deref(), Some("::1 4318 /otlp/v1/traces"));
+        for wrong in ["https://a:4318", "http://u:p@a", "http://a/?x=1"] {
+            assert_eq!(parts(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn a_template_is_text_and_fields() {

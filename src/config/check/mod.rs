@@ -57,6 +57,7 @@ pub(super) fn plan(
         access_log: logs::access_log(&file.access_log, &mut checker),
         log: logs::log(&written_or_default(&file.log)),
         prometheus: logs::prometheus(&file.metrics),
+        tracing: logs::tracing(&file.tracing, &mut checker),
     };
     plan.hash = hash(&plan);
     plan

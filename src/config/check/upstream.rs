@@ -61,6 +61,7 @@ fn one(name: &Spanned<String>, upstream: &Spanned<Upstream>, checker: &mut Check
             (None, true) => Some(Arc::new(plain_tls())),
             (None, false) => None,
         },
+        protocol: protocol(written, checker),
         send_proxy_protocol: written.send_proxy_protocol.value().and_then(OrNone::as_some).map(
             |version| match version {
                 file::ProxyVersion::V1 => Version::V1,
@@ -73,6 +74,22 @@ fn one(name: &Spanned<String>, upstream: &Spanned<Upstream>, checker: &mut Check
         keepalive: keepalive(&written_or_default(&written.keepalive)),
         sticky: sticky(&written.sticky, checker),
     }
+}
+
+fn protocol(written: &Upstream, checker: &mut Checker<'_, '_>) -> plan::UpstreamProtocol {
+    let protocol = match written.protocol() {
+        file::UpstreamProtocol::H1 => plan::UpstreamProtocol::Http1,
+        file::UpstreamProtocol::H2 => plan::UpstreamProtocol::Http2,
+        file::UpstreamProtocol::Auto => plan::UpstreamProtocol::Auto,
+    };
+    if protocol != plan::UpstreamProtocol::Http1
+        && let Some(at) = written.keepalive.value().and_then(|keepalive| keepalive.max_requests.at())
+    {
+        let message =
+            "`max_requests` counts the requests of a connection one after the other, which HTTP/2 does not have";
+        checker.error(at, message, "remove it, or write `protocol: h1`");
+    }
+    protocol
 }
 
 /// Pingora binds only the connections that it makes by itself.

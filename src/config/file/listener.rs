@@ -15,10 +15,13 @@ section! {
         name: Name,
         /// Where to listen: `address:port`, `"[address]:port"` or `unix:/path`. Required.
         address: ListenAddress,
-        /// The protocols spoken. Without it: h2 and h1 with TLS, h1 without.
+        /// The protocols spoken. Without it: h2 and h1 with TLS, h1 without. Over TLS the client chooses by ALPN; without TLS
+        /// it speaks HTTP/2 by prior knowledge, and its first bytes decide.
         protocols: List<Protocol>,
         /// TLS toward clients.
         tls: OrNone<Tls>,
+        /// Answers every request with a redirect (308) to the same host and path by HTTPS, on port 443.
+        redirect: Redirect,
         /// The PROXY protocol, version 1 or 2, from proxies in front.
         proxy_protocol: OrNone<ProxyProtocol>,
         /// Peers whose `X-Forwarded-For` and `Forwarded` are believed. Without it: nobody's.
@@ -43,6 +46,14 @@ words! {
         H1 = "h1",
         /// HTTP/2.
         H2 = "h2",
+    }
+}
+
+words! {
+    /// Where a listener sends clients instead.
+    Redirect {
+        /// HTTPS.
+        Https = "https",
     }
 }
 

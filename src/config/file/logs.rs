@@ -66,9 +66,9 @@ section! {
 section! {
     /// Traces.
     Tracing {
-        /// The address of an OTLP receiver. Required.
+        /// The address of an OpenTelemetry receiver (OTLP over HTTP, in JSON); spans go to `v1/traces` below it. Required.
         otlp: Url,
-        /// The share of requests that are traced.
+        /// The share of requests that are traced; failures are traced all.
         sample: Share = Share(0.01),
     }
 }

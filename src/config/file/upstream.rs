@@ -36,7 +36,8 @@ section! {
         slow_start: OrNone<Duration> = OrNone::Some(Duration::ZERO),
         /// What happens when no backend is usable: `fail` answers 503 at once, `fail_open` sends to all but drained ones.
         when_none_healthy: WhenNoneHealthy = WhenNoneHealthy::Fail,
-        /// The protocol spoken to backends.
+        /// The protocol spoken to backends: `h2` by ALPN over TLS and by prior knowledge without; `auto` is what ALPN chooses, and
+        /// h1 without TLS.
         protocol: UpstreamProtocol = UpstreamProtocol::H1,
         /// TLS toward all backends. A backend written `https://` is spoken to over TLS without it.
         tls: OrNone<UpstreamTls>,

@@ -136,6 +136,9 @@ impl<'p> Explainer<'p> {
             body_limit: question.listener.limits.body,
         };
         match NormalPath::new(question.path) {
+            Ok(_) if question.listener.redirect.is_some() => {
+                explanation.outcome = Outcome::Answered { status: 308, by: "redirect" };
+            }
             Ok(path) => self.routed(question, &request, &path, &mut explanation)?,
             Err(PathError::NotAbsolute | PathError::AboveRoot | PathError::BadEscape) => {
                 explanation.outcome = Outcome::Refused { reason: Reason::HttpRequestError, by: "path" };

@@ -51,6 +51,7 @@ pub fn explain(past: &Past, snapshot: &Snapshot) -> Value {
         "bytes_in": past.bytes_in,
         "bytes_out": past.bytes_out,
         "generation": past.generation,
+        "trace_id": past.trace.map(|id| format!("{id:032x}")),
         "route": route,
         "filters": filters::steps(past, snapshot),
         "attempts": tries::all(past, snapshot),
@@ -74,6 +75,7 @@ fn route(past: &Past, snapshot: &Snapshot) -> (Value, Vec<String>) {
             None
         }
     };
+    notes.extend(past.on_trial.map(|reason| format!("a filter on trial would have refused it: {}", reason.as_str())));
     let rejected = explained.iter().flat_map(route::Explanation::rejected);
     let rejected: Vec<_> = rejected.map(|rule| json!({ "route": &*rule.route, "why": rule.verdict.why() })).collect();
     let rule = explained.as_ref().and_then(route::Explanation::winner).map(|rule| rule.rule.as_str());

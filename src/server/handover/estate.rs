@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use crate::exchange::snapshot::Snapshot;
+use crate::filter::rate_limit::tables::Tables;
 use crate::upstream::pool::BackendSnapshot;
 
 /// The version of what is written; a process that does not know it begins afresh.
@@ -18,14 +21,18 @@ pub struct Estate {
     /// The health of the backends by the name of their upstream.
     #[serde(default)]
     upstreams: BTreeMap<String, Vec<BackendSnapshot>>,
+    /// The buckets of rate limits, as they export themselves, in base64.
+    #[serde(default)]
+    rate_limits: String,
 }
 
 impl Estate {
     /// All of it.
     #[must_use]
-    pub fn of(snapshot: &Snapshot) -> Self {
+    pub fn of(snapshot: &Snapshot, limits: &Tables) -> Self {
         let health = snapshot.targets.iter().map(|target| (target.plan.name.to_string(), target.pool.snapshot()));
-        Self { version: VERSION, upstreams: health.collect() }
+        let rate_limits = BASE64.encode(limits.export(snapshot.clock.now()));
+        Self { version: VERSION, upstreams: health.collect(), rate_limits }
     }
 
     /// Its text.
@@ -51,12 +58,25 @@ impl Estate {
     }
 
     /// Lets what is built go on from there. What the new configuration does not name is passed over.
-    pub fn settle(mut self, snapshot: &Snapshot) {
+    pub fn settle(mut self, snapshot: &Snapshot, limits: &Tables) {
+        if let Err(error) = self.settle_limits(snapshot, limits) {
+            log::warn!("rate limits begin anew: {error}");
+        }
         for target in &snapshot.targets {
             if let Some(backends) = self.upstreams.remove(&*target.plan.name) {
                 target.pool.restore(backends);
             }
         }
+    }
+}
+
+impl Estate {
+    fn settle_limits(&self, snapshot: &Snapshot, limits: &Tables) -> io::Result<()> {
+        if self.rate_limits.is_empty() {
+            return Ok(());
+        }
+        let exported = BASE64.decode(&self.rate_limits).map_err(io::Error::other)?;
+        limits.restore(&exported, snapshot.clock.now()).map_err(io::Error::other)
     }
 }
 

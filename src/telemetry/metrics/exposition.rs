@@ -25,6 +25,7 @@ pub struct Scrape {
     buckets_forgotten: BTreeMap<Arc<str>, u64>,
     certificates: BTreeMap<String, u64>,
     access_log_dropped: Option<u64>,
+    spans: Option<(u64, u64)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +65,11 @@ impl Scrape {
     pub fn access_log_dropped(&mut self, lines: u64) {
         self.access_log_dropped = Some(lines);
     }
+
+    /// How many spans were sent, and how many were dropped.
+    pub fn spans(&mut self, (sent, dropped): (u64, u64)) {
+        self.spans = Some((sent, dropped));
+    }
 }
 
 /// All metrics as text.
@@ -82,6 +88,12 @@ pub(super) fn write(registry: &Registry, observed: &dyn Observe) -> String {
     if let Some(lines) = scrape.access_log_dropped {
         let help = "Lines of the access log that were dropped because it could not be written fast enough.";
         Family::new(&mut out, Kind::Counter, "roundel_access_log_dropped_total", help).sample(&[], lines);
+    }
+    if let Some((sent, dropped)) = scrape.spans {
+        Family::new(&mut out, Kind::Counter, "roundel_spans_sent_total", "Spans that the receiver of traces took.")
+            .sample(&[], sent);
+        let help = "Spans that were dropped because the receiver of traces did not take them, or not fast enough.";
+        Family::new(&mut out, Kind::Counter, "roundel_spans_dropped_total", help).sample(&[], dropped);
     }
     Family::new(&mut out, Kind::Gauge, "roundel_build_info", "Always 1; the version that runs is a label.")
         .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
@@ -308,6 +320,7 @@ mod tests {
             scrape.buckets_forgotten(&Arc::from("site"), 5);
             scrape.certificate("tls/site.pem".into(), 1_893_456_000);
             scrape.access_log_dropped(7);
+            scrape.spans((8, 9));
         }
     }
 
@@ -388,6 +401,8 @@ mod tests {
             r#"roundel_rate_limited_dry_run_total{route="site"} 1"#,
             r#"roundel_rate_limit_keys_forgotten_total{route="site"} 5"#,
             "roundel_access_log_dropped_total 7",
+            "roundel_spans_sent_total 8",
+            "roundel_spans_dropped_total 9",
         ] {
             assert!(text.lines().any(|told| told == line), "{line} is missing in\n{text}");
         }

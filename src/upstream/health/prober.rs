@@ -105,9 +105,11 @@ impl Prober {
     fn peer(&self, check: &plan::HealthCheck, peers: &PeerTemplate, backend: &Backend) -> Result<HttpPeer> {
         let tls = check.tls.unwrap_or_else(|| backend.tls());
         let roots = if tls && !peers.names_roots() { Some(self.roots()?) } else { None };
-        let alpn = match check.probe {
-            plan::Probe::Grpc { .. } => ALPN::H2,
-            plan::Probe::Tcp | plan::Probe::Http(_) => ALPN::H1,
+        let alpn = match (&check.probe, peers.alpn()) {
+            (plan::Probe::Grpc { .. }, _) => ALPN::H2,
+            // What listens on another port is asked in what it chooses, or in what everybody speaks.
+            (_, ALPN::H2) if check.port.is_some() => ALPN::H2H1,
+            (_, alpn) => alpn,
         };
         let bounds = ProbeBounds { port: check.port, tls, timeout: check.timeout, alpn, roots };
         Ok(peers.probe_peer(backend, &bounds))

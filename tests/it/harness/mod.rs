@@ -8,6 +8,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod client;
+pub(crate) mod h2;
 pub(crate) mod origin;
 pub(crate) mod proxy;
 pub(crate) mod tls;
@@ -15,7 +16,7 @@ pub(crate) mod wire;
 
 pub(crate) use client::{Answer, Connection, Load, get, request};
 pub(crate) use origin::{Authority, Origin, Received, Reply, Script, Step};
-pub(crate) use proxy::{Proxy, Setup, free_address, roundel};
+pub(crate) use proxy::{Proxy, Setup, free_address, roundel, roundel_with};
 pub(crate) use tls::{Issued, TlsClient};
 pub(crate) use wire::{Address, Fault};
 

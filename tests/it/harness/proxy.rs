@@ -457,7 +457,13 @@ impl Drop for Process {
 /// # Panics
 /// If it does not end within [`PATIENCE`].
 pub(crate) async fn roundel(arguments: &[&str]) -> Output {
+    roundel_with(&[], arguments).await
+}
+
+/// The same with variables in its environment.
+pub(crate) async fn roundel_with(environment: &[(&str, &str)], arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::from(command());
+    command.envs(environment.iter().copied());
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     let ended = timeout(PATIENCE, command.output()).await;
     ended.unwrap_or_else(|_| panic!("roundel {arguments:?} did not end")).expect("cargo has built the binary")
