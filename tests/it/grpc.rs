@@ -128,7 +128,8 @@ async fn a_message_of_20_megabytes_passes() {
 #[tokio::test]
 async fn three_hundred_calls_at_once_are_all_answered() {
     let (_origin, proxy) = through("").await;
-    let mut client = H2Client::connect(proxy.address()).await;
+    // This client takes many small frames before it reads them.
+    let mut client = H2Client::with(proxy.address(), h2::client::Builder::new().data_frame_budget(1 << 20)).await;
     let mut calls = Vec::new();
     for n in 0..300 {
         let request = client.call("/test.Echo/Unary").body(()).expect("a request");

@@ -1,4 +1,4 @@
-//! What the filter promises.
+//! What rate limits promise: exactness, fairness, and that nothing is taken in vain.
 
 use std::net::IpAddr;
 
