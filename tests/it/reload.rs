@@ -566,7 +566,9 @@ impl Author {
         let upstreams: Vec<_> = ["u0", "u1", "u2", "u3"].into_iter().filter(|_| self.0.u8(..) < 160).collect();
         let upstreams = if upstreams.is_empty() { vec!["u0"] } else { upstreams };
         let mut text = format!("log: {{ level: {} }}\n", self.one_of(&["info", "debug"]));
-        text.push_str(self.one_of(&["", "listeners: [{ address: \"{listen}\" }, { address: \"{second}\" }]\n"]));
+        text.push_str(
+            self.one_of(&["", "listeners: [{ address: \"{listen}\" }, { address: \"unix:{dir}/second.sock\" }]\n"]),
+        );
         text.push_str("upstreams:\n");
         for name in &upstreams {
             let mut backends: Vec<_> = ["{a}", "{b}", "{c}"].into_iter().filter(|_| self.0.bool()).collect();
@@ -620,7 +622,7 @@ fn foretell(plan: &Plan, method: &str, host: &str, path: &str) -> (Option<u16>, 
 async fn a_reload_leads_to_what_a_start_would_have() {
     let origins = [Origin::start("a").await, Origin::start("b").await, Origin::start("c").await];
     let [a, b, c] = &origins;
-    let proxy = Setup::new(&[a, b, c]).word("second", &free_address().to_string()).start(PLAIN).await;
+    let proxy = Proxy::start(&[a, b, c], PLAIN).await;
     let mut author = Author(fastrand::Rng::with_seed(20_261_122));
     let mut reloads = 0;
     while reloads < 25 {
@@ -663,13 +665,12 @@ fn without_origin(mut shown: Value) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_reloads_under_load_lose_nothing() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
-    let second = free_address();
     let one = "upstreams: { web: { backends: [{a}, {b}] } }";
-    let two = "listeners: [{ address: \"{listen}\", timeouts: { keepalive: 30s } }, { address: \"{second}\" }]\n\
+    let two = "listeners: [{ address: \"{listen}\", timeouts: { keepalive: 30s } }, { address: \"unix:{dir}/second.sock\" }]\n\
                upstreams:\n  web: { backends: [{ address: {a}, weight: 3 }, {b}], balance: least_requests }\n  \
                more: { backends: [{b}] }\n\
                routes: [{ name: web, to: web }, { name: more, hosts: [more.example], to: more }]";
-    let proxy = Setup::new(&[&a, &b]).word("second", &second.to_string()).start(one).await;
+    let proxy = Proxy::start(&[&a, &b], one).await;
     let switch = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n";
     let mut steps = vec![Step::Send(switch.to_vec())];
     for _ in 0..60 {
@@ -699,5 +700,5 @@ async fn many_reloads_under_load_lose_nothing() {
 
     assert_eq!(generation(&proxy).await, 61);
     until("descriptors are given back", async || proxy.open_files() <= files + 8).await;
-    assert!(refuses(&second).await);
+    assert!(!proxy.dir().join("second.sock").exists(), "its file goes with the listener");
 }
