@@ -1,5 +1,5 @@
 //! Accepts connections: one service for all listeners, so that `threads` is the number that serve traffic. Which doors are
-//! open, [`Doors`](super::doors::Doors) knows.
+//! open, `Doors` knows.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -76,7 +76,7 @@ pub enum Leave {
 }
 
 impl<A> Doors<A> {
-    /// Doors for these listeners, each with its socket: they stay shut until [`Doors::open`].
+    /// Doors for these listeners, each with its socket: they stay shut until `open`.
     #[must_use]
     pub fn new(
         edge: Edge<A>,

@@ -1,6 +1,6 @@
 //! The queue of one upstream: requests that wait for a place, first come, first served.
 //!
-//! [`Line`] is the order, pure: who is next, and who may not pass whom. [`Queue`] is the same with the means to call those who
+//! [`Line`] is the order, pure: who is next, and who may not pass whom. `Queue` is the same with the means to call those who
 //! wait. Somebody is called when a place may be free, tries to take it, and is gone with it, or stays where he was. Whoever
 //! leaves in the middle, because his time is over or his client has left, hands on a call that he has not used: none is lost.
 //!

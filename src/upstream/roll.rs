@@ -19,7 +19,7 @@ pub struct Roll {
     pub present: usize,
     /// Whether nobody was usable, and all that were not drained could be chosen (`when_none_healthy: fail_open`).
     pub failing_open: bool,
-    /// Those that could not, the first [`NAMED`].
+    /// Those that could not, the first 32.
     pub absent: Vec<Absent>,
 }
 

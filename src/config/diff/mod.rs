@@ -1,6 +1,6 @@
 //! What changes from one plan to another, in the operator's terms: "upstream web loses 1 of 4 backends", not "line 7".
 //!
-//! The plans are compared as [`dump`](super::dump) shows them, so that a change is told in the keys of the language, and
+//! The plans are compared as `dump` shows them, so that a change is told in the keys of the language, and
 //! so that what is not shown (the values of headers, bodies, the text of error pages) is told only as changed. Named things
 //! are known by their names: listeners, upstreams, routes, backends. `edit` compares what is shown, `capacity` judges what an
 //! upstream loses, `words` tells it all.
