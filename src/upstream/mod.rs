@@ -11,12 +11,13 @@ pub mod breaker;
 pub mod budget;
 pub mod change;
 pub mod connection;
+pub mod dial;
 pub mod discovery;
 #[cfg(test)]
 mod fixture;
+pub mod gate;
 pub mod health;
 pub mod idle;
-mod introduction;
 mod latency;
 pub mod lease;
 pub mod members;

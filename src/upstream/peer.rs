@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +19,9 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::backend::Backend;
+use super::dial::Dial;
+use super::gate::Gate;
 use super::idle;
-use super::introduction::Introduction;
 use crate::base::crypto;
 use crate::base::proxy_protocol::{Ends, Version};
 use crate::config::plan;
@@ -116,13 +118,33 @@ impl PeerTemplate {
     #[must_use]
     pub fn peer(&self, backend: &Backend, client: Option<Ends>) -> HttpPeer {
         let mut peer = self.peer_at(backend.addr().clone(), backend.tls(), &backend.host());
-        if let Some(version) = self.introduces {
-            let patience = self.options.connection_timeout.unwrap_or(PATIENCE);
-            peer.options.custom_l4 = Some(Arc::new(Introduction::new(version, client, patience)));
+        if let Some(dial) = self.introduction(client) {
+            peer.options.custom_l4 = Some(Arc::new(dial));
             peer.group_key = group_of(self.group, client);
         }
         peer.options.idle_timeout = Some(idle::patience(backend.in_flight() as usize, &self.keepalive));
         peer
+    }
+
+    /// The peer of one backend, for a request of the client with these ends that may turn its connection into a tunnel: a new
+    /// connection from `source`, whose reads wait for the gate, and which serves no other request.
+    #[must_use]
+    pub fn tunnel(&self, backend: &Backend, client: Option<Ends>, gate: Gate, source: Option<IpAddr>) -> HttpPeer {
+        let mut peer = self.peer(backend, client);
+        let dial = self.introduction(client).unwrap_or_else(|| Dial::within(self.patience()));
+        peer.options.custom_l4 = Some(Arc::new(dial.gated(gate, source)));
+        peer.group_key = fastrand::u64(..);
+        peer.options.idle_timeout = Some(Duration::ZERO);
+        peer
+    }
+
+    /// How a connection is made that tells of the client, where the upstream wants that.
+    fn introduction(&self, client: Option<Ends>) -> Option<Dial> {
+        Some(Dial::within(self.patience()).introduced(self.introduces?, client))
+    }
+
+    fn patience(&self) -> Duration {
+        self.options.connection_timeout.unwrap_or(PATIENCE)
     }
 
     /// What tells connections made by this template from those made by others.
@@ -169,7 +191,7 @@ impl PeerTemplate {
         options.write_timeout = timeout;
         options.alpn = bounds.alpn.clone();
         if let Some(version) = self.introduces {
-            options.custom_l4 = Some(Arc::new(Introduction::new(version, None, bounds.timeout)));
+            options.custom_l4 = Some(Arc::new(Dial::within(bounds.timeout).introduced(version, None)));
         }
         if options.ca.is_none() {
             options.ca = bounds.roots.cloned();
