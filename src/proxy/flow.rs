@@ -389,9 +389,11 @@ async fn begin_try(session: &mut Session, exchange: &mut Exchange) -> std::resul
 }
 
 /// The peer of the leased backend.
-fn peer(exchange: &Exchange) -> Option<HttpPeer> {
-    let (target, lease) = (exchange.target.as_ref()?, exchange.lease.as_ref()?);
-    Some(target.peers.peer(lease.backend(), exchange.ends()))
+fn peer(exchange: &mut Exchange) -> Option<HttpPeer> {
+    let ends = exchange.ends();
+    let (target, lease) = (exchange.target.as_ref()?, exchange.lease.as_mut()?);
+    let reach = lease.reach();
+    Some(target.peers.peer(lease.backend(), ends, reach))
 }
 
 /// Carries out what follows a failed try.
