@@ -226,10 +226,10 @@ impl Model {
                 filter.pop();
             }
             KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => filter.clear(),
-            KeyCode::Char(letter) if !key.modifiers.contains(KeyModifiers::CONTROL) => {
-                if filter.chars().count() < LONGEST_FILTER {
-                    filter.push(letter);
-                }
+            KeyCode::Char(letter)
+                if !key.modifiers.contains(KeyModifiers::CONTROL) && filter.chars().count() < LONGEST_FILTER =>
+            {
+                filter.push(letter);
             }
             _ => {}
         }
