@@ -17,9 +17,11 @@ import subprocess
 import sys
 import time
 
-from steady import fixed_rate, percentile
 from proxies import HERE, Peer, free_port, version
-import svg  # beside balance_peers' other modules, which `steady` has made known
+from steady import fixed_rate, percentile
+
+sys.path.append(str(HERE.parent))
+import svg  # noqa: E402
 
 
 class Backend:
@@ -162,7 +164,7 @@ def outage(options):
     """All three backends reset every request from second 5 to second 15 (or refuse connections), at a high rate."""
     rate, seconds, body = options.outage_rate, 25, []
     for kind, name, words in cases(options):
-        manners = ["reset", "refuse"] if kind == "roundel" else ["reset"]
+        manners = ["reset", "refuse"] if words.get("LANE") == "auto" else ["reset"]
         for manner in manners:
             row = outage_row(kind, words, manner, rate, seconds, options)
             body.append([name, manner, *row])

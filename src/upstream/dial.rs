@@ -1,7 +1,9 @@
-//! Connections to backends that Pingora cannot make by itself: those that are counted (`berths`), and those that begin with the
-//! PROXY protocol: before all else, and before TLS, the backend is told whose request comes.
+//! Connections to backends that Pingora cannot make by itself: those that are counted (`berths`), those that may become
+//! tunnels (`gate`), and those that begin with the PROXY protocol: before all else, and before TLS, the backend is told whose
+//! request comes.
 
-use std::os::fd::AsRawFd;
+use std::future::Future;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +13,14 @@ use pingora_core::connectors::l4::BindTo;
 use pingora_core::protocols::l4::ext::{connect, connect_uds};
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::l4::stream::Stream;
+use pingora_core::protocols::l4::virt::VirtualSocketStream;
 use pingora_error::{Error, ErrorType, OrErr, Result};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::backend::Backend;
 use super::berths::{Berth, Keeper, Mooring, Reach};
+use super::gate::{Gate, Gated, Socket};
 
 /// How a connection is made.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub(super) struct Dial {
     pub(super) header: Vec<u8>,
     /// Where it is counted, where that is bounded.
     pub(super) counted: Option<Counted>,
+    /// What holds its reads back, where it may become a tunnel.
+    pub(super) gate: Option<Gate>,
     /// The address that it comes from, where the process has one of its own for that.
     pub(super) from: Option<std::net::SocketAddr>,
     /// Pingora's own bound on connects does not hold for connects that it does not make.
@@ -48,41 +54,50 @@ impl Counted {
         self.backend.berth().await
     }
 
-    fn moor(&self, stream: &Stream, berth: Berth) {
+    fn moor(&self, descriptor: RawFd, berth: Berth) {
         let keeper = if self.reach.is_some() { Keeper::Pingora } else { Keeper::Lane };
-        self.mooring.moor(stream.as_raw_fd(), berth, keeper);
+        self.mooring.moor(descriptor, berth, keeper);
     }
 }
 
 impl Dial {
     async fn dial(&self, addr: &SocketAddr) -> Result<Stream> {
+        match addr {
+            SocketAddr::Inet(addr) => {
+                let from = self.source();
+                self.counted(async { connect(addr, from.as_ref()).await }).await
+            }
+            SocketAddr::Unix(addr) => {
+                let path = addr.as_pathname().ok_or_else(|| Error::new(ErrorType::ConnectError))?;
+                self.counted(connect_uds(path)).await
+            }
+        }
+    }
+
+    async fn counted<S>(&self, connected: impl Future<Output = Result<S>>) -> Result<Stream>
+    where
+        S: Socket + AsRawFd + Into<Stream>,
+    {
         let berth = match &self.counted {
             Some(counted) => counted.berth().await,
             None => None,
         };
-        let stream: Stream = match addr {
-            SocketAddr::Inet(addr) => self.introduced(connect(addr, self.source().as_ref()).await?).await?.into(),
-            SocketAddr::Unix(addr) => {
-                let path = addr.as_pathname().ok_or_else(|| Error::new(ErrorType::ConnectError))?;
-                self.introduced(connect_uds(path).await?).await?.into()
-            }
-        };
+        let mut socket = connected.await?;
+        let unsent = || "sending the header of the PROXY protocol";
+        socket.write_all(&self.header).await.or_err_with(ErrorType::ConnectError, unsent)?;
         if let Some((counted, berth)) = self.counted.as_ref().zip(berth) {
-            counted.moor(&stream, berth);
+            counted.moor(socket.as_raw_fd(), berth);
         }
-        Ok(stream)
+        Ok(match &self.gate {
+            Some(gate) => VirtualSocketStream::new(Box::new(Gated::new(socket, gate.clone()))).into(),
+            None => socket.into(),
+        })
     }
 
     fn source(&self) -> Option<BindTo> {
         let mut source = BindTo::default();
         source.addr = Some(self.from?);
         Some(source)
-    }
-
-    async fn introduced<S: AsyncWrite + Unpin>(&self, mut socket: S) -> Result<S> {
-        let unsent = || "sending the header of the PROXY protocol";
-        socket.write_all(&self.header).await.or_err_with(ErrorType::ConnectError, unsent)?;
-        Ok(socket)
     }
 }
 

@@ -16,6 +16,7 @@ mod dial;
 pub mod discovery;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod gate;
 pub mod health;
 pub mod idle;
 mod latency;

@@ -21,6 +21,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use super::backend::Backend;
 use super::berths::{Mooring, Reach};
 use super::dial::{Counted, Dial};
+use super::gate::Gate;
 use super::idle;
 use crate::base::crypto;
 use crate::base::proxy_protocol::{self, Ends, Version};
@@ -128,6 +129,28 @@ impl PeerTemplate {
     /// kept by the caller.
     #[must_use]
     pub fn peer(&self, backend: &Arc<Backend>, client: Option<Ends>, reach: Option<Reach>) -> HttpPeer {
+        let mut peer = self.peer_for(backend, client, reach, None);
+        peer.options.idle_timeout = Some(idle::patience(backend.in_flight() as usize, &self.keepalive));
+        peer
+    }
+
+    /// The peer of one backend, for a request of the client with these ends that may turn its connection into a tunnel: a new
+    /// connection whose reads wait for the gate, and which serves no other request.
+    #[must_use]
+    pub fn tunnel(&self, backend: &Arc<Backend>, client: Option<Ends>, gate: Gate) -> HttpPeer {
+        let mut peer = self.peer_for(backend, client, None, Some(gate));
+        peer.group_key = fastrand::u64(..);
+        peer.options.idle_timeout = Some(Duration::ZERO);
+        peer
+    }
+
+    fn peer_for(
+        &self,
+        backend: &Arc<Backend>,
+        client: Option<Ends>,
+        reach: Option<Reach>,
+        gate: Option<Gate>,
+    ) -> HttpPeer {
         let mut peer = self.peer_at(backend.addr().clone(), backend.tls(), &backend.host());
         let header = self.introduces.map(|version| proxy_protocol::write(version, client));
         if header.is_some() {
@@ -135,16 +158,16 @@ impl PeerTemplate {
         }
         // Over HTTP/2 requests share connections, of which there are never more than requests.
         let mooring = (backend.berths().most().is_some() && self.options.alpn == ALPN::H1).then(Mooring::new);
-        if header.is_some() || mooring.is_some() {
+        if header.is_some() || mooring.is_some() || gate.is_some() {
             peer.options.tracer = mooring.as_ref().map(Mooring::tracer);
             peer.options.custom_l4 = Some(Arc::new(Dial {
                 header: header.unwrap_or_default(),
                 counted: mooring.map(|mooring| Counted { backend: Arc::clone(backend), mooring, reach }),
+                gate,
                 from: self.source_for(backend.addr()),
                 patience: self.options.connection_timeout.unwrap_or(PATIENCE),
             }));
         }
-        peer.options.idle_timeout = Some(idle::patience(backend.in_flight() as usize, &self.keepalive));
         peer
     }
 
@@ -202,6 +225,7 @@ impl PeerTemplate {
             options.custom_l4 = Some(Arc::new(Dial {
                 header: proxy_protocol::write(version, None),
                 counted: None,
+                gate: None,
                 from: self.source_for(backend.addr()),
                 patience: bounds.timeout,
             }));
