@@ -40,6 +40,10 @@ class Clients:
             raise Missing(f"{program} failed: {done.stderr.strip()[-300:]}")
         return done.stdout
 
+    def begin(self, flags, cpus):
+        """Starts load.c beside what happens meanwhile."""
+        return subprocess.Popen(self.command(self.load, flags, cpus), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+
     @contextlib.contextmanager
     def hold(self, port, connections, cpus, flags=()):
         """Opens connections, sends one request on each and keeps them open; yields what the client saw."""

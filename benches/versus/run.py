@@ -47,6 +47,37 @@ class Setting:
     workloads: tuple
 
 
+def scratch():
+    """A directory in memory, if there is one, that is gone at the end."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="versus-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    # Workers of nginx give up root, and read the files that the backends serve.
+    directory.chmod(0o755)
+    return directory
+
+
+def own_cores():
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise Missing("two cores are needed: one for the proxy, one for clients and backends")
+    return cores
+
+
+def make_certificate(parent, name):
+    """A directory with cert.pem and key.pem, ECDSA on P-256, and both.pem."""
+    directory = parent / f"certificate-{name}"
+    directory.mkdir()
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    command = [program("openssl", CACHE), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "30", "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"]
+    done = run([*command, "-keyout", str(key), "-out", str(cert)])
+    if done.returncode:
+        raise Missing(f"openssl makes no certificate: {done.stderr[-300:]}")
+    (directory / "both.pem").write_text(cert.read_text() + key.read_text())
+    return directory
+
+
 class Late(Exception):
     """The time for the run is over."""
 
@@ -56,18 +87,12 @@ class Bench:
 
     def __init__(self, options):
         self.options = options
-        CACHE.mkdir(parents=True, exist_ok=True)
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="versus-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
-        atexit.register(shutil.rmtree, self.directory, ignore_errors=True)
-        # Workers of nginx give up root, and read the files that the backends serve.
-        self.directory.chmod(0o755)
+        self.directory = scratch()
         self.clients = Clients(CACHE)
         self.binaries = self.find()
-        self.cores = sorted(os.sched_getaffinity(0))
-        if len(self.cores) < 2:
-            raise Missing("two cores are needed: one for the proxy, one for clients and backends")
-        self.certificate = self.make_certificate()
-        self.origin = Origin(program("nginx", CACHE), self.directory, self.load_cpus(1), 19_500)
+        self.cores = own_cores()
+        self.certificate = make_certificate(self.directory, "bench.test")
+        self.origin = Origin(program("nginx", CACHE), self.directory, self.load_cpus(1))
         atexit.register(self.origin.stop)
 
     def find(self):
@@ -78,19 +103,6 @@ class Bench:
             except Missing as why:
                 print(f"left out: {why}", file=sys.stderr)
         return binaries
-
-    def make_certificate(self):
-        """ECDSA on P-256, the same for all."""
-        directory = self.directory / "certificate"
-        directory.mkdir()
-        cert, key = directory / "cert.pem", directory / "key.pem"
-        command = [program("openssl", CACHE), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        command += ["-days", "30", "-subj", "/CN=bench.test", "-addext", "subjectAltName=DNS:bench.test,DNS:*.bench.test"]
-        done = run([*command, "-keyout", str(key), "-out", str(cert)])
-        if done.returncode:
-            raise Missing(f"openssl makes no certificate: {done.stderr[-300:]}")
-        (directory / "both.pem").write_text(cert.read_text() + key.read_text())
-        return directory
 
     def proxy_cpus(self, cores):
         return self.cores[:cores]
@@ -252,7 +264,8 @@ def main():
     options.json.write_text(json.dumps(results, indent=1) + "\n")
     print(report.text(results))
     if options.doc:
-        report.write(results, options.doc)
+        scale = CACHE / "scale.json"
+        report.write(results, options.doc, json.loads(scale.read_text()) if scale.exists() else None)
 
 
 if __name__ == "__main__":
