@@ -105,6 +105,9 @@ class Origin:
     def stop(self):
         stop(self.process)
 
+    def cpu_seconds(self):
+        return sum(cpu_seconds(pid) for pid in processes(self.process.pid))
+
 
 class Proxy:
     """A proxy at work, in a directory of its own, with a listener on each of `ports`, by name."""
@@ -129,21 +132,13 @@ class Proxy:
     def __exit__(self, *failure):
         stop(self.process)
 
-    def processes(self):
-        """Of this proxy: the one that was started and all below it."""
-        found = [self.process.pid]
-        for pid in found:
-            for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-                found += map(int, (task / "children").read_text().split())
-        return found
-
     def cpu_seconds(self):
         """User and system time of all its processes."""
-        return sum(cpu_seconds(pid) for pid in self.processes())
+        return sum(cpu_seconds(pid) for pid in processes(self.process.pid))
 
     def memory(self, kind="Rss"):
         """Bytes resident in all its processes; `Pss` counts a page that several share once."""
-        return sum(memory(pid, kind) for pid in self.processes())
+        return sum(memory(pid, kind) for pid in processes(self.process.pid))
 
 
 class Peer(Proxy):
@@ -189,6 +184,15 @@ class Peer(Proxy):
                 return [self.binary, "run", "--adapter", "caddyfile", "--config", str(self.file)]
             case _:
                 return [self.binary, "-c", str(self.file)]
+
+
+def processes(first):
+    """A process and all below it."""
+    found = [first]
+    for pid in found:
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def cpu_seconds(pid):

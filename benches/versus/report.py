@@ -114,7 +114,7 @@ def idle_table(results, peers):
     rows = []
     for peer in peers:
         found = {row["workload"]: row for row in results["idle"] if row["peer"] == peer}
-        start = [row["start_bytes"] / 2**20 for row in found.values()]
+        start = [row["start_bytes"] / 2**20 for row in found.values() if not row["errors"]]
         row = [TITLE[peer], f"{statistics.median(start):.1f} MiB" if start else "–"]
         for name in names:
             errors = found[name]["errors"] if name in found else {}
@@ -187,7 +187,7 @@ def memory_aims(idle):
         if "tls" not in row["workload"]:
             what = f"{IDLE_TITLE[row['workload']]} connections, bytes each"
             rows.append([what, f"at most {IDLE_AIM:,}", f"{row['bytes_each']:,.0f}", met(row["bytes_each"] <= IDLE_AIM)])
-    theirs = [row["start_bytes"] for row in idle if not row["peer"].startswith("roundel")]
+    theirs = [row["start_bytes"] for row in idle if not row["peer"].startswith("roundel") and not row["errors"]]
     if ours and theirs:
         start, least = (value / 2**20 for value in (ours[0]["start_bytes"], min(theirs)))
         rows.append(["memory at start", f"below every peer's, {least:.1f} MiB", f"{start:.1f} MiB", met(start < least)])
@@ -279,8 +279,9 @@ def write(results, page, scale=None):
         "MODE": f"--{options['mode']}",
         "MACHINE": "{processor}, {cores} cores, {memory_gib:g} GiB, {system}, Linux {kernel}".format(**machine),
         "VERSIONS": ", ".join(f"{TITLE[kind]} {number}" for kind, number in results["versions"].items() if kind != "roundel-general"),
-        "BACKENDS": results["backends"],
+        "BACKENDS": f"{results['backends']}; a small answer costs them {results['backend_us']:.1f} µs",
         "DATE": results["date"],
+        "LOAD": f"{machine['load']:.2f}",
         "ROUNDS": str(options["rounds"]),
         "SECONDS": f"{options['seconds']:g}",
         "PLOT": "\n".join(pictures),
