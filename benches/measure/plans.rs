@@ -21,6 +21,7 @@ pub(crate) fn member(index: usize, weight: u32) -> Member {
         weight,
         backup: false,
         most: None,
+        berths: None,
         host: "".into(),
     }
 }

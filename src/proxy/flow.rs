@@ -30,7 +30,6 @@ use crate::exchange::{Arrival, Exchange, KeepAlive, progress, record};
 use crate::filter::compress::Coding;
 use crate::filter::encode::Encoder;
 use crate::telemetry::reason::Reason;
-use crate::upstream::dial::Sources;
 use crate::upstream::gate::Gate;
 
 /// A try whose answer is passed over in favour of another try.
@@ -41,9 +40,6 @@ const PASSED_OVER: ErrorType = ErrorType::Custom("the status is tried again");
 pub struct Flow {
     /// Turns true when the process drains: no connection carries another request then.
     pub draining: ShutdownWatch,
-    /// Where connections to backends come from (`server.client_bind_to_ipv4`, `client_bind_to_ipv6`), where Pingora does not
-    /// make them.
-    pub sources: Sources,
 }
 
 /// One request on the general road.
@@ -117,7 +113,7 @@ impl ProxyHttp for Flow {
         let exchange = ctx.exchange();
         begin_try(session, exchange).await.map_err(|_| Error::new_in(ErrorType::InternalError))?;
         let gate = (asked == Asked::WebSocket).then(Gate::default);
-        let mut peer = self.peer(exchange, gate.as_ref()).ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
+        let mut peer = peer(exchange, gate.as_ref()).ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
         let watch = &exchange.arrival.watch;
         if gate.is_some() {
             // A tunnel is idle by its own measure, and the connection to the client keeps it.
@@ -406,15 +402,15 @@ async fn begin_try(session: &mut Session, exchange: &mut Exchange) -> std::resul
     Err(reason)
 }
 
-impl Flow {
-    /// The peer of the leased backend.
-    fn peer(&self, exchange: &Exchange, gate: Option<&Gate>) -> Option<HttpPeer> {
-        let (peers, backend) = (&exchange.target.as_ref()?.peers, exchange.lease.as_ref()?.backend());
-        Some(match gate {
-            Some(gate) => peers.tunnel(backend, exchange.ends(), gate.clone(), self.sources.choose(backend)),
-            None => peers.peer(backend, exchange.ends()),
-        })
+/// The peer of the leased backend.
+fn peer(exchange: &mut Exchange, gate: Option<&Gate>) -> Option<HttpPeer> {
+    let ends = exchange.ends();
+    let (target, lease) = (exchange.target.as_ref()?, exchange.lease.as_mut()?);
+    if let Some(gate) = gate {
+        return Some(target.peers.tunnel(lease.backend(), ends, gate.clone()));
     }
+    let reach = lease.reach();
+    Some(target.peers.peer(lease.backend(), ends, reach))
 }
 
 /// Carries out what follows a failed try.

@@ -70,7 +70,6 @@ use crate::telemetry::log::ProcessLog;
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::metrics::series::Probe;
 use crate::upstream::connection::Connector;
-use crate::upstream::dial::Sources;
 use crate::upstream::discovery::dns::Resolver;
 use crate::upstream::health::{ProbeListener, Prober};
 use crate::upstream::supervisor::{Charge, Supervisor};
@@ -256,7 +255,7 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
     let edge = Edge {
         app: Arc::new(pingora_proxy::http_proxy(
             &Arc::new(server_conf(&plan.server)),
-            Flow { draining: life.draining(), sources: Sources::new(&plan.server) },
+            Flow { draining: life.draining() },
         )),
         audience: Audience::Clients,
         current: current.clone(),

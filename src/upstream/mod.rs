@@ -7,11 +7,12 @@
 
 pub mod backend;
 pub mod balance;
+pub mod berths;
 pub mod breaker;
 pub mod budget;
 pub mod change;
 pub mod connection;
-pub mod dial;
+mod dial;
 pub mod discovery;
 #[cfg(test)]
 mod fixture;
