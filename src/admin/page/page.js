@@ -572,7 +572,7 @@ function happened(event) {
 }
 
 function listen() {
-  const source = new EventSource("/api/v1/events");
+  const source = new EventSource("/api/v1/events?last=30");
   const hear = (event) => {
     let told = {};
     try { told = JSON.parse(event.data); } catch { return; }
