@@ -24,7 +24,7 @@ upstreams:
   web:
     backends: [$a, $b]
     health_check: { type: http, interval: 1s, timeout: 900ms, fast_interval: 200ms }
-  gone: { backends: ["127.0.0.1:1"], health_check: none }
+  gone: { backends: ["127.0.0.1:1"], health_check: none, outlier: none }
 routes:
   - { name: gone, match: [{ path_prefix: /gone }], filters: [{ request_headers: { set: { x-from: page } } }], to: gone }
   - { name: site, to: web }
@@ -86,6 +86,10 @@ const row = (page, address) => page.locator("tr", { hasText: address });
   await page.locator(".failure summary", { hasText: "/gone/shop?item=7" }).click();
   for (const words of ["route gone", "won by its rule", "try 1: 127.0.0.1:1", "connection refused"]) await page.locator(".failure .told", { hasText: words }).waitFor();
   await axe(page, "light, with a failure opened");
+  // Newer ones do not take away what is being read.
+  for (let more = 0; more < 40; more += 1) await fetch(`http://127.0.0.1:8080/gone/more/${more}`);
+  await page.locator(".failure summary", { hasText: "/gone/more/39" }).waitFor();
+  assert(await page.locator(".failure[open] .told", { hasText: "route gone" }).isVisible(), "an open failure stays");
   say("a failure that is opened says why, in words");
 
   process.kill(Number(pid), "SIGKILL");

@@ -593,15 +593,19 @@ async function failures() {
   const place = $("failures");
   if (place.dataset.key === key || !list.length) return;
   place.dataset.key = key;
-  const open = new Set([...place.querySelectorAll("details[open]")].map((one) => one.dataset.id));
-  place.replaceChildren(...list.slice(0, 30).map((one) => failure(one, open.has(one.request_id))));
+  // What is being read stays, however many newer ones come; and so does the place of the keyboard.
+  const there = new Map([...place.children].map((node) => [node.dataset.id, node]));
+  const held = document.activeElement;
+  const read = [...there.values()].filter((node) => node.open);
+  const others = list.slice(0, 30).filter((one) => !there.get(one.request_id)?.open);
+  place.replaceChildren(...read, ...others.map((one) => there.get(one.request_id) || failure(one)));
+  if (place.contains(held)) held.focus({ preventScroll: true });
 }
 
-function failure(one, open) {
-  const node = h("details", { class: "failure", "data-id": one.request_id, ...(open ? { open: "" } : {}) },
+function failure(one) {
+  const node = h("details", { class: "failure", "data-id": one.request_id },
     h("summary", {}, h("b", {}, String(one.status ?? "–")), h("span", { class: "mono" }, `${one.method || ""} ${one.path || ""}`.trim() || "a head that never became a request"), h("span", { class: "muted" }, one.reason || ""), h("time", { datetime: one.time }, clock(one.time))));
-  // A node that is begun open tells of its opening too.
-  node.addEventListener("toggle", () => node.open && explain(node, one), { once: true });
+  node.addEventListener("toggle", () => explain(node, one), { once: true });
   return node;
 }
 
