@@ -26,6 +26,7 @@ mod keepalive;
 mod kit;
 mod limits;
 mod page;
+mod patience;
 mod places;
 mod process;
 mod proxy_protocol;

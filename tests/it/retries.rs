@@ -7,6 +7,7 @@ use crate::harness::{Load, Origin, Proxy, Reply, Road, Script, Setup, on_both_ro
 on_both_roads!(
     a_chosen_status_is_tried_at_another_backend_and_another_is_an_answer,
     a_post_is_not_sent_twice_for_a_status,
+    a_request_that_is_tried_again_has_the_place_that_it_gave_up,
     where_every_backend_has_the_status_the_last_answer_is_passed_on_whole,
     retry_after_is_honoured_up_to_the_longest_wait_and_else_passed_on,
     requests_pay_for_retries,
@@ -53,6 +54,25 @@ async fn a_post_is_not_sent_twice_for_a_status(road: Road) {
 
     assert_eq!((tally.with_status(200), tally.with_status(503)), (10, 10));
     assert_eq!((a.requests(), b.requests()), (10, 10));
+}
+
+async fn a_request_that_is_tried_again_has_the_place_that_it_gave_up(road: Road) {
+    let [a, b] = [Origin::start("a").await, Origin::start("b").await];
+    let yaml = "
+upstreams:
+  web:
+    backends: [{a}, {b}]
+    health_check: none
+    outlier: none
+    retry: { statuses: [503] }
+    limits: { requests: 1, pending: 0 }
+";
+    let proxy = Setup::new(&[&a, &b]).on(road).start(yaml).await;
+    a.plays(Reply::status(503));
+
+    Load::of(20, 1).run(proxy.address()).await.expect_all_ok();
+
+    assert_eq!(b.requests(), 20);
 }
 
 async fn where_every_backend_has_the_status_the_last_answer_is_passed_on_whole(road: Road) {
