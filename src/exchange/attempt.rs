@@ -131,7 +131,7 @@ pub fn chosen(exchange: &Exchange, status: u16, answer: &dyn Fields) -> Option<F
 /// Takes in that the backend has answered with a status that was [`chosen`], before anything of the answer is passed on:
 /// whether the request is tried again in its place.
 pub fn answered(exchange: &mut Exchange, status: u16, failure: Failure, standing: Standing) -> Verdict {
-    let has_room = exchange.target.as_ref().is_some_and(|target| target.pool.has_room());
+    let has_room = exchange.target.as_ref().is_some_and(|target| target.pool.has_room_for_another_try());
     if !has_room {
         // An answer in the hand is better than a place in the queue.
         return Verdict::GiveUp;
@@ -151,8 +151,9 @@ fn follow(exchange: &mut Exchange, failure: Failure, standing: Standing, cause: 
     let Verdict::Retry(least) = verdict else { return verdict };
     let counters = &exchange.arrival.snapshot.counters;
     let granted = match failure {
-        // The backend has done nothing for it, and wants it elsewhere: nobody's load grows, and there is nothing to wait for.
-        Failure::Unprocessed => Some(Duration::ZERO),
+        // The backend has done nothing for it, and wants it elsewhere: nobody's load grows, and there is nothing to wait for. Where
+        // the next one says the same, it is an outage like others (gRFC A6, "Transparent Retries").
+        Failure::Unprocessed if exchange.retries == 0 => Some(Duration::ZERO),
         _ => target.pool.grant_retry(exchange.retries + 1),
     };
     let Some(backoff) = granted else {

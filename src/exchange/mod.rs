@@ -106,6 +106,15 @@ pub struct Rewritten {
     pub host: Option<http::HeaderValue>,
 }
 
+/// What a client has been given of an answer: for the record of one that is cut off.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Given {
+    /// The status; none before the head.
+    pub status: Option<u16>,
+    /// Bytes of body.
+    pub bytes: u64,
+}
+
 /// One request, from its head to its record.
 #[derive(Debug)]
 pub struct Exchange {
@@ -123,6 +132,8 @@ pub struct Exchange {
     pub rewritten: Rewritten,
     /// The hash of its key, where the upstream balances by hash.
     pub hash: Option<u64>,
+    /// How long its client waits, where it is a call of gRPC that says so.
+    pub patience: Option<Duration>,
     /// The value of its sticky cookie.
     pub sticky: Option<String>,
     /// The backend it is at, or was at last.
@@ -153,6 +164,8 @@ pub struct Exchange {
     pub failure: Option<Failure>,
     /// Why the proxy answered by itself, or why there was no whole answer.
     pub reason: Option<Reason>,
+    /// What the client has been given of an answer.
+    pub given: Given,
     /// Why it would have been refused, were a filter not on trial.
     pub dry_run: Option<Reason>,
     /// What its answer says of rate limits.
@@ -197,6 +210,7 @@ impl Exchange {
             target: None,
             rewritten: Rewritten::default(),
             hash: None,
+            patience: None,
             sticky: None,
             lease: None,
             tried,
@@ -212,6 +226,7 @@ impl Exchange {
             first_byte: None,
             failure: None,
             reason: None,
+            given: Given::default(),
             dry_run,
             limit_fields,
             limited_before,
@@ -313,6 +328,9 @@ impl Exchange {
 
     /// Notes the connection that a try has got.
     pub fn connected(&mut self, connection: RawFd, reused: bool) {
+        if let Some(lease) = &mut self.lease {
+            lease.board(connection, reused);
+        }
         self.reused = Some(reused);
         self.connect = (!reused).then(|| self.now().since(self.try_began));
         if let (Some(target), Some(lease)) = (&self.target, &self.lease) {

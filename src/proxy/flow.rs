@@ -30,6 +30,7 @@ use crate::exchange::{Arrival, Exchange, KeepAlive, progress, record};
 use crate::filter::compress::Coding;
 use crate::filter::encode::Encoder;
 use crate::telemetry::reason::Reason;
+use crate::upstream::gate::Gate;
 
 /// A try whose answer is passed over in favour of another try.
 const PASSED_OVER: ErrorType = ErrorType::Custom("the status is tried again");
@@ -48,6 +49,8 @@ pub struct Context {
     exchange: Option<Exchange>,
     /// What compresses the answer's body, where it is compressed.
     encoder: Option<Encoder>,
+    /// Holds the answer back until the request has ended, where it may become a tunnel.
+    gate: Option<Gate>,
 }
 
 impl Context {
@@ -109,9 +112,10 @@ impl ProxyHttp for Flow {
         let asked = asked(session);
         let exchange = ctx.exchange();
         begin_try(session, exchange).await.map_err(|_| Error::new_in(ErrorType::InternalError))?;
-        let mut peer = peer(exchange).ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
+        let gate = (asked == Asked::WebSocket).then(Gate::default);
+        let mut peer = peer(exchange, gate.as_ref()).ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
         let watch = &exchange.arrival.watch;
-        if asked == Asked::WebSocket {
+        if gate.is_some() {
             // A tunnel is idle by its own measure, and the connection to the client keeps it.
             let read = &mut peer.options.read_timeout;
             *read = read.map(|read| read.max(exchange.arrival.listener.timeouts.tunnel_idle));
@@ -119,6 +123,7 @@ impl ProxyHttp for Flow {
         if let Some((at, _)) = watch.next() {
             bear_deadline(&mut peer, at.since(exchange.try_began), asked);
         }
+        ctx.gate = gate;
         Ok(Box::new(peer))
     }
 
@@ -160,6 +165,9 @@ impl ProxyHttp for Flow {
         if session.is_body_done() {
             progress::sent(exchange);
         }
+        if let Some(gate) = &ctx.gate {
+            gate.shut();
+        }
         Ok(())
     }
 
@@ -173,6 +181,9 @@ impl ProxyHttp for Flow {
     ) -> Result<()> {
         if end_of_stream && status_sent(session).is_none() {
             progress::sent(ctx.exchange());
+        }
+        if end_of_stream && let Some(gate) = &ctx.gate {
+            gate.open();
         }
         Ok(())
     }
@@ -207,6 +218,7 @@ impl ProxyHttp for Flow {
         forward::response(header, upgraded)?;
         if upgraded && session.is_upgrade_req() {
             exchange.arrival.watch.open_tunnel();
+            exchange.given.status = Some(header.status.as_u16());
         }
         if header.status.is_informational() {
             return Ok(());
@@ -231,6 +243,7 @@ impl ProxyHttp for Flow {
         if forward::has_no_body(header, session.req_header()) {
             exchange.arrival.watch.end_answer();
         }
+        exchange.given.status = Some(header.status.as_u16());
         ctx.encoder = coding.map(Coding::encoder).transpose().map_err(failed_encoding)?;
         Ok(())
     }
@@ -253,6 +266,7 @@ impl ProxyHttp for Flow {
         if ctx.encoder.is_some() {
             *body = encode(&mut ctx.encoder, body.take(), end_of_stream).map_err(failed_encoding)?;
         }
+        ctx.exchange().given.bytes += body.as_ref().map_or(0, |body| body.len() as u64);
         Ok(None)
     }
 
@@ -389,9 +403,14 @@ async fn begin_try(session: &mut Session, exchange: &mut Exchange) -> std::resul
 }
 
 /// The peer of the leased backend.
-fn peer(exchange: &Exchange) -> Option<HttpPeer> {
-    let (target, lease) = (exchange.target.as_ref()?, exchange.lease.as_ref()?);
-    Some(target.peers.peer(lease.backend(), exchange.ends()))
+fn peer(exchange: &mut Exchange, gate: Option<&Gate>) -> Option<HttpPeer> {
+    let ends = exchange.ends();
+    let (target, lease) = (exchange.target.as_ref()?, exchange.lease.as_mut()?);
+    if let Some(gate) = gate {
+        return Some(target.peers.tunnel(lease.backend(), ends, gate.clone()));
+    }
+    let reach = lease.reach();
+    Some(target.peers.peer(lease.backend(), ends, reach))
 }
 
 /// Carries out what follows a failed try.

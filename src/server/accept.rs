@@ -22,6 +22,9 @@ use crate::telemetry::metrics::series::Refusal;
 /// How long the accept loop rests when the process is out of descriptors or memory: what is open may end meanwhile.
 const BREATHER: Duration = Duration::from_millis(100);
 
+/// How long a handshake that has begun is waited for before a socket is closed: about the way there and back.
+const HANDSHAKE: Duration = Duration::from_millis(100);
+
 /// What must have happened before listeners open.
 pub type Opening = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -32,6 +35,15 @@ pub enum AfterClose {
     Drain,
     /// They are served as long as the process lives.
     Serve,
+}
+
+/// Who listens on the sockets of a service when it closes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listeners {
+    /// This process alone.
+    WeAlone,
+    /// A new process too, or it is about to.
+    AnotherProcess,
 }
 
 /// The service that accepts connections for one kind of app.
@@ -48,6 +60,8 @@ pub struct Accept<A> {
     pub opened: Box<dyn Fn() + Send + Sync>,
     /// Turns true when the listeners must close.
     pub close: ShutdownWatch,
+    /// Says, then, who listens.
+    pub listeners: Box<dyn Fn() -> Listeners + Send + Sync>,
     /// What becomes of connections then.
     pub after_close: AfterClose,
     /// Called once the listeners are closed, and all that came by them is counted.
@@ -78,7 +92,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServiceWithDependents for Accept<
             (self.opened)();
             ready.notify_ready();
             turned(&mut close).await;
-            self.doors.close(self.after_close);
+            self.doors.close(self.after_close, (self.listeners)());
             all_closed.await;
         }
         (self.closed)();
@@ -115,6 +129,7 @@ pub(super) async fn accept_all<A: HttpServerApp + Send + Sync + 'static>(
     let accept = || accept(listening.clone(), door.clone(), edge.clone(), close.clone());
     let loops: JoinSet<()> = (0..tasks.max(1)).map(|_| accept()).collect();
     loops.join_all().await;
+    tokio::time::sleep(HANDSHAKE).await;
     for transport in listening.waiting() {
         enter(&door, &edge, transport);
     }

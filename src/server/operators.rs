@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::accept::{Accept, AfterClose, Opening};
+use super::accept::{Accept, AfterClose, Listeners, Opening};
 use super::doors::Doors;
 use super::lifecycle::{Life, Phase};
 use super::listen::Bound;
@@ -92,6 +92,7 @@ pub(super) fn service(doors: Arc<Doors<Admin>>, life: &Life) -> Accept<Admin> {
         opening: Mutex::new(Some(opening)),
         opened: Box::new(|| ()),
         close: life.relieved(),
+        listeners: Box::new(|| Listeners::AnotherProcess),
         // Readiness is asked for to the very end.
         after_close: AfterClose::Serve,
         closed: Box::new(|| ()),

@@ -7,16 +7,18 @@
 
 pub mod backend;
 pub mod balance;
+pub mod berths;
 pub mod breaker;
 pub mod budget;
 pub mod change;
 pub mod connection;
+mod dial;
 pub mod discovery;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
+pub mod gate;
 pub mod health;
 pub mod idle;
-mod introduction;
 mod latency;
 pub mod lease;
 pub mod members;

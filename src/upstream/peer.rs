@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +19,12 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::backend::Backend;
+use super::berths::{Mooring, Reach};
+use super::dial::{Counted, Dial};
+use super::gate::Gate;
 use super::idle;
-use super::introduction::Introduction;
 use crate::base::crypto;
-use crate::base::proxy_protocol::{Ends, Version};
+use crate::base::proxy_protocol::{self, Ends, Version};
 use crate::config::plan;
 
 /// What the kernel does to find out that a silent peer is gone.
@@ -82,6 +85,7 @@ pub struct PeerTemplate {
     keepalive: plan::Keepalive,
     introduces: Option<Version>,
     options: PeerOptions,
+    sources: Vec<IpAddr>,
 }
 
 impl std::fmt::Debug for PeerTemplate {
@@ -108,20 +112,62 @@ impl PeerTemplate {
             keepalive: upstream.keepalive,
             introduces: upstream.send_proxy_protocol,
             options: options(upstream, verify, ca),
+            sources: Vec::new(),
         })
     }
 
-    /// The peer of one backend, for requests of the client with these ends: where the backend is told of them, a connection
-    /// is used for no other client.
+    /// The same with connections that come from the addresses that the process has for that.
     #[must_use]
-    pub fn peer(&self, backend: &Backend, client: Option<Ends>) -> HttpPeer {
+    pub fn from_addresses_of(mut self, server: &plan::Server) -> Self {
+        let (v4, v6) = (server.client_bind_to_ipv4.iter(), server.client_bind_to_ipv6.iter());
+        self.sources = v4.chain(v6).filter_map(|address| address.parse().ok()).collect();
+        self
+    }
+
+    /// The peer of one backend, for requests of the client with these ends: where the backend is told of them, a connection
+    /// is used for no other client. With `reach` Pingora may use a connection that it keeps; without, the connection is new and
+    /// kept by the caller.
+    #[must_use]
+    pub fn peer(&self, backend: &Arc<Backend>, client: Option<Ends>, reach: Option<Reach>) -> HttpPeer {
+        let mut peer = self.peer_for(backend, client, reach, None);
+        peer.options.idle_timeout = Some(idle::patience(backend.in_flight() as usize, &self.keepalive));
+        peer
+    }
+
+    /// The peer of one backend, for a request of the client with these ends that may turn its connection into a tunnel: a new
+    /// connection whose reads wait for the gate, and which serves no other request.
+    #[must_use]
+    pub fn tunnel(&self, backend: &Arc<Backend>, client: Option<Ends>, gate: Gate) -> HttpPeer {
+        let mut peer = self.peer_for(backend, client, None, Some(gate));
+        peer.group_key = fastrand::u64(..);
+        peer.options.idle_timeout = Some(Duration::ZERO);
+        peer
+    }
+
+    fn peer_for(
+        &self,
+        backend: &Arc<Backend>,
+        client: Option<Ends>,
+        reach: Option<Reach>,
+        gate: Option<Gate>,
+    ) -> HttpPeer {
         let mut peer = self.peer_at(backend.addr().clone(), backend.tls(), &backend.host());
-        if let Some(version) = self.introduces {
-            let patience = self.options.connection_timeout.unwrap_or(PATIENCE);
-            peer.options.custom_l4 = Some(Arc::new(Introduction::new(version, client, patience)));
+        let header = self.introduces.map(|version| proxy_protocol::write(version, client));
+        if header.is_some() {
             peer.group_key = group_of(self.group, client);
         }
-        peer.options.idle_timeout = Some(idle::patience(backend.in_flight() as usize, &self.keepalive));
+        // Over HTTP/2 requests share connections, of which there are never more than requests.
+        let mooring = (backend.berths().most().is_some() && self.options.alpn == ALPN::H1).then(Mooring::new);
+        if header.is_some() || mooring.is_some() || gate.is_some() {
+            peer.options.tracer = mooring.as_ref().map(Mooring::tracer);
+            peer.options.custom_l4 = Some(Arc::new(Dial {
+                header: header.unwrap_or_default(),
+                counted: mooring.map(|mooring| Counted { backend: Arc::clone(backend), mooring, reach }),
+                gate,
+                from: self.source_for(backend.addr()),
+                patience: self.options.connection_timeout.unwrap_or(PATIENCE),
+            }));
+        }
         peer
     }
 
@@ -129,6 +175,13 @@ impl PeerTemplate {
     #[must_use]
     pub fn group(&self) -> u64 {
         self.group
+    }
+
+    /// Where a connection to `addr` comes from, where the process has addresses for that: any of them, as Pingora does it.
+    fn source_for(&self, addr: &SocketAddr) -> Option<std::net::SocketAddr> {
+        let SocketAddr::Inet(addr) = addr else { return None };
+        let fitting: Vec<_> = self.sources.iter().filter(|source| source.is_ipv4() == addr.is_ipv4()).collect();
+        fastrand::choice(fitting).map(|source| std::net::SocketAddr::new(*source, 0))
     }
 
     /// The protocols that its backends are offered.
@@ -169,7 +222,13 @@ impl PeerTemplate {
         options.write_timeout = timeout;
         options.alpn = bounds.alpn.clone();
         if let Some(version) = self.introduces {
-            options.custom_l4 = Some(Arc::new(Introduction::new(version, None, bounds.timeout)));
+            options.custom_l4 = Some(Arc::new(Dial {
+                header: proxy_protocol::write(version, None),
+                counted: None,
+                gate: None,
+                from: self.source_for(backend.addr()),
+                patience: bounds.timeout,
+            }));
         }
         if options.ca.is_none() {
             options.ca = bounds.roots.cloned();
@@ -336,7 +395,7 @@ mod tests {
         let mut member = fixture::member(addr);
         member.tls = tls;
         member.host = host.into();
-        PeerTemplate::build(upstream).unwrap().peer(&fixture::backend(&member), None)
+        PeerTemplate::build(upstream).unwrap().peer(&fixture::backend(&member), None, None)
     }
 
     #[test]
