@@ -1,7 +1,8 @@
 //! The general road: requests served by Pingora's `HttpProxy`.
 //!
 //! `flow` is the request from top to bottom and the place to start reading; `forward` says what becomes of header fields on
-//! their way; `answer_head` refuses the heads of answers that cannot be trusted; `answer` sends answers of our own; `failure` puts
+//! their way; `link` is its connection to a backend, where every byte is checked before Pingora sees it; `answer_head` refuses the
+//! heads of answers that cannot be trusted; `answer` sends answers of our own; `failure` puts
 //! Pingora's errors into our words.
 
 mod answer;
@@ -10,5 +11,6 @@ mod departure;
 mod failure;
 mod flow;
 mod forward;
+mod link;
 
 pub use flow::{Context, Flow};

@@ -1,8 +1,8 @@
-//! Connections to backends as the direct lane holds them: how they are made, and what passes over them.
+//! Connections of HTTP/1.1 to backends, for both roads: how they are made, and what passes over them.
 //!
 //! A plain one is Tokio's own socket, because each layer between would cost every request. All else (TLS, a source
-//! address, connects on threads of their own) is made by Pingora's connector from the same peer that the general road uses, so
-//! that a backend is trusted on both roads or on neither.
+//! address, the PROXY protocol, connects on threads of their own) is made by Pingora's connector from the peer of the upstream's
+//! template, so that a backend is trusted in HTTP/1.1 and HTTP/2 or in neither.
 
 use std::future::Future;
 use std::io::{ErrorKind, IoSlice, Result};
@@ -14,6 +14,7 @@ use std::time::Duration;
 use pingora_core::connectors::{ConnectorOptions, TransportConnector};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::protocols::tls::ALPN;
 use pingora_core::server::configuration::ServerConf;
 use pingora_error::ErrorType;
 use socket2::{SockRef, TcpKeepalive};
@@ -22,6 +23,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::backend::Backend;
 use super::peer::{self, PeerTemplate};
+use crate::base::proxy_protocol::Ends;
 
 /// A connection to a backend.
 #[derive(Debug)]
@@ -70,7 +72,8 @@ impl Connector {
         Self { made: TransportConnector::new(Some(ConnectorOptions::from_server_conf(conf))), special }
     }
 
-    /// Connects to a backend, TLS included, within the upstream's time for it.
+    /// Connects to a backend, TLS included, within the upstream's time for it; for the client with these ends alone, where the
+    /// backend is told of them.
     ///
     /// # Errors
     /// How it failed.
@@ -78,11 +81,12 @@ impl Connector {
         &self,
         peers: &PeerTemplate,
         backend: &Backend,
+        ends: Option<Ends>,
         within: Duration,
     ) -> std::result::Result<Connection, Fault> {
         let connect = async {
             match backend.addr() {
-                _ if self.special || backend.tls() => self.made(peers, backend).await,
+                _ if self.special || backend.tls() || peers.introduces() => self.made(peers, backend, ends).await,
                 SocketAddr::Inet(address) => {
                     plain(TcpStream::connect(*address)).await.and_then(|stream| tcp(stream).map_err(|_| Fault::Refused))
                 }
@@ -95,8 +99,13 @@ impl Connector {
         tokio::time::timeout(within, connect).await.unwrap_or(Err(Fault::TimedOut))
     }
 
-    async fn made(&self, peers: &PeerTemplate, backend: &Backend) -> std::result::Result<Connection, Fault> {
-        let peer = peers.peer(backend, None);
+    async fn made(
+        &self,
+        peers: &PeerTemplate,
+        backend: &Backend,
+        ends: Option<Ends>,
+    ) -> std::result::Result<Connection, Fault> {
+        let peer = peers.peer(backend, ends);
         self.made.new_stream(&peer).await.map(Connection::Made).map_err(|error| fault_of(&error))
     }
 }
@@ -146,6 +155,12 @@ impl Connection {
             Self::Unix(stream) => stream.as_raw_fd(),
             Self::Made(stream) => stream.id(),
         }
+    }
+
+    /// Whether the backend has chosen HTTP/2 for it.
+    #[must_use]
+    pub fn speaks_http_2(&self) -> bool {
+        matches!(self, Self::Made(stream) if stream.selected_alpn_proto() == Some(ALPN::H2))
     }
 
     /// Whether a connection that waits may carry a request: the other side has neither closed it nor said anything unasked.

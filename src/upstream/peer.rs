@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora_core::connectors::L4Connect;
 use pingora_core::protocols::TcpKeepalive;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::tls::CaType;
@@ -123,6 +124,26 @@ impl PeerTemplate {
         }
         peer.options.idle_timeout = Some(idle::patience(backend.in_flight() as usize, &self.keepalive));
         peer
+    }
+
+    /// The peer of one backend whose connections `link` makes, TLS included.
+    #[must_use]
+    pub fn linked(&self, backend: &Backend, link: Arc<dyn L4Connect + Send + Sync>) -> HttpPeer {
+        let mut peer = self.peer_at(backend.addr().clone(), false, &backend.host());
+        peer.options.alpn = ALPN::H1;
+        peer.options.custom_l4 = Some(link);
+        peer
+    }
+
+    /// Whether backends are told whose each connection is.
+    pub(super) fn introduces(&self) -> bool {
+        self.introduces.is_some()
+    }
+
+    /// What tells the connections that the client with these ends may use from those that it may not.
+    #[must_use]
+    pub fn group_of(&self, client: Option<Ends>) -> u64 {
+        if self.introduces() { group_of(self.group, client) } else { self.group }
     }
 
     /// What tells connections made by this template from those made by others.

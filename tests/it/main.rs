@@ -21,6 +21,7 @@ mod h2;
 mod h2_hostile;
 mod headers;
 mod health;
+mod hostile_answers;
 mod keepalive;
 mod kit;
 mod limits;
