@@ -92,6 +92,7 @@ fn member(index: usize, weight: u32) -> Member {
         weight,
         backup: false,
         most: None,
+        berths: None,
         host: "".into(),
     }
 }

@@ -19,9 +19,11 @@ import sys
 import threading
 import time
 
-import svg
 from load import closed_loop, fixed_rate, many_clients, percentile
 from peers import HERE, POLICIES, Peer, free_port, version
+
+sys.path.append(str(HERE.parent))
+import svg  # noqa: E402
 
 
 class Origin:

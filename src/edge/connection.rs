@@ -3,6 +3,7 @@
 //! Reads each HTTP/1.1 head once, under a deadline and bounds. A head that breaks the grammar is answered here; every
 //! other is handed to the app (Pingora's `HttpProxy`) with the connection itself, which comes back when it may carry another.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use pingora_core::apps::HttpServerApp;
@@ -31,6 +32,8 @@ pub struct Edge<A> {
     pub app: Arc<A>,
     /// Whether requests that never became one have a line in the access log.
     pub audience: Audience,
+    /// The highest descriptor that a client's connection may have; those beyond it are turned away.
+    pub highest_descriptor: RawFd,
     /// What requests are served by, swapped as a whole.
     pub current: Current,
     /// Places for clients that are told that there is no room.

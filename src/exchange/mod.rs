@@ -104,6 +104,15 @@ pub struct Rewritten {
     pub host: Option<http::HeaderValue>,
 }
 
+/// What a client has been given of an answer: for the record of one that is cut off.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Given {
+    /// The status; none before the head.
+    pub status: Option<u16>,
+    /// Bytes of body.
+    pub bytes: u64,
+}
+
 /// One request, from its head to its record.
 #[derive(Debug)]
 pub struct Exchange {
@@ -151,6 +160,8 @@ pub struct Exchange {
     pub failure: Option<Failure>,
     /// Why the proxy answered by itself, or why there was no whole answer.
     pub reason: Option<Reason>,
+    /// What the client has been given of an answer.
+    pub given: Given,
     /// Why it would have been refused, were a filter not on trial.
     pub dry_run: Option<Reason>,
     /// What its answer says of rate limits.
@@ -210,6 +221,7 @@ impl Exchange {
             first_byte: None,
             failure: None,
             reason: None,
+            given: Given::default(),
             dry_run,
             limit_fields,
             limited_before,

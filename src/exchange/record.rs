@@ -65,8 +65,8 @@ pub(super) fn write_cut(exchange: &mut Exchange) {
         target: target.unwrap_or_default(),
         version: http::Version::HTTP_11,
         fields: &refused::NoFields,
-        status: None,
-        bytes_out: 0,
+        status: exchange.given.status,
+        bytes_out: exchange.given.bytes,
     };
     write(exchange, end);
 }

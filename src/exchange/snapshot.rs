@@ -171,8 +171,9 @@ impl Snapshot {
     /// A file that the plan names cannot be used; the error names it.
     pub fn build(plan: Arc<Plan>, generation: u64, lasting: &mut Lasting) -> Result<Self, BuildError> {
         let upstreams = plan.upstreams.iter().enumerate();
-        let targets =
-            upstreams.map(|upstream| Target::build(upstream, lasting).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        let targets = upstreams
+            .map(|upstream| Target::build(upstream, &plan.server, lasting).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
         lasting.rate_limits.prune();
         let routes = plan.routes.iter().enumerate();
         let live = routes
@@ -226,9 +227,13 @@ impl Target {
         key::cookie(fields, &self.plan.sticky.as_ref()?.cookie)
     }
 
-    fn build((index, plan): (usize, &Arc<plan::Upstream>), lasting: &mut Lasting) -> Result<Self, BuildError> {
+    fn build(
+        (index, plan): (usize, &Arc<plan::Upstream>),
+        server: &plan::Server,
+        lasting: &mut Lasting,
+    ) -> Result<Self, BuildError> {
         let peers = PeerTemplate::build(plan)
-            .map(Arc::new)
+            .map(|peers| Arc::new(peers.from_addresses_of(server)))
             .map_err(|error| BuildError::Upstream { upstream: plan.name.clone(), error })?;
         let pool = match lasting.pools.get(&plan.name) {
             Some(pool) => pool.clone(),

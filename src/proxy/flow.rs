@@ -21,6 +21,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::answer_head::{self, Asked};
 use super::forward::{self, view};
+use super::gate::Gate;
 use super::link::{Given, Link, OTHER_TONGUE};
 use super::{answer, departure, failure};
 use crate::config::plan::UpstreamProtocol;
@@ -56,6 +57,8 @@ pub struct Context {
     encoder: Option<Encoder>,
     /// What gives the present try its connection, where its backend is spoken to in HTTP/1.1.
     link: Option<Arc<Link>>,
+    /// Holds the answer back until the request has ended, where it may become a tunnel.
+    gate: Option<Gate>,
     /// Whether the present try is to be begun again, in the version of HTTP that its backend turned out to speak.
     again: bool,
     /// Whether it was.
@@ -130,7 +133,8 @@ impl ProxyHttp for Flow {
             begin_try(session, ctx.exchange()).await.map_err(|_| Error::new_in(ErrorType::InternalError))?;
             ctx.begun_again = false;
         }
-        ctx.link = Link::of(ctx.exchange(), &self.connector);
+        ctx.gate = (asked == Asked::WebSocket).then(Gate::default);
+        ctx.link = Link::of(ctx.exchange.as_ref(), &self.connector, ctx.gate.clone());
         let link = ctx.link.clone();
         let exchange = ctx.exchange();
         let mut peer = peer(exchange, link).ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
@@ -195,6 +199,9 @@ impl ProxyHttp for Flow {
         if session.is_body_done() {
             progress::sent(exchange);
         }
+        if let Some(gate) = &ctx.gate {
+            gate.shut();
+        }
         Ok(())
     }
 
@@ -208,6 +215,9 @@ impl ProxyHttp for Flow {
     ) -> Result<()> {
         if end_of_stream && status_sent(session).is_none() {
             progress::sent(ctx.exchange());
+        }
+        if end_of_stream && let Some(gate) = &ctx.gate {
+            gate.open();
         }
         Ok(())
     }
@@ -242,6 +252,7 @@ impl ProxyHttp for Flow {
         forward::response(header, upgraded)?;
         if upgraded && session.is_upgrade_req() {
             exchange.arrival.watch.open_tunnel();
+            exchange.given.status = Some(header.status.as_u16());
         }
         if header.status.is_informational() {
             return Ok(());
@@ -266,6 +277,7 @@ impl ProxyHttp for Flow {
         if forward::has_no_body(header, session.req_header()) {
             exchange.arrival.watch.end_answer();
         }
+        exchange.given.status = Some(header.status.as_u16());
         ctx.encoder = coding.map(Coding::encoder).transpose().map_err(failed_encoding)?;
         Ok(())
     }
@@ -288,6 +300,7 @@ impl ProxyHttp for Flow {
         if ctx.encoder.is_some() {
             *body = encode(&mut ctx.encoder, body.take(), end_of_stream).map_err(failed_encoding)?;
         }
+        ctx.exchange().given.bytes += body.as_ref().map_or(0, |body| body.len() as u64);
         Ok(None)
     }
 

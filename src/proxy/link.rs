@@ -21,13 +21,14 @@ use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSo
 use pingora_error::{Error, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
+use super::gate::Gate;
 use crate::base::clock::Clock;
 use crate::base::proxy_protocol::Ends;
 use crate::config::plan::UpstreamProtocol;
 use crate::exchange::Exchange;
 use crate::exchange::snapshot::Target;
 use crate::upstream::backend::{Backend, Tongue};
-use crate::upstream::connection::{Connection, Connector, Fault};
+use crate::upstream::connection::{Connection, Connector, Fault, OUT_OF_DESCRIPTORS};
 use crate::wire::dialogue::{Awaited, Dialogue};
 use crate::wire::refusal::Refusal;
 
@@ -43,6 +44,7 @@ pub(super) struct Link {
     connector: Arc<Connector>,
     place: Place,
     ends: Option<Ends>,
+    gate: Option<Gate>,
     given: OnceLock<Given>,
 }
 
@@ -65,8 +67,10 @@ pub(super) struct Given {
 }
 
 impl Link {
-    /// The link for the present try, where its backend is spoken to in HTTP/1.1.
-    pub(super) fn of(exchange: &Exchange, connector: &Arc<Connector>) -> Option<Arc<Self>> {
+    /// The link for the present try, where its backend is spoken to in HTTP/1.1; what is read passes through `gate`, where there is
+    /// one.
+    pub(super) fn of(exchange: Option<&Exchange>, connector: &Arc<Connector>, gate: Option<Gate>) -> Option<Arc<Self>> {
+        let exchange = exchange?;
         let (target, backend) = (exchange.target.as_ref()?, exchange.lease.as_ref()?.backend());
         let speaks_http_1 = match target.plan.protocol {
             UpstreamProtocol::Http1 => true,
@@ -80,7 +84,8 @@ impl Link {
             group: target.peers.group_of(ends),
             clock: exchange.arrival.snapshot.clock,
         };
-        speaks_http_1.then(|| Arc::new(Self { connector: connector.clone(), place, ends, given: OnceLock::new() }))
+        let link = Self { connector: connector.clone(), place, ends, gate, given: OnceLock::new() };
+        speaks_http_1.then(|| Arc::new(link))
     }
 
     /// The connection that it gave, once it has.
@@ -117,6 +122,7 @@ impl L4Connect for Link {
         let checked = Checked {
             connection: Some(self.connection().await?),
             place: self.place.clone(),
+            gate: self.gate.clone(),
             dialogue: Dialogue::default(),
             held: BytesMut::new(),
             cleared: 0,
@@ -137,6 +143,7 @@ fn type_of(fault: Fault) -> ErrorType {
         Fault::TimedOut => ErrorType::ConnectTimedout,
         Fault::Tls => ErrorType::TLSHandshakeFailure,
         Fault::Certificate => ErrorType::InvalidCert,
+        Fault::OutOfDescriptors => OUT_OF_DESCRIPTORS,
     }
 }
 
@@ -146,6 +153,7 @@ struct Checked {
     /// None once it waits for another request or is shut.
     connection: Option<Connection>,
     place: Place,
+    gate: Option<Gate>,
     dialogue: Dialogue,
     /// What was read while a head was awaited.
     held: BytesMut,
@@ -216,6 +224,9 @@ impl AsyncRead for Checked {
     /// After the answer nothing is read. Pingora takes that for a closed connection, and does not keep it.
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<IoResult<()>> {
         let this = self.get_mut();
+        if let Some(gate) = &this.gate {
+            ready!(gate.poll_passed(cx));
+        }
         loop {
             if this.give(buf) || buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));

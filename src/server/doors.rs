@@ -13,7 +13,7 @@ use pingora_core::apps::HttpServerApp;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use super::accept::{AfterClose, accept_all};
+use super::accept::{AfterClose, Listeners, accept_all};
 use super::listen::{Access, Bound, Listening, Named, SocketFile};
 use crate::config::plan::{self, ListenAddress};
 use crate::edge::connection::{Audience, Edge};
@@ -114,11 +114,11 @@ impl<A> Doors<A> {
     }
 
     /// Closes all doors: nobody is accepted who has not come yet.
-    pub(super) fn close(&self, after: AfterClose) {
+    pub(super) fn close(&self, after: AfterClose, listeners: Listeners) {
         // No door opens any more.
         self.work.lock().take();
         for post in self.posts.lock().iter_mut() {
-            post.close();
+            post.close(listeners);
             if after == AfterClose::Drain {
                 post.door.drain();
             }
@@ -175,7 +175,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Doors<A> {
                 Some(plan) => post.door.follow(Arc::clone(plan), live(&self.edge, plan)),
                 None => {
                     log::info!("listener closed: listener={} address={}", post.door.plan().name, post.address);
-                    post.close();
+                    post.close(Listeners::WeAlone);
                     post.door.drain();
                     return false;
                 }
@@ -261,7 +261,10 @@ impl Post {
         }
     }
 
-    fn close(&mut self) {
+    fn close(&mut self, listeners: Listeners) {
+        if let (Some(listening), Listeners::WeAlone) = (self.listening(), listeners) {
+            listening.take_no_more();
+        }
         // The tasks that accept hold the socket until they have taken what waits in its queue.
         self.socket = Socket::Closed;
         self.close.send_replace(true);

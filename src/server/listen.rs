@@ -103,6 +103,8 @@ impl Bound {
     /// The address cannot be bound; the error says which and why.
     pub fn claim(address: &ListenAddress, access: Access, inherited: &mut Inherited) -> io::Result<Self> {
         if let Some(socket) = inherited.take(address) {
+            // A process that was ending may have left one: see `Listening::take_no_more`.
+            let _ = socket.detach_filter();
             return Ok(Self { address: address.clone(), socket, inherited: true, file: None });
         }
         Self::bind(address, access)
@@ -247,6 +249,28 @@ impl Listening {
         }
     }
 
+    /// From now on the system takes no further connection into its queue: a client's SYN is dropped, and the one it sends a
+    /// second later finds the socket closed, or another process. Without this, a connection that comes between the last look into the
+    /// queue and the close is reset with its request. A TCP socket's filter sees the TCP header first (socket(7),
+    /// `SO_ATTACH_FILTER`). Nobody else may listen on the same socket.
+    pub fn take_no_more(&self) {
+        /// Offset of the byte of flags in a TCP header (RFC 9293, 3.1), and its bits.
+        const FLAGS: u32 = 13;
+        const SYN: u32 = 0x02;
+        const SYN_ACK: u32 = 0x12;
+        let drop_syns = [
+            filter::load_byte(FLAGS),
+            filter::and(SYN_ACK),
+            filter::skip_next_unless(SYN),
+            filter::verdict(0),
+            filter::verdict(u32::MAX),
+        ];
+        if let Self::Tcp(listener) = self {
+            // Where the system cannot do it, the risk above remains.
+            let _ = SockRef::from(listener).attach_filter(&drop_syns);
+        }
+    }
+
     /// What waits in its queue: to be taken before the socket is closed, as the system would reset it.
     #[must_use]
     pub fn waiting(&self) -> Vec<Transport> {
@@ -271,6 +295,29 @@ impl Listening {
             Self::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
             Self::Unix(listener) => listener.as_fd().try_clone_to_owned(),
         }
+    }
+}
+
+/// Instructions of the classic packet filter (bpf(4) of BSD; Linux: Documentation/networking/filter.rst).
+mod filter {
+    use nix::libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_B, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET};
+    use socket2::SockFilter;
+
+    pub(super) fn load_byte(offset: u32) -> SockFilter {
+        SockFilter::new((BPF_LD | BPF_B | BPF_ABS) as u16, 0, 0, offset)
+    }
+
+    pub(super) fn and(mask: u32) -> SockFilter {
+        SockFilter::new((BPF_ALU | BPF_AND | BPF_K) as u16, 0, 0, mask)
+    }
+
+    pub(super) fn skip_next_unless(equal: u32) -> SockFilter {
+        SockFilter::new((BPF_JMP | BPF_JEQ | BPF_K) as u16, 0, 1, equal)
+    }
+
+    /// How many bytes of the packet pass; zero: it is dropped.
+    pub(super) fn verdict(bytes: u32) -> SockFilter {
+        SockFilter::new((BPF_RET | BPF_K) as u16, 0, 0, bytes)
     }
 }
 

@@ -36,7 +36,7 @@ use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
 use tokio::sync::{Semaphore, mpsc};
 
-use self::accept::{Accept, AfterClose};
+use self::accept::{Accept, AfterClose, Listeners};
 use self::conf::{check_roots, server_conf};
 use self::daemon::{Parent, Side};
 use self::doors::{Doors, Leave};
@@ -259,6 +259,7 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
             Flow { draining: life.draining(), connector: connector.clone() },
         )),
         audience: Audience::Clients,
+        highest_descriptor: process::highest_descriptor_of_clients(),
         current: current.clone(),
         farewells: Arc::new(Semaphore::new(FAREWELLS)),
         lane: Some(Lane::new(connector)),
@@ -322,6 +323,13 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
         opening: Mutex::new(Some(Box::pin(async move { watched.first_round().await }))),
         opened: Box::new(move || opened.tell()),
         close: life.draining(),
+        listeners: Box::new({
+            let (life, upgrades) = (life.clone(), upgrades.clone());
+            move || match life.is_relieved() || upgrades.is_under_way() {
+                true => Listeners::AnotherProcess,
+                false => Listeners::WeAlone,
+            }
+        }),
         after_close: AfterClose::Drain,
         closed: Box::new({
             let life = life.clone();

@@ -1,6 +1,7 @@
 //! The admin listener as part of the process: where it listens, and what it may know.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::accept::{Accept, AfterClose, Opening};
+use super::accept::{Accept, AfterClose, Listeners, Opening};
 use super::doors::Doors;
 use super::lifecycle::{Life, Phase};
 use super::listen::Bound;
@@ -66,6 +67,8 @@ pub(super) fn doors(admin: Admin, sockets: Vec<Bound>) -> Arc<Doors<Admin>> {
     let edge = Edge {
         app: Arc::new(admin),
         audience: Audience::Operators,
+        // They come when there is trouble.
+        highest_descriptor: RawFd::MAX,
         current,
         farewells: Arc::new(Semaphore::new(1)),
         lane: None,
@@ -92,6 +95,7 @@ pub(super) fn service(doors: Arc<Doors<Admin>>, life: &Life) -> Accept<Admin> {
         opening: Mutex::new(Some(opening)),
         opened: Box::new(|| ()),
         close: life.relieved(),
+        listeners: Box::new(|| Listeners::AnotherProcess),
         // Readiness is asked for to the very end.
         after_close: AfterClose::Serve,
         closed: Box::new(|| ()),

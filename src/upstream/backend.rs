@@ -5,6 +5,7 @@
 //! fail. Every change of health goes through the pool (`pool`), which counts, rebuilds and reports; this file leaves the
 //! rules to the state machine (`state`).
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use parking_lot::Mutex;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::berths::{Berth, Berths};
 use super::breaker::Breaker;
 use super::connection::Connection;
 use super::idle::Uses;
@@ -38,6 +40,8 @@ pub struct Member {
     pub backup: bool,
     /// Requests at once; none: no bound of its own.
     pub most: Option<u32>,
+    /// Connections at once, idle ones included; none: no bound of its own. `most` is no larger.
+    pub berths: Option<u32>,
     /// Its host name (or IP address) as written, without a port: for SNI and probes; empty for a unix socket.
     pub host: Arc<str>,
 }
@@ -77,6 +81,7 @@ pub struct Backend {
     series: OnceLock<Arc<series::Backend>>,
     uses: Uses,
     warm: Warm<Connection>,
+    berths: Arc<Berths>,
     speaks_http_2: AtomicBool,
 }
 
@@ -145,6 +150,7 @@ impl Backend {
             series: OnceLock::new(),
             uses: Uses::default(),
             warm: Warm::default(),
+            berths: Berths::new(member.berths),
             speaks_http_2: AtomicBool::new(false),
         };
         backend.publish(&backend.health.lock(), policy, now);
@@ -161,6 +167,27 @@ impl Backend {
     #[must_use]
     pub fn warm(&self) -> &Warm<Connection> {
         &self.warm
+    }
+
+    /// Its berths.
+    pub(super) fn berths(&self) -> &Arc<Berths> {
+        &self.berths
+    }
+
+    /// Takes a berth for a connection that is to be made, where they are bounded. Where all are taken, a connection that is
+    /// idle is closed for it.
+    pub(super) async fn berth(&self) -> Option<Berth> {
+        self.berths.most()?;
+        loop {
+            let mut freed = pin!(self.berths.freed());
+            freed.as_mut().enable();
+            if let Some(berth) = self.berths.try_take() {
+                return Some(berth);
+            }
+            if self.warm.take_coldest().is_none() {
+                freed.await;
+            }
+        }
     }
 
     /// What it chose when it was asked last.
@@ -354,6 +381,7 @@ impl Backend {
             weight: self.weight(),
             backup: self.backup(),
             most: self.in_flight.most().and_then(|most| u32::try_from(most).ok()),
+            berths: self.berths.most().and_then(|most| u32::try_from(most).ok()),
             host: self.host(),
         }
     }
@@ -364,6 +392,7 @@ impl Backend {
         self.weight.store(member.weight, Relaxed);
         self.backup.store(member.backup, Relaxed);
         self.in_flight.set_most(member.most);
+        self.berths.set_most(member.berths);
     }
 
     /// Changes its health, and publishes what requests need to know of it.

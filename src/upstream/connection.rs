@@ -8,9 +8,11 @@ use std::future::Future;
 use std::io::{ErrorKind, IoSlice, Result};
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use pingora_core::connectors::{ConnectorOptions, TransportConnector};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::l4::socket::SocketAddr;
@@ -22,16 +24,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::backend::Backend;
+use super::berths::Berth;
 use super::peer::{self, PeerTemplate};
 use crate::base::proxy_protocol::Ends;
 
 /// A connection to a backend.
 #[derive(Debug)]
 pub enum Connection {
-    /// TCP.
-    Tcp(TcpStream),
+    /// TCP. The berth is free once the socket is closed.
+    Tcp(TcpStream, Option<Berth>),
     /// A unix socket.
-    Unix(UnixStream),
+    Unix(UnixStream, Option<Berth>),
     /// Made by Pingora.
     Made(Stream),
 }
@@ -47,7 +50,12 @@ pub enum Fault {
     Tls,
     /// The backend's certificate is not trusted.
     Certificate,
+    /// This process, or the system, has no descriptor left. The backend was not asked.
+    OutOfDescriptors,
 }
+
+/// [`Fault::OutOfDescriptors`], for Pingora.
+pub const OUT_OF_DESCRIPTORS: ErrorType = ErrorType::Custom("there are no descriptors left");
 
 /// Makes connections.
 pub struct Connector {
@@ -80,20 +88,24 @@ impl Connector {
     pub async fn connect(
         &self,
         peers: &PeerTemplate,
-        backend: &Backend,
+        backend: &Arc<Backend>,
         ends: Option<Ends>,
         within: Duration,
     ) -> std::result::Result<Connection, Fault> {
         let connect = async {
+            if self.special || backend.tls() || peers.introduces() {
+                return self.made(peers, backend, ends).await;
+            }
+            let berth = backend.berth().await;
             match backend.addr() {
-                _ if self.special || backend.tls() || peers.introduces() => self.made(peers, backend, ends).await,
                 SocketAddr::Inet(address) => {
-                    plain(TcpStream::connect(*address)).await.and_then(|stream| tcp(stream).map_err(|_| Fault::Refused))
+                    let stream = plain(TcpStream::connect(*address)).await?;
+                    tcp(stream, berth).map_err(|_| Fault::Refused)
                 }
-                SocketAddr::Unix(address) => match address.as_pathname() {
-                    Some(path) => plain(UnixStream::connect(path)).await.map(Connection::Unix),
-                    None => Err(Fault::Refused),
-                },
+                SocketAddr::Unix(address) => {
+                    let path = address.as_pathname().ok_or(Fault::Refused)?;
+                    Ok(Connection::Unix(plain(UnixStream::connect(path)).await?, berth))
+                }
             }
         };
         tokio::time::timeout(within, connect).await.unwrap_or(Err(Fault::TimedOut))
@@ -102,10 +114,10 @@ impl Connector {
     async fn made(
         &self,
         peers: &PeerTemplate,
-        backend: &Backend,
+        backend: &Arc<Backend>,
         ends: Option<Ends>,
     ) -> std::result::Result<Connection, Fault> {
-        let peer = peers.peer(backend, ends);
+        let peer = peers.counted_peer(backend, ends);
         self.made.new_stream(&peer).await.map(Connection::Made).map_err(|error| fault_of(&error))
     }
 }
@@ -113,31 +125,42 @@ impl Connector {
 async fn plain<S>(connect: impl Future<Output = Result<S>>) -> std::result::Result<S, Fault> {
     connect.await.map_err(|error| match error.kind() {
         ErrorKind::TimedOut => Fault::TimedOut,
+        _ if is_out_of_descriptors(&error) => Fault::OutOfDescriptors,
         _ => Fault::Refused,
     })
 }
 
 /// What is sent leaves at once, and a peer that is silently gone is found out.
-fn tcp(stream: TcpStream) -> Result<Connection> {
+fn tcp(stream: TcpStream, berth: Option<Berth>) -> Result<Connection> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(peer::TCP_KEEPALIVE.idle)
         .with_interval(peer::TCP_KEEPALIVE.interval)
         .with_retries(u32::try_from(peer::TCP_KEEPALIVE.count).unwrap_or(u32::MAX));
     SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-    Ok(Connection::Tcp(stream))
+    Ok(Connection::Tcp(stream, berth))
 }
 
 /// How a connect by Pingora's connector failed.
 #[must_use]
 pub fn fault_of(error: &pingora_error::Error) -> Fault {
     match error.root_etype() {
+        kind if *kind == OUT_OF_DESCRIPTORS => Fault::OutOfDescriptors,
+        _ if cause_of(error).is_some_and(is_out_of_descriptors) => Fault::OutOfDescriptors,
         ErrorType::InvalidCert => Fault::Certificate,
         _ if mentions_certificate(error) => Fault::Certificate,
         ErrorType::TLSHandshakeFailure | ErrorType::TLSWantX509Lookup | ErrorType::HandshakeError => Fault::Tls,
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Fault::TimedOut,
         _ => Fault::Refused,
     }
+}
+
+fn cause_of(error: &pingora_error::Error) -> Option<&std::io::Error> {
+    error.root_cause().downcast_ref()
+}
+
+fn is_out_of_descriptors(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
 }
 
 /// Pingora turns what rustls says of a certificate into text, so that the words of the chain are all there is to go by.
@@ -151,8 +174,8 @@ impl Connection {
     #[must_use]
     pub fn fd(&self) -> RawFd {
         match self {
-            Self::Tcp(stream) => stream.as_raw_fd(),
-            Self::Unix(stream) => stream.as_raw_fd(),
+            Self::Tcp(stream, _) => stream.as_raw_fd(),
+            Self::Unix(stream, _) => stream.as_raw_fd(),
             Self::Made(stream) => stream.id(),
         }
     }
@@ -169,8 +192,8 @@ impl Connection {
         let mut byte = [0];
         let mut buffer = ReadBuf::new(&mut byte);
         match self {
-            Self::Tcp(stream) => would_block(&stream.try_read(&mut byte)),
-            Self::Unix(stream) => would_block(&stream.try_read(&mut byte)),
+            Self::Tcp(stream, _) => would_block(&stream.try_read(&mut byte)),
+            Self::Unix(stream, _) => would_block(&stream.try_read(&mut byte)),
             Self::Made(stream) => {
                 Pin::new(stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer).is_pending()
             }
@@ -185,8 +208,8 @@ fn would_block(read: &Result<usize>) -> bool {
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tcp(stream, _) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream, _) => Pin::new(stream).poll_read(cx, buf),
             Self::Made(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -195,24 +218,24 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tcp(stream, _) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(stream, _) => Pin::new(stream).poll_write(cx, bytes),
             Self::Made(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Self::Tcp(stream, _) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Self::Unix(stream, _) => Pin::new(stream).poll_write_vectored(cx, parts),
             Self::Made(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Self::Tcp(stream) => stream.is_write_vectored(),
-            Self::Unix(stream) => stream.is_write_vectored(),
+            Self::Tcp(stream, _) => stream.is_write_vectored(),
+            Self::Unix(stream, _) => stream.is_write_vectored(),
             Self::Made(stream) => stream.is_write_vectored(),
         }
     }
@@ -220,15 +243,15 @@ impl AsyncWrite for Connection {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         match self.get_mut() {
             // Sockets hold nothing back.
-            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tcp(..) | Self::Unix(..) => Poll::Ready(Ok(())),
             Self::Made(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tcp(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Self::Made(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

@@ -90,7 +90,16 @@ pub(super) fn member(addr: &str) -> Member {
             (SocketAddr::Inet(inet), inet.ip().to_string())
         }
     };
-    Member { name: addr.into(), addr: parsed, tls: false, weight: 1, backup: false, most: None, host: host.into() }
+    Member {
+        name: addr.into(),
+        addr: parsed,
+        tls: false,
+        weight: 1,
+        backup: false,
+        most: None,
+        berths: None,
+        host: host.into(),
+    }
 }
 
 /// A backend that has just joined.

@@ -7,16 +7,17 @@
 
 pub mod backend;
 pub mod balance;
+pub mod berths;
 pub mod breaker;
 pub mod budget;
 pub mod change;
 pub mod connection;
+mod dial;
 pub mod discovery;
 #[cfg(test)]
 mod fixture;
 pub mod health;
 pub mod idle;
-mod introduction;
 mod latency;
 pub mod lease;
 pub mod members;

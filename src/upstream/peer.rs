@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +20,11 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::backend::Backend;
+use super::berths::Mooring;
+use super::dial::Dial;
 use super::idle;
-use super::introduction::Introduction;
 use crate::base::crypto;
-use crate::base::proxy_protocol::{Ends, Version};
+use crate::base::proxy_protocol::{self, Ends, Version};
 use crate::config::plan;
 
 /// What the kernel does to find out that a silent peer is gone.
@@ -83,6 +85,7 @@ pub struct PeerTemplate {
     keepalive: plan::Keepalive,
     introduces: Option<Version>,
     options: PeerOptions,
+    sources: Vec<IpAddr>,
 }
 
 impl std::fmt::Debug for PeerTemplate {
@@ -109,20 +112,47 @@ impl PeerTemplate {
             keepalive: upstream.keepalive,
             introduces: upstream.send_proxy_protocol,
             options: options(upstream, verify, ca),
+            sources: Vec::new(),
         })
     }
 
+    /// The same with connections that come from the addresses that the process has for that.
+    #[must_use]
+    pub fn from_addresses_of(mut self, server: &plan::Server) -> Self {
+        let (v4, v6) = (server.client_bind_to_ipv4.iter(), server.client_bind_to_ipv6.iter());
+        self.sources = v4.chain(v6).filter_map(|address| address.parse().ok()).collect();
+        self
+    }
+
     /// The peer of one backend, for requests of the client with these ends: where the backend is told of them, a connection
-    /// is used for no other client.
+    /// is used for no other client. Pingora makes its connections and keeps them.
     #[must_use]
     pub fn peer(&self, backend: &Backend, client: Option<Ends>) -> HttpPeer {
-        let mut peer = self.peer_at(backend.addr().clone(), backend.tls(), &backend.host());
-        if let Some(version) = self.introduces {
-            let patience = self.options.connection_timeout.unwrap_or(PATIENCE);
-            peer.options.custom_l4 = Some(Arc::new(Introduction::new(version, client, patience)));
-            peer.group_key = group_of(self.group, client);
-        }
+        let mut peer = self.peer_for(backend, client, None);
         peer.options.idle_timeout = Some(idle::patience(backend.in_flight() as usize, &self.keepalive));
+        peer
+    }
+
+    /// The same for a connection that the caller keeps, and which is counted where `max_connections` bounds them. Over HTTP/2
+    /// requests share connections, of which there are never more than requests.
+    pub(super) fn counted_peer(&self, backend: &Arc<Backend>, client: Option<Ends>) -> HttpPeer {
+        let counted = backend.berths().most().map(|_| (Arc::clone(backend), Mooring::new()));
+        self.peer_for(backend, client, counted)
+    }
+
+    fn peer_for(&self, backend: &Backend, client: Option<Ends>, counted: Option<(Arc<Backend>, Mooring)>) -> HttpPeer {
+        let mut peer = self.peer_at(backend.addr().clone(), backend.tls(), &backend.host());
+        let header = self.introduces.map(|version| proxy_protocol::write(version, client));
+        peer.group_key = self.group_of(client);
+        if header.is_some() || counted.is_some() {
+            peer.options.tracer = counted.as_ref().map(|(_, mooring)| mooring.tracer());
+            peer.options.custom_l4 = Some(Arc::new(Dial {
+                header: header.unwrap_or_default(),
+                counted,
+                from: self.source_for(backend.addr()),
+                patience: self.options.connection_timeout.unwrap_or(PATIENCE),
+            }));
+        }
         peer
     }
 
@@ -150,6 +180,13 @@ impl PeerTemplate {
     #[must_use]
     pub fn group(&self) -> u64 {
         self.group
+    }
+
+    /// Where a connection to `addr` comes from, where the process has addresses for that: any of them, as Pingora does it.
+    fn source_for(&self, addr: &SocketAddr) -> Option<std::net::SocketAddr> {
+        let SocketAddr::Inet(addr) = addr else { return None };
+        let fitting: Vec<_> = self.sources.iter().filter(|source| source.is_ipv4() == addr.is_ipv4()).collect();
+        fastrand::choice(fitting).map(|source| std::net::SocketAddr::new(*source, 0))
     }
 
     /// The protocols that its backends are offered.
@@ -190,7 +227,12 @@ impl PeerTemplate {
         options.write_timeout = timeout;
         options.alpn = bounds.alpn.clone();
         if let Some(version) = self.introduces {
-            options.custom_l4 = Some(Arc::new(Introduction::new(version, None, bounds.timeout)));
+            options.custom_l4 = Some(Arc::new(Dial {
+                header: proxy_protocol::write(version, None),
+                counted: None,
+                from: self.source_for(backend.addr()),
+                patience: bounds.timeout,
+            }));
         }
         if options.ca.is_none() {
             options.ca = bounds.roots.cloned();

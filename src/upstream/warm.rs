@@ -73,6 +73,11 @@ impl<C> Warm<C> {
         drop(coldest);
     }
 
+    /// Takes the coldest, for its place.
+    pub fn take_coldest(&self) -> Option<C> {
+        self.0.lock().pop_front().map(|waiting| waiting.connection)
+    }
+
     /// Closes those that have waited long enough, and those that are no longer `good`.
     pub fn sweep(&self, now: Moment, bounds: &Keepalive, mut good: impl FnMut(&mut C) -> bool) {
         let mut gone = Vec::new();

@@ -8,6 +8,7 @@ mod answers;
 mod balance;
 mod bodies;
 mod command_line;
+mod connections;
 mod deadlines;
 mod drain;
 mod events;

@@ -4,12 +4,23 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
-use crate::harness::{Address, Answer, Connection, Load, Origin, Proxy, request, until};
+use crate::harness::{Address, Answer, Connection, Load, Origin, Proxy, Road, Setup, on_both_roads, request, until};
 
-async fn one(limits: &str) -> (Origin, Proxy) {
+on_both_roads!(
+    beyond_the_limit_and_the_queue_requests_are_refused_at_once,
+    who_waits_is_served_in_turn_and_the_queue_is_bounded,
+    who_waits_for_too_long_is_told_so,
+    the_deadline_of_a_request_ends_its_wait,
+    a_client_that_leaves_gives_up_its_place_in_the_queue,
+    a_backend_at_its_own_limit_is_passed_over_and_waited_for_where_all_are,
+    a_backend_never_has_more_to_do_than_it_takes,
+    a_request_that_is_tried_again_waits_for_nobody_who_waits_for_something_else,
+);
+
+async fn one(road: Road, limits: &str) -> (Origin, Proxy) {
     let a = Origin::start("a").await;
     let yaml = format!("upstreams: {{ web: {{ backends: [{{a}}], health_check: none, limits: {limits} }} }}");
-    let proxy = Proxy::start(&[&a], &yaml).await;
+    let proxy = Setup::new(&[&a]).on(road).start(&yaml).await;
     (a, proxy)
 }
 
@@ -31,10 +42,9 @@ async fn until_in_flight(origin: &Origin, count: usize) {
     until("so many are in flight", async || origin.in_flight() == count).await;
 }
 
-#[tokio::test]
-async fn beyond_the_limit_and_the_queue_requests_are_refused_at_once() {
+async fn beyond_the_limit_and_the_queue_requests_are_refused_at_once(road: Road) {
     for limits in ["{ requests: 2, pending: 0 }", "{ connections: 2, pending: 0 }"] {
-        let (a, proxy) = one(limits).await;
+        let (a, proxy) = one(road, limits).await;
         a.hold();
         let held = [send(proxy.address(), "/1"), send(proxy.address(), "/2")];
         until_in_flight(&a, 2).await;
@@ -54,9 +64,8 @@ async fn beyond_the_limit_and_the_queue_requests_are_refused_at_once() {
     }
 }
 
-#[tokio::test]
-async fn who_waits_is_served_in_turn_and_the_queue_is_bounded() {
-    let (a, proxy) = one("{ requests: 1, pending: 3, pending_timeout: 60s }").await;
+async fn who_waits_is_served_in_turn_and_the_queue_is_bounded(road: Road) {
+    let (a, proxy) = one(road, "{ requests: 1, pending: 3, pending_timeout: 60s }").await;
     a.hold();
     let mut all = vec![send(proxy.address(), "/0")];
     until_in_flight(&a, 1).await;
@@ -77,9 +86,8 @@ async fn who_waits_is_served_in_turn_and_the_queue_is_bounded() {
     assert_eq!(pending(&proxy).await, 0);
 }
 
-#[tokio::test]
-async fn who_waits_for_too_long_is_told_so() {
-    let (a, proxy) = one("{ requests: 1, pending_timeout: 200ms }").await;
+async fn who_waits_for_too_long_is_told_so(road: Road) {
+    let (a, proxy) = one(road, "{ requests: 1, pending_timeout: 200ms }").await;
     a.hold();
     let held = send(proxy.address(), "/held");
     until_in_flight(&a, 1).await;
@@ -92,8 +100,7 @@ async fn who_waits_for_too_long_is_told_so() {
     assert_eq!(held.await.expect("the client does not panic").status, 200);
 }
 
-#[tokio::test]
-async fn the_deadline_of_a_request_ends_its_wait() {
+async fn the_deadline_of_a_request_ends_its_wait(road: Road) {
     let a = Origin::start("a").await;
     let yaml = "
 upstreams:
@@ -102,7 +109,7 @@ routes:
   - { name: held, match: { path: /held }, to: web }
   - { name: short, match: { path: /short }, to: web, timeouts: { request: 200ms } }
 ";
-    let proxy = Proxy::start(&[&a], yaml).await;
+    let proxy = Setup::new(&[&a]).on(road).start(yaml).await;
     a.hold();
     let held = send(proxy.address(), "/held");
     until_in_flight(&a, 1).await;
@@ -114,9 +121,8 @@ routes:
     assert_eq!(held.await.expect("the client does not panic").status, 200);
 }
 
-#[tokio::test]
-async fn a_client_that_leaves_gives_up_its_place_in_the_queue() {
-    let (a, proxy) = one("{ requests: 1, pending: 1, pending_timeout: 60s }").await;
+async fn a_client_that_leaves_gives_up_its_place_in_the_queue(road: Road) {
+    let (a, proxy) = one(road, "{ requests: 1, pending: 1, pending_timeout: 60s }").await;
     a.hold();
     let held = send(proxy.address(), "/held");
     until_in_flight(&a, 1).await;
@@ -140,8 +146,7 @@ async fn a_client_that_leaves_gives_up_its_place_in_the_queue() {
     assert_eq!((a.requests_for("/get"), a.requests_for("/post")), (0, 0));
 }
 
-#[tokio::test]
-async fn a_backend_at_its_own_limit_is_passed_over_and_waited_for_where_all_are() {
+async fn a_backend_at_its_own_limit_is_passed_over_and_waited_for_where_all_are(road: Road) {
     for bound in ["max_requests", "max_connections"] {
         let [a, b] = [Origin::start("a").await, Origin::start("b").await];
         let yaml = format!(
@@ -153,7 +158,7 @@ upstreams:
     limits: {{ pending_timeout: 60s }}
 "
         );
-        let proxy = Proxy::start(&[&a, &b], &yaml).await;
+        let proxy = Setup::new(&[&a, &b]).on(road).start(&yaml).await;
         a.hold();
         b.hold();
         let held = ["/1", "/2", "/3"].map(|path| send(proxy.address(), path));
@@ -171,8 +176,7 @@ upstreams:
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backend_never_has_more_to_do_than_it_takes() {
+async fn a_backend_never_has_more_to_do_than_it_takes(road: Road) {
     let a = Origin::start("a").await;
     let yaml = "
 upstreams:
@@ -181,7 +185,7 @@ upstreams:
     health_check: none
     limits: { pending_timeout: 60s }
 ";
-    let proxy = Proxy::start(&[&a], yaml).await;
+    let proxy = Setup::new(&[&a]).on(road).start(yaml).await;
 
     let tally = Load::of(3_000, 24).run(proxy.address()).await;
 
@@ -191,8 +195,7 @@ upstreams:
     assert!(a.connections() <= 6, "{} connections", a.connections());
 }
 
-#[tokio::test]
-async fn a_request_that_is_tried_again_waits_for_nobody_who_waits_for_something_else() {
+async fn a_request_that_is_tried_again_waits_for_nobody_who_waits_for_something_else(road: Road) {
     let [a, b] = [Origin::start("a").await, Origin::start("b").await];
     let yaml = "
 upstreams:
@@ -202,7 +205,7 @@ upstreams:
     outlier: none
     limits: { pending_timeout: 60s }
 ";
-    let proxy = Arc::new(Proxy::start(&[&a, &b], yaml).await);
+    let proxy = Arc::new(Setup::new(&[&a, &b]).on(road).start(yaml).await);
     // One is held at each backend; the one at `a` is cut off then, and can only go to `b`.
     a.next(crate::harness::Script::reset());
     a.hold();

@@ -2,21 +2,35 @@
 
 use std::time::Instant;
 
-use crate::harness::{Load, Origin, Proxy, Reply, Script, Setup, request};
+use crate::harness::{Load, Origin, Proxy, Reply, Road, Script, Setup, on_both_roads, request};
+
+on_both_roads!(
+    a_chosen_status_is_tried_at_another_backend_and_another_is_an_answer,
+    a_post_is_not_sent_twice_for_a_status,
+    where_every_backend_has_the_status_the_last_answer_is_passed_on_whole,
+    retry_after_is_honoured_up_to_the_longest_wait_and_else_passed_on,
+    requests_pay_for_retries,
+    ten_seconds_of_the_floor_may_be_saved_up,
+    in_an_outage_of_everything_backends_get_little_more_than_clients_send,
+    a_retry_that_would_come_too_late_is_not_waited_for,
+    a_body_that_is_too_large_to_be_kept_is_sent_once,
+    a_retry_is_marked_and_a_mark_is_believed_from_trusted_proxies_only,
+    a_grpc_call_that_was_not_carried_out_is_made_again_where_the_operator_says_so,
+    the_deadline_that_a_grpc_call_states_bounds_all_its_tries,
+);
 
 /// Two backends that nothing but requests finds out about, with this `retry` section.
-async fn two(retry: &str) -> (Origin, Origin, Proxy) {
+async fn two(road: Road, retry: &str) -> (Origin, Origin, Proxy) {
     let [a, b] = [Origin::start("a").await, Origin::start("b").await];
     let yaml = format!(
         "upstreams: {{ web: {{ backends: [{{a}}, {{b}}], health_check: none, outlier: none, retry: {retry} }} }}"
     );
-    let proxy = Proxy::start(&[&a, &b], &yaml).await;
+    let proxy = Setup::new(&[&a, &b]).on(road).start(&yaml).await;
     (a, b, proxy)
 }
 
-#[tokio::test]
-async fn a_chosen_status_is_tried_at_another_backend_and_another_is_an_answer() {
-    let (a, b, proxy) = two("{ statuses: [503, 429], budget: 100% }").await;
+async fn a_chosen_status_is_tried_at_another_backend_and_another_is_an_answer(road: Road) {
+    let (a, b, proxy) = two(road, "{ statuses: [503, 429], budget: 100% }").await;
     a.on("/busy", Reply::status(503));
     a.on("/much", Reply::status(429));
     a.on("/wrong", Reply::status(500));
@@ -31,9 +45,8 @@ async fn a_chosen_status_is_tried_at_another_backend_and_another_is_an_answer() 
     assert_eq!(retries, a.requests_for("/busy") as f64);
 }
 
-#[tokio::test]
-async fn a_post_is_not_sent_twice_for_a_status() {
-    let (a, b, proxy) = two("{ statuses: [\"5xx\"] }").await;
+async fn a_post_is_not_sent_twice_for_a_status(road: Road) {
+    let (a, b, proxy) = two(road, "{ statuses: [\"5xx\"] }").await;
     a.plays(Reply::status(503).body("busy"));
 
     let tally = Load::of(20, 1).with("POST", "/order", b"one of it").run(proxy.address()).await;
@@ -42,9 +55,8 @@ async fn a_post_is_not_sent_twice_for_a_status() {
     assert_eq!((a.requests(), b.requests()), (10, 10));
 }
 
-#[tokio::test]
-async fn where_every_backend_has_the_status_the_last_answer_is_passed_on_whole() {
-    let (a, b, proxy) = two("{ statuses: [503], attempts: 5, backoff: 0s }").await;
+async fn where_every_backend_has_the_status_the_last_answer_is_passed_on_whole(road: Road) {
+    let (a, b, proxy) = two(road, "{ statuses: [503], attempts: 5, backoff: 0s }").await;
     for origin in [&a, &b] {
         origin.plays(Reply::status(503).field("x-why", "maintenance").body("back soon"));
     }
@@ -57,9 +69,8 @@ async fn where_every_backend_has_the_status_the_last_answer_is_passed_on_whole()
     assert_eq!(proxy.log_for("/x").await["attempts"], 6);
 }
 
-#[tokio::test]
-async fn retry_after_is_honoured_up_to_the_longest_wait_and_else_passed_on() {
-    let (a, b, proxy) = two("{ statuses: [503], backoff: 0s, max_backoff: 1s }").await;
+async fn retry_after_is_honoured_up_to_the_longest_wait_and_else_passed_on(road: Road) {
+    let (a, b, proxy) = two(road, "{ statuses: [503], backoff: 0s, max_backoff: 1s }").await;
     a.on("/soon", Reply::status(503).field("retry-after", "1"));
     a.on("/later", Reply::status(503).field("retry-after", "2"));
 
@@ -71,9 +82,8 @@ async fn retry_after_is_honoured_up_to_the_longest_wait_and_else_passed_on() {
     assert_eq!((b.requests_for("/soon"), b.requests_for("/later")), (2, 1));
 }
 
-#[tokio::test]
-async fn requests_pay_for_retries() {
-    let (a, b, proxy) = two("{ budget: 50%, min_per_second: 0 }").await;
+async fn requests_pay_for_retries(road: Road) {
+    let (a, b, proxy) = two(road, "{ budget: 50%, min_per_second: 0 }").await;
     a.plays(Script::reset());
     b.plays(Script::reset());
 
@@ -84,9 +94,8 @@ async fn requests_pay_for_retries() {
     assert_eq!(proxy.metric("roundel_retry_budget_exhausted_total", &[("upstream", "web")]).await, 10.0);
 }
 
-#[tokio::test]
-async fn ten_seconds_of_the_floor_may_be_saved_up() {
-    let (a, b, proxy) = two("{ budget: 0%, min_per_second: 2 }").await;
+async fn ten_seconds_of_the_floor_may_be_saved_up(road: Road) {
+    let (a, b, proxy) = two(road, "{ budget: 0%, min_per_second: 2 }").await;
     let budget = proxy.admin("/api/v1/status").await["upstreams"][0]["retry_budget"].clone();
     assert_eq!((budget["left"].as_f64(), budget["most"].as_f64()), (Some(20.0), Some(20.0)));
     a.plays(Script::reset());
@@ -99,11 +108,10 @@ async fn ten_seconds_of_the_floor_may_be_saved_up() {
     assert!(proxy.metric("roundel_retry_budget", &[("upstream", "web")]).await < 20.0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_an_outage_of_everything_backends_get_little_more_than_clients_send() {
+async fn in_an_outage_of_everything_backends_get_little_more_than_clients_send(road: Road) {
     let origins = [Origin::start("a").await, Origin::start("b").await, Origin::start("c").await];
     let yaml = "upstreams: { web: { backends: [{a}, {b}, {c}], health_check: none, outlier: none } }";
-    let proxy = Proxy::start(&origins.each_ref(), yaml).await;
+    let proxy = Setup::new(&origins.each_ref()).on(road).start(yaml).await;
     origins.iter().for_each(|origin| origin.plays(Script::reset()));
     let begun = Instant::now();
 
@@ -115,8 +123,7 @@ async fn in_an_outage_of_everything_backends_get_little_more_than_clients_send()
     assert!(tries > 2_300 && tries as f64 <= bound, "{tries} tries for 2,000 requests, at most {bound}");
 }
 
-#[tokio::test]
-async fn a_retry_that_would_come_too_late_is_not_waited_for() {
+async fn a_retry_that_would_come_too_late_is_not_waited_for(road: Road) {
     let [a, b] = [Origin::start("a").await, Origin::start("b").await];
     let yaml = "
 upstreams:
@@ -127,7 +134,7 @@ upstreams:
 routes:
   - { to: web, timeouts: { request: 15s } }
 ";
-    let proxy = Proxy::start(&[&a, &b], yaml).await;
+    let proxy = Setup::new(&[&a, &b]).on(road).start(yaml).await;
     a.plays(Script::reset());
     b.plays(Script::reset());
 
@@ -137,9 +144,8 @@ routes:
     assert_eq!(proxy.log_for("/x").await["reason"], "connection_terminated");
 }
 
-#[tokio::test]
-async fn a_body_that_is_too_large_to_be_kept_is_sent_once() {
-    let (a, b, proxy) = two("{ body: 1KiB }").await;
+async fn a_body_that_is_too_large_to_be_kept_is_sent_once(road: Road) {
+    let (a, b, proxy) = two(road, "{ body: 1KiB }").await;
     a.plays(Script::reset());
 
     Load::of(10, 1).with("PUT", "/small", &[b'x'; 1024]).run(proxy.address()).await.expect_all_ok();
@@ -149,13 +155,12 @@ async fn a_body_that_is_too_large_to_be_kept_is_sent_once() {
     assert_eq!((b.requests_for("/small"), a.requests_for("/large"), b.requests_for("/large")), (10, 5, 5));
 }
 
-#[tokio::test]
-async fn a_retry_is_marked_and_a_mark_is_believed_from_trusted_proxies_only() {
+async fn a_retry_is_marked_and_a_mark_is_believed_from_trusted_proxies_only(road: Road) {
     let [a, b] = [Origin::start("a").await, Origin::start("b").await];
     let upstreams = "upstreams: { web: { backends: [{a}, {b}], health_check: none, outlier: none } }";
-    let open = Proxy::start(&[&a, &b], upstreams).await;
+    let open = Setup::new(&[&a, &b]).on(road).start(upstreams).await;
     let trusting = format!("listeners: [{{ address: \"{{listen}}\", trusted_proxies: [127.0.0.1] }}]\n{upstreams}");
-    let behind = Setup::new(&[&a, &b]).start(&trusting).await;
+    let behind = Setup::new(&[&a, &b]).on(road).start(&trusting).await;
     a.plays(Script::reset());
     let claim = "x-roundel-attempt: 7\r\n";
 
@@ -189,9 +194,8 @@ fn status_alone(status: &str) -> Reply {
     Reply::status(200).field("content-type", "application/grpc").field("grpc-status", status)
 }
 
-#[tokio::test]
-async fn a_grpc_call_that_was_not_carried_out_is_made_again_where_the_operator_says_so() {
-    let (a, b, proxy) = two("{ grpc_statuses: [unavailable] }").await;
+async fn a_grpc_call_that_was_not_carried_out_is_made_again_where_the_operator_says_so(road: Road) {
+    let (a, b, proxy) = two(road, "{ grpc_statuses: [unavailable] }").await;
     a.on("/unavailable", status_alone("14"));
     a.on("/internal", status_alone("13"));
     a.on("/pushed-back", status_alone("14").field("grpc-retry-pushback-ms", "-1"));
@@ -207,9 +211,8 @@ async fn a_grpc_call_that_was_not_carried_out_is_made_again_where_the_operator_s
     assert!(b.received().iter().all(|request| request.body.bytes == b"message"));
 }
 
-#[tokio::test]
-async fn the_deadline_that_a_grpc_call_states_bounds_all_its_tries() {
-    let (a, b, proxy) = two("{ grpc_statuses: [unavailable], backoff: 0s }").await;
+async fn the_deadline_that_a_grpc_call_states_bounds_all_its_tries(road: Road) {
+    let (a, b, proxy) = two(road, "{ grpc_statuses: [unavailable], backoff: 0s }").await;
     a.plays(Script::hang());
     b.plays(Script::hang());
     let fields = |timeout| format!("{CALL}grpc-timeout: {timeout}\r\n");

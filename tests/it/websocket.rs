@@ -1,6 +1,11 @@
 //! Tunnels: opened as asked, passed through byte for byte, ended by their own measure.
 
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::harness::{Connection, Origin, Proxy, Reply, Script, Step, request};
 
@@ -79,4 +84,59 @@ async fn other_upgrades_are_refused_or_ignored() {
         assert_eq!(request(proxy.address(), "GET", "/", fields, b"").await.status, status, "{fields:?}");
     }
     assert!(a.received().iter().all(|received| received.head.field("upgrade").is_none()));
+}
+
+/// A backend that has switched before it has read the request, and sends back what comes after it.
+async fn hasty_backend() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has ports");
+    let address = listener.local_addr().expect("it is bound");
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                client.write_all(SWITCH).await?;
+                let mut seen = Vec::new();
+                while !seen.ends_with(b"\r\n\r\n") {
+                    seen.push(client.read_u8().await?);
+                }
+                let (mut from, mut to) = client.split();
+                tokio::io::copy(&mut from, &mut to).await
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_tunnel_stays_open_however_soon_the_backend_switches() {
+    let yaml = format!("upstreams: {{ web: {{ backends: [\"{}\"], health_check: none }} }}", hasty_backend().await);
+    let proxy = Proxy::start(&[], &yaml).await;
+    for _ in 0..100 {
+        let mut client = Connection::open(proxy.address()).await;
+        client.send(format!("GET / HTTP/1.1\r\nHost: x\r\n{ASK}\r\n")).await;
+        client.until_read(b"hello").await;
+        client.send("word").await;
+        client.until_read(b"word").await;
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_that_a_drain_cuts_off_is_told_as_what_it_was() {
+    let a = Origin::start("a").await;
+    a.on("/chat", Script::new([Step::Send(SWITCH.to_vec()), Step::Hang]));
+    let yaml = "
+server: { threads: 1, grace_period_seconds: 1 }
+drain: { tunnels: 1s }
+upstreams: { web: { backends: [{a}] } }
+";
+    let mut proxy = Proxy::start(&[&a], yaml).await;
+    let mut client = Connection::open(proxy.address()).await;
+    client.send(format!("GET /chat HTTP/1.1\r\nHost: x\r\n{ASK}\r\n")).await;
+    client.until_read(b"hello").await;
+
+    proxy.signal(Signal::SIGTERM);
+    proxy.wait_exit().await;
+
+    let line = proxy.log_for("/chat").await;
+    assert_eq!((&line["status"], &line["reason"]), (&101.into(), &"proxy_shutdown".into()));
+    assert_eq!(line["bytes_out"], 5);
 }

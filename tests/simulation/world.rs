@@ -67,7 +67,16 @@ pub(crate) fn unprobed() -> plan::Upstream {
 pub(crate) fn member(port: u16, weight: u32) -> Member {
     let addr = std::net::SocketAddr::from(([192, 0, 2, 1], port));
     let name = addr.to_string().into();
-    Member { name, addr: addr.into(), tls: false, weight, backup: false, most: None, host: "192.0.2.1".into() }
+    Member {
+        name,
+        addr: addr.into(),
+        tls: false,
+        weight,
+        backup: false,
+        most: None,
+        berths: None,
+        host: "192.0.2.1".into(),
+    }
 }
 
 /// Backends `a`, `b`, `c`... with these weights.

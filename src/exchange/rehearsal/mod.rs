@@ -193,7 +193,7 @@ pub fn rehearse(upstream: &plan::Upstream, breakdowns: &[Breakdown], terms: Term
 fn members(upstream: &plan::Upstream) -> Vec<Member> {
     let member = |number: u32, name: Arc<str>, weight, backup| {
         let address = SocketAddr::from((Ipv6Addr::from(DOCUMENTATION | u128::from(number)), 80));
-        Member { name, addr: address.into(), tls: false, weight, backup, most: None, host: "".into() }
+        Member { name, addr: address.into(), tls: false, weight, backup, most: None, berths: None, host: "".into() }
     };
     if upstream.discovery.is_some() {
         return (1..=ASSUMED).map(|number| member(number, "discovered".into(), 1, false)).collect();

@@ -173,6 +173,7 @@ fn member(entry: &plan::Backend, addr: Address) -> Member {
         weight: entry.weight,
         backup: entry.backup,
         most: breaker::most_at_once(entry.max_requests, entry.max_connections),
+        berths: entry.max_connections,
         host,
     }
 }

@@ -16,9 +16,33 @@ pub(crate) mod wire;
 
 pub(crate) use client::{Answer, Connection, Load, get, request};
 pub(crate) use origin::{Authority, Origin, Received, Reply, Script, Step};
-pub(crate) use proxy::{Proxy, Setup, free_address, roundel, roundel_with, takes_the_lane};
+pub(crate) use proxy::{Proxy, Road, Setup, free_address, roundel, roundel_with, takes_the_lane};
 pub(crate) use tls::{Issued, TlsClient};
 pub(crate) use wire::{Address, Fault};
+
+/// Declares tests that hold on both roads: each is a function of a [`Road`] in the same file, and becomes the tests
+/// `lane::NAME` and `general::NAME`.
+macro_rules! on_both_roads {
+    ($($name:ident),+ $(,)?) => {
+        mod lane {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(crate::harness::Road::Lane).await;
+                }
+            )+
+        }
+        mod general {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(crate::harness::Road::General).await;
+                }
+            )+
+        }
+    };
+}
+pub(crate) use on_both_roads;
 
 use std::time::Duration;
 

@@ -33,6 +33,7 @@ pub(crate) struct Setup {
     words: Vec<(String, String)>,
     environment: Vec<(String, String)>,
     listen: Option<Address>,
+    road: Road,
 }
 
 impl Setup {
@@ -40,7 +41,8 @@ impl Setup {
     pub(crate) fn new(origins: &[&Origin]) -> Self {
         let dir = TempDir::with_prefix("roundel-it-").expect("the temporary directory is writable");
         fs::DirBuilder::new().mode(0o700).create(dir.path().join("run")).expect("the new directory is ours");
-        let mut setup = Self { dir, words: Vec::new(), environment: Vec::new(), listen: None };
+        let road = Road::of_the_run();
+        let mut setup = Self { dir, words: Vec::new(), environment: Vec::new(), listen: None, road };
         for origin in origins {
             setup = setup.word(origin.name(), &origin.address().to_string());
             if let Address::Inet(address) = origin.address() {
@@ -66,6 +68,12 @@ impl Setup {
     /// With a variable in the proxy's environment.
     pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With listeners that send plain requests this road, where the configuration does not say `lane` itself.
+    pub(crate) fn on(mut self, road: Road) -> Self {
+        self.road = road;
         self
     }
 
@@ -162,19 +170,43 @@ impl Setup {
         for (word, value) in &self.words {
             text = text.replace(word, value);
         }
-        let text = on_the_road_of_the_run(&text);
+        let text = on_the_road(self.road, &text);
         text.replace("{listen}", &listen.to_string()).replace("{admin}", &admin.to_string())
     }
 }
 
-/// Every listener of every test takes the lane, or with `ROUNDEL_TEST_LANE=off` in the environment the general road, so that
-/// one run holds the promises of each.
-fn on_the_road_of_the_run(text: &str) -> String {
+/// Which road plain requests take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Road {
+    /// The direct lane.
+    Lane,
+    /// Pingora's proxy.
+    General,
+}
+
+impl Road {
+    /// The road of tests that name none: the lane, or with `ROUNDEL_TEST_LANE=off` in the environment the general one, so
+    /// that one run holds the promises of each.
+    fn of_the_run() -> Self {
+        if takes_the_lane() { Self::Lane } else { Self::General }
+    }
+
+    /// What `lane` says of it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Lane => "auto",
+            Self::General => "\"off\"",
+        }
+    }
+}
+
+/// Lets every listener that does not say otherwise send plain requests this road.
+fn on_the_road(road: Road, text: &str) -> String {
     let address = "address: \"{listen}\"";
     if text.contains("lane:") {
         return text.to_owned();
     }
-    let road = if takes_the_lane() { "auto" } else { "off" };
+    let road = road.word();
     let one = |line: &str| match line.strip_suffix(address) {
         _ if line.starts_with("admin:") => line.to_owned(),
         // In a block, a key has a line of its own.
@@ -184,7 +216,7 @@ fn on_the_road_of_the_run(text: &str) -> String {
     text.lines().map(one).collect::<Vec<_>>().join("\n")
 }
 
-/// Which road plain requests take in this run.
+/// Which road plain requests take in tests that name none.
 pub(crate) fn takes_the_lane() -> bool {
     std::env::var("ROUNDEL_TEST_LANE").as_deref() != Ok("off")
 }

@@ -1,0 +1,262 @@
+#!/usr/bin/env python3
+"""Roundel beside nginx, HAProxy, Envoy and Caddy: the same job, the same backends, one run.
+
+    python3 benches/versus/run.py [--short | --full] [--only WORKLOAD...] [--peers nginx,haproxy,...]
+
+Builds roundel unless --roundel names a binary, installs what is missing by package name, prints tables in Markdown, and
+writes results.json. With --doc docs/performance.md it writes that page and its plots as well. README.md tells what is
+measured and how. All traffic is on loopback; it ends by itself, and leaves nothing running.
+"""
+
+import argparse
+import atexit
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+import time
+
+import report
+from clients import Clients
+from peers import HERE, ROOT, TITLE, Missing, Origin, Peer, program, run, version
+from prove import prove
+from workloads import BY_NAME, IDLE, WORKLOADS
+
+CACHE = ROOT / "target/versus"
+SHORT = ["small", "post", "100k", "new", "handshake", "tls", "tls-100k", "rate"]
+SHORT_BARE = ["small"]
+BARE = ["small", "post", "100k", "new", "rate", "tls"]
+FEWEST = 50
+TWO_CORES = ["small", "post", "100k", "handshake", "rate"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Under which all peers do the same workloads."""
+
+    name: str
+    cores: int
+    log: bool
+    workloads: tuple
+
+
+class Late(Exception):
+    """The time for the run is over."""
+
+
+class Bench:
+    """What all cells of a run share: the cores, the backends, the clients, the binaries."""
+
+    def __init__(self, options):
+        self.options = options
+        CACHE.mkdir(parents=True, exist_ok=True)
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="versus-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+        atexit.register(shutil.rmtree, self.directory, ignore_errors=True)
+        # Workers of nginx give up root, and read the files that the backends serve.
+        self.directory.chmod(0o755)
+        self.clients = Clients(CACHE)
+        self.binaries = self.find()
+        self.cores = sorted(os.sched_getaffinity(0))
+        if len(self.cores) < 2:
+            raise Missing("two cores are needed: one for the proxy, one for clients and backends")
+        self.certificate = self.make_certificate()
+        self.origin = Origin(program("nginx", CACHE), self.directory, self.load_cpus(1), 19_500)
+        atexit.register(self.origin.stop)
+
+    def find(self):
+        binaries = {}
+        for kind in self.options.peers:
+            try:
+                binaries[kind] = str(self.options.roundel) if kind.startswith("roundel") else program(kind, CACHE)
+            except Missing as why:
+                print(f"left out: {why}", file=sys.stderr)
+        return binaries
+
+    def make_certificate(self):
+        """ECDSA on P-256, the same for all."""
+        directory = self.directory / "certificate"
+        directory.mkdir()
+        cert, key = directory / "cert.pem", directory / "key.pem"
+        command = [program("openssl", CACHE), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        command += ["-days", "30", "-subj", "/CN=bench.test", "-addext", "subjectAltName=DNS:bench.test,DNS:*.bench.test"]
+        done = run([*command, "-keyout", str(key), "-out", str(cert)])
+        if done.returncode:
+            raise Missing(f"openssl makes no certificate: {done.stderr[-300:]}")
+        (directory / "both.pem").write_text(cert.read_text() + key.read_text())
+        return directory
+
+    def proxy_cpus(self, cores):
+        return self.cores[:cores]
+
+    def load_cpus(self, cores):
+        """The cores that the proxy leaves; all of them where it leaves none."""
+        return self.cores[cores:] or self.cores
+
+    def peer(self, kind, cores, log):
+        return Peer(kind, self.binaries[kind], self.directory, self.origin, self.proxy_cpus(cores), self.certificate, log)
+
+
+def settings(options):
+    """Which workloads run with which number of cores, without and with an access log."""
+    chosen = options.only or ([w.name for w in WORKLOADS] if options.full else SHORT)
+    chosen = [name for name in chosen if name in BY_NAME]
+    bare, two = ([name for name in chosen if name in list] for list in (BARE if options.full else SHORT_BARE, TWO_CORES))
+    found = [Setting("one core, JSON access log", 1, True, tuple(chosen)), Setting("one core, no access log", 1, False, tuple(bare))]
+    if options.full:
+        found.append(Setting("two cores, JSON access log", 2, True, tuple(two)))
+    return [setting for setting in found if setting.workloads]
+
+
+def cell(bench, peer, workload, seconds):
+    """One measurement: what the client saw, and the processor time that the proxy took for it."""
+    cpus = bench.load_cpus(len(peer.cpus))
+    bench.clients.drive(workload, peer.ports[workload.listener], 0.15, cpus)
+    before = peer.cpu_seconds()
+    seen = bench.clients.drive(workload, peer.ports[workload.listener], seconds, cpus)
+    used = peer.cpu_seconds() - before
+    if peer.log:
+        os.truncate(peer.log, 0)
+    seen["errors"] = {kind: count for kind, count in seen["errors"].items() if count}
+    # A measurement that was starved of processor time by others tells nothing.
+    if seen["requests"] < FEWEST:
+        seen["errors"]["too few answers"] = 1
+    return {**seen, "cpu_us": 1e6 * used / max(1, seen["requests"]), "rate": seen["requests"] / seen["seconds"]}
+
+
+def round_of(bench, setting, number, seconds, cells):
+    """One round: every peer does every workload once, in another order each round."""
+    kinds = list(bench.binaries)
+    kinds = kinds[number % len(kinds) :] + kinds[: number % len(kinds)]
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(bench.peer(kind, setting.cores, setting.log)) for kind in kinds]
+        time.sleep(0.3)
+        if number == 0:
+            prove(peers)
+        for name in setting.workloads:
+            for peer in peers:
+                result = cell(bench, peer, BY_NAME[name], seconds)
+                cells.append({"setting": setting.name, "workload": name, "peer": peer.kind, "round": number, **result})
+        return {peer.kind: peer.configuration for peer in peers}
+
+
+def idle(bench, kind, name):
+    """Resident memory of a fresh proxy, with idle connections, and after they have closed."""
+    connections, listener = IDLE[name]
+    with bench.peer(kind, 1, True) as peer:
+        time.sleep(1)
+        start = peer.memory("Pss")
+        # What a proxy keeps of its last requests is there before the connections are.
+        bench.clients.drive(BY_NAME["small"], peer.ports["plain"], 1, bench.load_cpus(1))
+        before = peer.memory()
+        flags = ("--path", "/", *(("--tls",) if listener == "tls" else ()))
+        with bench.clients.hold(peer.ports[listener], connections, bench.load_cpus(1), flags) as seen:
+            time.sleep(2)
+            held = peer.memory()
+        time.sleep(2)
+        after = peer.memory()
+    errors = {kind: count for kind, count in seen["errors"].items() if count}
+    if seen["requests"] != connections:
+        errors["missing"] = connections - seen["requests"]
+    each, left = (held - before) / connections, (after - before) / connections
+    return {"workload": name, "peer": kind, "start_bytes": start, "bytes_each": each, "bytes_each_after": left, "errors": errors}
+
+
+def measure(bench, options, results):
+    """All rounds, and idle connections after the first one, until the time is over."""
+    plan = settings(options)
+    idles = [name for name in options.only or IDLE if name in IDLE and (options.full or options.only or name == "idle-1000")]
+    cells = sum(len(setting.workloads) for setting in plan) * len(bench.binaries) * options.rounds
+    overhead = 0.35 * cells + 2 * options.rounds * len(plan) * len(bench.binaries) ** 0.5 + 7 * len(idles) * len(bench.binaries)
+    seconds = options.seconds or min(4.0, max(0.4, (60 * options.minutes - overhead) / max(1, cells)))
+    results["options"] = {"seconds": round(seconds, 2), "rounds": options.rounds, "mode": "full" if options.full else "short"}
+    for number in range(options.rounds):
+        for setting in plan:
+            print(f"round {number + 1} of {options.rounds}: {setting.name}", file=sys.stderr)
+            results["configuration"].update(round_of(bench, setting, number, seconds, results["cells"]))
+        for name in idles if number == 0 else ():
+            print(f"{name} connections", file=sys.stderr)
+            results["idle"] += [idle(bench, kind, name) for kind in bench.binaries]
+
+
+def machine():
+    model = [line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    system = [line.split("=")[1].strip('"') for line in pathlib.Path("/etc/os-release").read_text().splitlines() if line.startswith("PRETTY")]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores = len(os.sched_getaffinity(0))
+    return {"cores": cores, "processor": model[0], "memory_gib": round(memory, 1), "kernel": platform.release(), "system": system[0]}
+
+
+def build():
+    print("building roundel (--roundel PATH takes one that is built)", file=sys.stderr)
+    done = run(["cargo", "build", "--release", "--locked", "--bin", "roundel"], cwd=ROOT)
+    if done.returncode:
+        raise Missing(f"cargo build failed: {done.stderr[-600:]}")
+    return ROOT / "target/release/roundel"
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--short", action="store_true", help="about 3 minutes (the default)")
+    length.add_argument("--full", action="store_true", help="all workloads, on one core and on two: about 25 minutes")
+    parser.add_argument("--only", nargs="+", choices=[*BY_NAME, *IDLE], help="these workloads alone")
+    parser.add_argument("--peers", default="nginx,haproxy,envoy,caddy", help="beside whom (default: %(default)s)")
+    parser.add_argument("--roundel", type=pathlib.Path, help="the binary to measure, instead of building one")
+    parser.add_argument("--rounds", type=int, help="default: 3 short, 5 full")
+    parser.add_argument("--seconds", type=float, help="of each measurement; default: what --minutes allows")
+    parser.add_argument("--minutes", type=float, help="for the whole run; default: 3 short, 25 full")
+    parser.add_argument("--json", type=pathlib.Path, default=CACHE / "results.json", help="default: %(default)s")
+    parser.add_argument("--doc", type=pathlib.Path, help="writes this page, and its plots to plots/ beside it")
+    options = parser.parse_args()
+    options.peers = ["roundel", "roundel-general", *filter(None, options.peers.split(","))]
+    if unknown := set(options.peers) - set(TITLE):
+        parser.error(f"unknown peers: {', '.join(sorted(unknown))} (known: nginx, haproxy, envoy, caddy)")
+    options.rounds = options.rounds or (5 if options.full else 3)
+    options.minutes = options.minutes or (25 if options.full else 3)
+    return options
+
+
+def late(*_):
+    raise Late
+
+
+def main():
+    options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    options.roundel = (options.roundel or build()).resolve()
+    bench = Bench(options)
+    results = {
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "versions": {kind: version(kind, binary) for kind, binary in bench.binaries.items()},
+        "backends": f"nginx {version('nginx', program('nginx', CACHE))}, one worker, two ports",
+        "configuration": {"backends": bench.origin.configuration},
+        "cells": [],
+        "idle": [],
+    }
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(int(60 * options.minutes * 1.3) + 60)
+    try:
+        measure(bench, options, results)
+    except Late:
+        print("the time is over: what is measured so far follows", file=sys.stderr)
+    signal.alarm(0)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(report.text(results))
+    if options.doc:
+        report.write(results, options.doc)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Missing as why:
+        sys.exit(f"versus: {why}")
