@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A thousand reloads in a row under load, forth and back between two configurations that differ in listeners, upstreams,
-# routes, weights and logs: requests, a WebSocket and a long download notice nothing; memory and descriptors do not grow; an
-# ejected backend stays ejected, and a hashed key keeps its backend.
+# routes, weights and logs: requests over HTTP/1.1 and HTTP/2, a WebSocket and a long download notice nothing; memory and
+# descriptors do not grow; an ejected backend stays ejected, and a hashed key keeps its backend.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 : "${ROUNDEL:?the binary under test}"
@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 
 reloads=${RELOADS:-1000}
 python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check websockets
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check websockets h2
 
 cat >"$work/echo.py" <<'PYTHON'
 import asyncio
@@ -82,7 +82,7 @@ routes="
 cat >"$work/one.yaml" <<YAML
 $common
 access_log: none
-listeners: [{ address: "127.0.0.1:8080" }]
+listeners: [{ address: "127.0.0.1:8080", protocols: [h2, h1] }]
 upstreams:
   web: { backends: [$a, $b] }
 $upstreams
@@ -93,7 +93,7 @@ cat >"$work/two.yaml" <<YAML
 $common
 access_log: { path: $work/access.log, sample: 1% }
 listeners:
-  - { address: "127.0.0.1:8080", timeouts: { keepalive: 30s } }
+  - { address: "127.0.0.1:8080", protocols: [h2, h1], timeouts: { keepalive: 30s } }
   - { name: second, address: "127.0.0.1:8081" }
 upstreams:
   web: { backends: [{ address: "$a", weight: 3 }, $b], balance: least_requests, timeouts: { connect: 2s } }
@@ -132,6 +132,9 @@ keys >"$work/keys.before"
 wrk -t1 -c8 -d600s http://127.0.0.1:8080/ >"$work/wrk" &
 wrk=$!
 children+=("$wrk")
+"$work/venv/bin/python" .ci/acceptance/h2_requests.py 8080 2 4 >"$work/tally2" 2>"$work/faults2" &
+streams=$!
+children+=("$streams")
 "$work/venv/bin/python" "$work/talk.py" "$work/enough" >"$work/talk" 2>&1 &
 talk=$!
 children+=("$talk")
@@ -160,6 +163,10 @@ wait "$large" || fail "the download broke"
 touch "$work/enough"
 wait "$talk" || fail "the WebSocket broke: $(cat "$work/talk")"
 sed 's/^/   WebSocket: /' "$work/talk"
+kill -TERM "$streams"
+wait "$streams" || fail "the load over HTTP/2 broke"
+say "$(cat "$work/tally2")"
+[[ ! -s "$work/faults2" ]] || fail "over HTTP/2: $(head -n 5 "$work/faults2")"
 kill -INT "$wrk" || fail "the load ended before the reloads"
 wait "$wrk" || true
 grep -E 'requests in|Socket errors|Non-2xx' "$work/wrk" | sed 's/^/   /'

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A hundred upgrades in a row under load: requests over kept and over fresh connections, downloads, WebSockets. No request
-# fails, no connection is refused; memory and descriptors of the last process are those of the first.
+# A hundred upgrades in a row under load: requests over kept and over fresh connections and over HTTP/2, downloads, WebSockets. No
+# request fails, no connection is refused; memory and descriptors of the last process are those of the first.
 #
 # UPGRADES=N runs another number of them.
 set -euo pipefail
@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.."
 
 upgrades=${UPGRADES:-100}
 python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check websockets
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check websockets h2
 
 # Backends: small answers, downloads of 4 MB, and an echo over WebSockets.
 cat >"$work/origin.py" <<'PYTHON'
@@ -119,7 +119,7 @@ PYTHON
 
 free 8080
 cat >"$work/roundel.yaml" <<YAML
-listeners: [{ address: 127.0.0.1:8080 }]
+listeners: [{ address: 127.0.0.1:8080, protocols: [h2, h1] }]
 admin: { address: "unix:$work/admin.sock" }
 access_log: none
 upstreams:
@@ -144,6 +144,9 @@ size() { printf 'resident %s kB, %s descriptors' "$(awk '/VmRSS/ { print $2 }' "
 "$work/venv/bin/python" "$work/clients.py" 8080 >"$work/tally" 2>"$work/faults" &
 clients=$!
 children+=("$clients")
+"$work/venv/bin/python" .ci/acceptance/h2_requests.py 8080 2 4 >"$work/tally2" 2>"$work/faults2" &
+streams=$!
+children+=("$streams")
 sleep 1
 say "the first process: $(size "$first")"
 
@@ -165,9 +168,11 @@ only_two() { [[ "$(pgrep -c -x -f -- "$ROUNDEL -c $work/roundel.yaml")" -le 2 ]]
 until_true "the old ones have drained" only_two
 say "the last process: $(size "$last")"
 
-kill -TERM "$clients"
-wait "$clients"
+kill -TERM "$clients" "$streams"
+wait "$clients" "$streams"
 say "$(cat "$work/tally")"
+say "$(cat "$work/tally2")"
+cat "$work/faults2" >>"$work/faults"
 [[ ! -s "$work/faults" ]] || {
     head -n 20 "$work/faults"
     fail "$(wc -l <"$work/faults") requests failed"

@@ -42,10 +42,10 @@ pub(super) struct ResumeArgs {
 }
 
 /// `UPSTREAM/BACKEND`; a backend may have slashes of its own (`web/unix:/run/app.sock`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Named {
-    upstream: String,
-    backend: String,
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Named {
+    pub(super) upstream: String,
+    pub(super) backend: String,
 }
 
 impl FromStr for Named {
@@ -62,7 +62,8 @@ impl FromStr for Named {
 }
 
 impl Named {
-    fn path(&self, deed: &str) -> String {
+    /// Where the admin API takes a `deed` to it.
+    pub(super) fn path(&self, deed: &str) -> String {
         format!("/api/v1/upstreams/{}/backends/{}/{deed}", segment(&self.upstream), segment(&self.backend))
     }
 }

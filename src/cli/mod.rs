@@ -13,6 +13,7 @@ mod screen;
 mod simulate;
 mod speak;
 mod status;
+mod top;
 mod upgrade;
 mod why;
 
@@ -81,6 +82,8 @@ enum Command {
     Upgrade(upgrade::Args),
     /// Tell how a running proxy and its backends fare
     Status(status::Args),
+    /// Watch a running proxy in the terminal: rates, errors, latencies and backends as they change; drain and resume by key
+    Top(top::Args),
     /// Tell what became of a request to a running proxy, and why
     Why(why::Args),
     /// Follow what happens to a running proxy: backends that come and go, reloads
@@ -128,6 +131,7 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Resume(args)) => drain::resume(&args),
         Some(Command::Upgrade(args)) => upgrade::run(&args),
         Some(Command::Status(args)) => status::run(&args),
+        Some(Command::Top(args)) => top::run(&args),
         Some(Command::Why(args)) => why::run(&args),
         Some(Command::Events(args)) => events::run(&args),
         Some(Command::Simulate(args)) => simulate::run(&args),

@@ -27,6 +27,11 @@ impl Colours {
         Self(wanted && io::stdout().is_terminal())
     }
 
+    /// Whether there are any.
+    pub(super) fn any(self) -> bool {
+        self.0
+    }
+
     /// `text` in this ink.
     pub(super) fn ink(self, ink: Ink, text: &str) -> String {
         let code = match ink {
@@ -133,7 +138,11 @@ pub(super) fn millis(value: &Value) -> String {
 pub(super) fn ago(value: &Value) -> String {
     let then = value.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
     let Some(then) = then else { return "-".to_owned() };
-    let seconds = jiff::Timestamp::now().as_second().saturating_sub(then.as_second()).max(0);
+    span(jiff::Timestamp::now().as_second().saturating_sub(then.as_second()).max(0))
+}
+
+/// Seconds in their largest unit.
+pub(super) fn span(seconds: i64) -> String {
     match seconds {
         0..120 => format!("{seconds}s"),
         120..7200 => format!("{}m", seconds / 60),

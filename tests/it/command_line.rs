@@ -177,3 +177,12 @@ async fn a_daemon_lets_go_of_its_streams_and_ends_by_its_pid_file() {
     crate::harness::until("the daemon has ended", async || nix::sys::signal::kill(pid, None).is_err()).await;
     assert!(!setup.dir().join("roundel.pid").exists());
 }
+
+#[tokio::test]
+async fn top_without_a_terminal_says_what_to_run_in_its_place() {
+    let output = with_file(GOOD, &["top"]).await;
+
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("needs a terminal") && text(&output.stderr).contains("roundel status"));
+    assert!(output.stdout.is_empty(), "nothing is drawn into a pipe: {output:?}");
+}

@@ -23,7 +23,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_ANSWER: u64 = 256 * 1024 * 1024;
 
 /// Which running proxy is meant.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[group(id = "proxy", required = true, multiple = true)]
 pub(super) struct Which {
     /// The configuration that the proxy runs: its admin socket is asked, else its admin address
