@@ -179,4 +179,5 @@ The other way round: a backend gives each of {count} answers, and keeps its conn
 - *connection used again*: the next request came to the backend on the same connection.
 """
 
-main()
+if __name__ == "__main__":
+    main()

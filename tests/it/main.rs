@@ -35,6 +35,7 @@ mod reasons;
 mod reload;
 mod responses;
 mod retries;
+mod road;
 mod roads;
 mod round_robin;
 mod simulate;
