@@ -169,6 +169,7 @@ def outage(options):
             row = outage_row(kind, words, manner, rate, seconds, options)
             body.append([name, manner, *row])
     print(f"{rate} GET/s for {seconds} s; all backends fail from second 5 to 15.\n")
+    print("Roundel's budget allows 1.2 tries for each request, 3 more a second, and once 30.\n")
     head = ["proxy", "backends", "asked in the outage", "reached a backend", "tries per request", "p99 ms before"]
     table([*head, "last error after its end", "p99 ms in seconds 1 to 5 after it", "most new connections in a second: before / in / after"], body)
 

@@ -14,4 +14,5 @@ pub mod proxy_protocol;
 pub mod request;
 pub mod ring;
 pub mod shard;
+pub mod text;
 pub mod units;

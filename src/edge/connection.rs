@@ -3,10 +3,16 @@
 //! Reads each HTTP/1.1 head once, under a deadline and bounds. A head that breaks the grammar is answered here; every
 //! other is handed to the app (Pingora's `HttpProxy`) with the connection itself, which comes back when it may carry another.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 
+use futures::FutureExt;
+use futures::future::FusedFuture;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::server::ShutdownWatch;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
@@ -70,11 +76,12 @@ enum Greeting {
 /// How the wait for a head ended.
 enum Awaited {
     Ready(Ready),
-    Refused(Refusal),
+    /// What came is no request; since when it was coming.
+    Refused(Refusal, Moment),
     /// Nothing is lost: no byte of a request had come.
     Idle,
     /// The client left, or was too slow, in the middle of a head.
-    Broken(Reason),
+    Broken(Reason, Moment),
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
@@ -89,16 +96,16 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                 return self.refuse(stream, &entrance, received, reason, reason.text()).await;
             }
         }
+        let mut drained = pin!(drained(entrance.draining.clone()).fuse());
         for number in 1_u32.. {
             // A connection that has just been accepted has its header deadline from the start.
             let begun = number == 1 || !stream.inbox().is_empty();
-            if !begun && !matches!(self.park(&mut stream, &entrance).await, Some(Ok(1..))) {
+            if !begun && !matches!(self.park(&mut stream, &entrance, drained.as_mut()).await, Some(Ok(1..))) {
                 return;
             }
             if entrance.follow() {
                 stream.bound(entrance.listener.timeouts);
             }
-            let received = self.current.clock().now();
             match self.next_head(&mut stream, &entrance.listener).await {
                 Awaited::Ready(ready) => match self.direct(&mut stream, &entrance, &ready, number).await {
                     Served::Again => {}
@@ -108,11 +115,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                         None => return,
                     },
                 },
-                Awaited::Refused(refusal) => {
-                    return self.refuse(stream, &entrance, received, refusal.reason, refusal.detail).await;
+                Awaited::Refused(refusal, began) => {
+                    return self.refuse(stream, &entrance, began, refusal.reason, refusal.detail).await;
                 }
-                Awaited::Broken(reason) => {
-                    return self.refuse(stream, &entrance, received, reason, reason.text()).await;
+                Awaited::Broken(reason, began) => {
+                    return self.refuse(stream, &entrance, began, reason, reason.text()).await;
                 }
                 Awaited::Idle => return,
             }
@@ -156,7 +163,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         let limits = Limits { header_bytes: listener.limits.header_bytes, header_count: listener.limits.header_count };
         let mut parser = HeadParser::new(limits);
         // Asked for only where the head is not here at once.
-        let mut deadline = None;
+        let mut began = None;
+        let now = || self.current.clock().now();
         loop {
             if !stream.inbox().is_empty() {
                 match parser.parse(stream.inbox()) {
@@ -164,25 +172,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                         let (framing, len, persistent) = (head.body, head.len, head.persistent);
                         // What came of the body with the head is known to be sound before anyone else hears of the request.
                         return match stream.begin(len, framing) {
-                            Ok(()) => Awaited::Ready(Ready {
-                                framing,
-                                received: self.current.clock().now(),
-                                persistent,
-                                parser,
-                            }),
-                            Err(refusal) => Awaited::Refused(refusal),
+                            Ok(()) => Awaited::Ready(Ready { framing, received: now(), persistent, parser }),
+                            Err(refusal) => Awaited::Refused(refusal, began.unwrap_or_else(now)),
                         };
                     }
-                    Outcome::Refused(refusal) => return Awaited::Refused(refusal),
+                    Outcome::Refused(refusal) => return Awaited::Refused(refusal, began.unwrap_or_else(now)),
                     Outcome::Partial => {}
                 }
             }
             let begun = !stream.inbox().is_empty();
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + listener.timeouts.header);
-            match timeout_at(deadline, stream.read_more()).await.ok() {
+            let since = *began.get_or_insert_with(now);
+            match stream.read_until(since + listener.timeouts.header).await {
                 Some(Ok(1..)) => {}
-                None if begun => return Awaited::Broken(Reason::ClientTimeout),
-                Some(_) if begun => return Awaited::Broken(Reason::ClientGone),
+                None if begun => return Awaited::Broken(Reason::ClientTimeout, since),
+                Some(_) if begun => return Awaited::Broken(Reason::ClientGone, since),
                 _ => return Awaited::Idle,
             }
         }
@@ -190,20 +193,26 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
 
     /// An idle connection waits here, holding next to nothing, until the client speaks, its time is over, or its listener
     /// drains and it stays idle for `drain.idle`.
-    async fn park(&self, stream: &mut ClientStream, entrance: &Entrance) -> Option<std::io::Result<usize>> {
+    async fn park(
+        &self,
+        stream: &mut ClientStream,
+        entrance: &Entrance,
+        mut drained: Pin<&mut impl FusedFuture<Output = ()>>,
+    ) -> Option<std::io::Result<usize>> {
         stream.rest();
-        let deadline = Instant::now() + entrance.listener.timeouts.keepalive;
-        let mut draining = entrance.draining.clone();
-        if !*draining.borrow() {
-            tokio::select! {
-                biased;
-                read = timeout_at(deadline, stream.read_more()) => return read.ok(),
-                // The sender lives as long as the connection has its entrance.
-                _ = draining.wait_for(|draining| *draining) => {}
+        let mut deadline = self.current.clock().now() + entrance.listener.timeouts.keepalive;
+        let mut draining = false;
+        poll_fn(|cx| {
+            if let Poll::Ready(read) = stream.poll_fill(cx) {
+                return Poll::Ready(Some(read));
             }
-        }
-        let idle = self.current.load().plan.drain.idle;
-        timeout_at(deadline.min(Instant::now() + idle), stream.read_more()).await.ok()
+            if !draining && (drained.is_terminated() || drained.as_mut().poll(cx).is_ready()) {
+                draining = true;
+                deadline = deadline.min(self.current.clock().now() + self.current.load().plan.drain.idle);
+            }
+            stream.poll_until(cx, deadline).map(|()| None)
+        })
+        .await
     }
 
     /// Lets the lane serve a request, where the listener has one and the request fits.
@@ -229,6 +238,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         number: u32,
     ) -> Option<Box<ClientStream>> {
         let mut carried = None;
+        stream.keep_head(ready.framing);
         loop {
             let (watch, remains) = (stream.watch().clone(), stream.remains().clone());
             let arrival = self.arrival(&stream, entrance, ready, number, carried.take());
@@ -236,6 +246,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             session.set_connection_user_context(Some(Box::new(arrival)));
             if let Some(back) = self.app.process_new_http(session, &entrance.draining).await {
                 let mut stream = back.consume().0.into_any().downcast::<ClientStream>().ok()?;
+                stream.forget_head();
                 return stream.settle().await.ok().map(|()| stream);
             }
             carried = Some(watch.take_carried()?);
@@ -289,4 +300,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             refused.record(entrance.peer, entrance.tls.as_deref(), received, Seen::of(stream.inbox()));
         }
     }
+}
+
+/// Ready once the listener drains.
+async fn drained(mut draining: ShutdownWatch) {
+    // The sender lives as long as the connection has its entrance.
+    let _ = draining.wait_for(|draining| *draining).await;
 }

@@ -5,10 +5,10 @@
 //! what Pingora has no word for: the idle deadlines of bodies, writes and tunnels, the bound on the body, and the
 //! deadlines that the exchange sets in its [`Watch`].
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::os::fd::RawFd;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -26,6 +26,8 @@ use tokio::time::{Instant, Sleep};
 use crate::base::clock::{Clock, Moment};
 use crate::config::plan;
 use crate::edge::limits::Ticket;
+use crate::edge::spare;
+use crate::edge::timer::Timer;
 use crate::edge::transport::Transport;
 use crate::exchange::watch::{HALF_CLOSED, Watch};
 use crate::lane::Client;
@@ -37,8 +39,8 @@ use crate::wire::refusal::Refusal;
 const OUTBOX: usize = 16 * 1024;
 /// How long the head of an answer waits for the first of its body: a backend that dies between the two shows it at once.
 const HOLD: Duration = Duration::from_millis(20);
-/// The most that one read takes from the socket.
-const READ: usize = 16 * 1024;
+/// The room that is made for what continues what is there already.
+const MORE: usize = 4096;
 /// How long, and for how many bytes, a closed connection still listens, so that the client can read the answer it got
 /// before the system resets the connection for the bytes nobody read (RFC 9112, 9.6).
 const LINGER: Duration = Duration::from_secs(2);
@@ -61,16 +63,18 @@ pub struct ClientStream {
     writing_since: Option<Moment>,
     /// Since when the client's side is closed, where it has closed it after the whole request.
     half_closed_since: Option<Moment>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
     timeouts: plan::ListenerTimeouts,
     clock: Clock,
     watch: Arc<Watch>,
     digest: Arc<SocketDigest>,
     ticket: Option<Ticket>,
-    /// The head of the present request, for it to be begun again or served by the lane.
+    /// The head of the present request, for it to be begun again.
     head: Vec<u8>,
     /// How long the head of the present request is.
     head_len: usize,
+    /// Whether the lane has the head, and with it all that the inbox held.
+    lent: bool,
     /// How long the answer's head waits for its body.
     held: Option<Pin<Box<Sleep>>>,
     /// Where the connection is left when its request is begun again.
@@ -102,7 +106,7 @@ impl ClientStream {
             reading_since: None,
             writing_since: None,
             half_closed_since: None,
-            timer: None,
+            timer: Timer::default(),
             timeouts,
             clock,
             watch: Arc::new(Watch::default()),
@@ -110,6 +114,7 @@ impl ClientStream {
             ticket: Some(ticket),
             head: Vec::new(),
             head_len: 0,
+            lent: false,
             held: None,
             remains: Arc::default(),
         }
@@ -159,10 +164,25 @@ impl ClientStream {
     /// # Errors
     /// What the socket says.
     pub async fn read_more(&mut self) -> Result<usize> {
-        self.inbox.reserve(READ.min(4096));
-        match self.transport.as_mut() {
-            Some(transport) => transport.read_buf(&mut self.inbox).await,
-            None => Ok(0),
+        poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    /// The same until `deadline`; none where nothing has come by then.
+    pub async fn read_until(&mut self, deadline: Moment) -> Option<Result<usize>> {
+        poll_fn(|cx| match self.poll_fill(cx) {
+            Poll::Ready(read) => Poll::Ready(Some(read)),
+            Poll::Pending => self.poll_until(cx, deadline).map(|()| None),
+        })
+        .await
+    }
+
+    /// Pending until `deadline`.
+    pub(super) fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Moment) -> Poll<()> {
+        loop {
+            ready!(self.timer.poll(cx, Instant::from_std(self.clock.instant(deadline))));
+            if self.clock.now() >= deadline {
+                return Poll::Ready(());
+            }
         }
     }
 
@@ -174,12 +194,7 @@ impl ClientStream {
         self.watch.reset();
         self.cleared = head;
         self.head_len = head;
-        self.head.clear();
         self.held = None;
-        self.watch.note_head(&self.inbox[..head]);
-        if framing.length() == Some(0) {
-            self.head.extend_from_slice(&self.inbox[..head]);
-        }
         self.body = BodyCheck::new(framing);
         self.reading_since = None;
         self.writing_since = None;
@@ -187,6 +202,23 @@ impl ClientStream {
         self.advance_body()?;
         self.watch.note_body(self.body.decoded());
         Ok(())
+    }
+
+    /// Keeps the head of the present request, for it to be told of where it is cut off, and to be begun again where it has no
+    /// body: Pingora gives no head back.
+    pub fn keep_head(&mut self, framing: Framing) {
+        let head = &self.inbox[..self.head_len];
+        self.watch.note_head(head);
+        self.head.clear();
+        if framing.length() == Some(0) {
+            self.head.extend_from_slice(head);
+        }
+    }
+
+    /// The request whose head was kept is over.
+    pub fn forget_head(&mut self) {
+        self.head = Vec::new();
+        drop(self.watch.take_head());
     }
 
     /// Sends what is left of an answer, where something is.
@@ -208,15 +240,12 @@ impl ClientStream {
     /// Gives back what an idle connection does not need.
     pub fn rest(&mut self) {
         if self.inbox.is_empty() {
-            self.inbox = BytesMut::new();
+            spare::put(std::mem::take(&mut self.inbox));
         }
         if self.outbox.is_empty() {
             self.outbox = BytesMut::new();
         }
-        self.timer = None;
         self.held = None;
-        self.head = Vec::new();
-        drop(self.watch.take_head());
     }
 
     /// Sends an answer of our own and closes the connection for writing. Gives up after `write_idle`.
@@ -235,12 +264,23 @@ impl ClientStream {
         self.transport.as_mut().map(Pin::new).ok_or_else(|| ErrorKind::NotConnected.into())
     }
 
-    /// Reads from the socket into the inbox.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
-        self.inbox.reserve(READ);
+    /// Reads from the socket into the inbox, which has room only where something has come.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
         let transport = self.transport.as_mut().ok_or(ErrorKind::NotConnected)?;
-        let read = std::pin::pin!(transport.read_buf(&mut self.inbox));
-        read.poll(cx)
+        if !self.inbox.is_empty() {
+            self.inbox.reserve(MORE);
+            return pin!(transport.read_buf(&mut self.inbox)).poll(cx);
+        }
+        if self.inbox.capacity() > 0 {
+            spare::put(std::mem::take(&mut self.inbox));
+        }
+        let mut buffer = spare::take();
+        let read = pin!(transport.read_buf(&mut buffer)).poll(cx);
+        match buffer.is_empty() {
+            true => spare::put(buffer),
+            false => self.inbox = buffer,
+        }
+        read
     }
 
     /// Passes what stands in the inbox through the check of the body's framing and bound.
@@ -271,29 +311,19 @@ impl ClientStream {
             let Some((at, reason)) = [own, theirs, read, write].into_iter().flatten().min_by_key(|(at, _)| *at) else {
                 return Poll::Pending;
             };
+            ready!(self.timer.poll(cx, Instant::from_std(self.clock.instant(at))));
             if self.clock.now() >= at {
                 if let Some(reason) = reason {
                     self.watch.end(reason);
                 }
                 return Poll::Ready(Error::new(ErrorKind::TimedOut, reason.map_or("in time", Reason::as_str)));
             }
-            ready!(self.poll_timer(cx, Instant::from_std(self.clock.instant(at))));
         }
     }
 
     /// How long a read may wait for the client.
     fn read_idle(&self) -> Duration {
         if self.watch.is_tunnel() { self.timeouts.tunnel_idle } else { self.timeouts.body_idle }
-    }
-
-    /// One timer serves all deadlines. It is moved only where it would fire too late, and looks again when it fires: deadlines
-    /// are put off with every request, and moving a timer costs more than all the rest of it.
-    fn poll_timer(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        if timer.is_elapsed() || timer.deadline() > at {
-            timer.as_mut().reset(at);
-        }
-        timer.as_mut().poll(cx)
     }
 
     /// The request's body has been read, or it had none: only the end of the connection is of interest.
@@ -424,11 +454,13 @@ impl ClientStream {
         match written {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(ErrorKind::WriteZero.into())),
             Poll::Ready(Ok(count)) => {
-                self.writing_since = None;
+                if self.writing_since.take().is_some() {
+                    // The client takes the answer again: from now on the backend has to go on.
+                    self.watch.answer_moved(self.clock.now());
+                }
                 self.watch.went_out();
                 // A tunnel is idle only while nothing moves in either direction.
                 self.reading_since = None;
-                self.watch.answer_moved(self.clock.now());
                 Poll::Ready(Ok(count))
             }
             Poll::Ready(Err(error)) => {
@@ -501,19 +533,28 @@ impl AsyncWrite for ClientStream {
 
 /// The lane moves bytes by itself: nothing is held back on their way.
 impl Client for ClientStream {
-    fn lend_head(&mut self) -> Vec<u8> {
-        let mut head = std::mem::take(&mut self.head);
-        head.clear();
+    fn lend_head(&mut self) -> BytesMut {
+        self.lent = self.inbox.len() == self.head_len;
+        if self.lent {
+            return std::mem::take(&mut self.inbox);
+        }
+        let mut head = spare::take();
         head.extend_from_slice(&self.inbox[..self.head_len]);
         head
     }
 
-    fn take_back(&mut self, head: Vec<u8>) {
-        self.head = head;
+    fn take_back(&mut self, head: BytesMut) {
+        match std::mem::take(&mut self.lent) {
+            true => self.inbox = head,
+            false => spare::put(head),
+        }
     }
 
     fn accept(&mut self) {
-        self.consume(self.head_len);
+        match std::mem::take(&mut self.lent) {
+            true => self.cleared = 0,
+            false => self.consume(self.head_len),
+        }
     }
 
     fn body(&self) -> &[u8] {

@@ -83,7 +83,7 @@ fn filtered(
         Decision::Continue => {}
         decision => return decided(decision),
     }
-    let now = exchange.now();
+    let now = exchange.arrival.received;
     if let Some(refusal) = limit(exchange, request, route, now) {
         return Admission::Refuse(refusal);
     }

@@ -89,8 +89,8 @@ async fn wait_for_place(
 fn start(exchange: &mut Exchange, lease: Lease) {
     exchange.attempts += 1;
     exchange.tried.push(lease.backend().id());
+    exchange.try_began = lease.begun();
     exchange.lease = Some(lease);
-    exchange.try_began = exchange.now();
     exchange.try_span = exchange.trace.map_or(0, |_| new_span());
     let total = exchange.target.as_ref().and_then(|target| target.plan.timeouts.total);
     exchange.arrival.watch.set_after(Deadline::Try, exchange.try_began, total);
@@ -121,20 +121,25 @@ pub fn failed(exchange: &mut Exchange, failure: Failure, standing: Standing) -> 
     verdict
 }
 
-/// Takes in that the backend has answered, before anything of the answer is passed on: whether the request is tried again in its
-/// place, because the operator has chosen its status for that.
-pub fn answered(exchange: &mut Exchange, status: u16, answer: &dyn Fields, standing: Standing) -> Verdict {
-    let Some(target) = exchange.target.clone() else { return Verdict::GiveUp };
-    let now = exchange.arrival.snapshot.clock.wall(exchange.now());
-    let Some(failure) = retry::chosen(status, answer, &target.plan.retry, now) else { return Verdict::GiveUp };
-    if !target.pool.has_room_for_another_try() {
+/// The failure that an answer amounts to, because the operator has chosen its status for retries; none for all others.
+#[must_use]
+pub fn chosen(exchange: &Exchange, status: u16, answer: &dyn Fields) -> Option<Failure> {
+    let target = exchange.target.as_ref()?;
+    retry::chosen(status, answer, &target.plan.retry, || exchange.arrival.snapshot.clock.wall(exchange.now()))
+}
+
+/// Takes in that the backend has answered with a status that was [`chosen`], before anything of the answer is passed on:
+/// whether the request is tried again in its place.
+pub fn answered(exchange: &mut Exchange, status: u16, failure: Failure, standing: Standing) -> Verdict {
+    let has_room = exchange.target.as_ref().is_some_and(|target| target.pool.has_room_for_another_try());
+    if !has_room {
         // An answer in the hand is better than a place in the queue.
         return Verdict::GiveUp;
     }
     let verdict = follow(exchange, failure, standing, Attempt::Answered(status));
     if verdict != Verdict::GiveUp {
         exchange.failure = Some(failure);
-        exchange.try_ended(Some(failure));
+        exchange.try_ended(Some(failure), exchange.now());
     }
     verdict
 }

@@ -6,10 +6,10 @@
 //! Both roads go by these rules, each with fields in a form of its own: which of them pass is told by name, what is added is
 //! told as name and value.
 
-use std::io::Write as _;
 use std::net::IpAddr;
 
 use crate::base::request::{Fields, RequestView};
+use crate::base::text;
 use crate::exchange::retry::MARK;
 use crate::exchange::watch::Deadline;
 use crate::exchange::{Exchange, grpc};
@@ -115,8 +115,7 @@ pub fn told_to_backend(
         }
         if let Some(peer) = peer {
             next_element(value);
-            // Writing into a Vec cannot fail, here and below.
-            let _ = write!(value, "{peer}");
+            text::address(value, peer);
         }
         if !value.is_empty() {
             set("x-forwarded-for", value);
@@ -184,11 +183,18 @@ fn next_element(list: &mut Vec<u8>) {
 
 /// One element of `Forwarded` (RFC 7239, 4).
 fn element(peer: Option<IpAddr>, host: &[u8], scheme: &str, list: &mut Vec<u8>) {
-    let _ = match peer {
-        Some(IpAddr::V4(address)) => write!(list, "for={address}"),
-        Some(IpAddr::V6(address)) => write!(list, "for=\"[{address}]\""),
-        None => write!(list, "for=unknown"),
-    };
+    match peer {
+        Some(address @ IpAddr::V4(_)) => {
+            list.extend_from_slice(b"for=");
+            text::address(list, address);
+        }
+        Some(address @ IpAddr::V6(_)) => {
+            list.extend_from_slice(b"for=\"[");
+            text::address(list, address);
+            list.extend_from_slice(b"]\"");
+        }
+        None => list.extend_from_slice(b"for=unknown"),
+    }
     // A host that the edge let in has no quote and no backslash.
     list.extend_from_slice(b";host=\"");
     list.extend_from_slice(host);

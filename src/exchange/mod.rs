@@ -3,7 +3,7 @@
 //! `snapshot` is what it is served by, `client` and `request_id` say whose it is, `admission` where it goes, `forward` what passes of its fields,
 //! `attempt`,
 //! `retry` and `rescue` what becomes of tries and their failures (`rescue` is the only place that turns an error into a
-//! status), `reply` how answers of our own look, `grpc` what its calls ask for, `watch` what it tells its connection, `trail` where it was tried, `record`
+//! status), `reply` how answers of our own look, `grpc` what its calls ask for, `watch` what it tells its connection, `trail` and `tried` where it was tried, `record`
 //! what is told of it at its end, `recent` and `why` what is remembered of it. `rehearsal` plays failures in
 //! virtual time, by the same rules. The roads themselves are in `proxy` and `lane`.
 
@@ -28,6 +28,7 @@ pub mod retry;
 pub mod snapshot;
 mod spans;
 pub mod trail;
+pub mod tried;
 pub mod watch;
 pub mod why;
 
@@ -48,6 +49,7 @@ use crate::exchange::request_id::RequestId;
 use crate::exchange::rescue::Failure;
 use crate::exchange::snapshot::{RouteLive, Snapshot, Target};
 use crate::exchange::trail::{Choice, Trail, Try};
+use crate::exchange::tried::Tried;
 use crate::exchange::watch::{Carried, Deadline, Watch};
 use crate::filter::edit::Edit;
 use crate::filter::headers::Variables;
@@ -137,7 +139,7 @@ pub struct Exchange {
     /// The backend it is at, or was at last.
     pub lease: Option<Lease>,
     /// The backends it was tried at.
-    pub tried: Vec<BackendId>,
+    pub tried: Tried,
     /// How often it was sent, or a connect was made for it.
     pub attempts: u32,
     /// How often it was sent again.
@@ -341,14 +343,14 @@ impl Exchange {
     pub fn try_failed(&mut self, failure: Failure) {
         self.failure = Some(failure);
         self.arrival.snapshot.counters.attempt(self, Attempt::Failed(failure.reason()));
-        self.try_ended(Some(failure));
+        self.try_ended(Some(failure), self.now());
         if let Some(lease) = &mut self.lease {
             failure.tell(lease);
         }
     }
 
     /// Adds the try at the present backend to the trail, where it is not there yet.
-    fn try_ended(&mut self, failure: Option<Failure>) {
+    fn try_ended(&mut self, failure: Option<Failure>, now: Moment) {
         let Some(lease) = self.lease.as_ref().filter(|_| self.trail.len() < self.attempts) else { return };
         let backend = lease.backend();
         let choice =
@@ -356,7 +358,7 @@ impl Exchange {
         self.trail.add(Try {
             backend: backend.address().clone(),
             began: self.try_began,
-            took: self.now().since(self.try_began),
+            took: now.since(self.try_began),
             connect: self.connect.take(),
             reused: self.reused.take(),
             first_byte: self.first_byte.take(),
@@ -383,7 +385,7 @@ impl Drop for Exchange {
     /// A request whose task is dropped has its line too.
     fn drop(&mut self) {
         if !self.recorded {
-            record::write_cut(self);
+            record::write_cut_off(self);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::base::clock::Moment;
 use crate::exchange::Exchange;
 use crate::exchange::watch::Deadline;
 use crate::telemetry::metrics::series::Attempt;
@@ -16,8 +17,8 @@ pub fn sent(exchange: &mut Exchange) {
 }
 
 /// The answer has begun with this status, and no more than `idle` may lie between its parts, where the road has no other
-/// bound for that.
-pub fn answered(exchange: &mut Exchange, status: u16, idle: Option<Duration>) {
+/// bound for that. When it was.
+pub fn answered(exchange: &mut Exchange, status: u16, idle: Option<Duration>) -> Moment {
     let now = exchange.now();
     let watch = &exchange.arrival.watch;
     watch.clear(Deadline::FirstByte);
@@ -35,4 +36,5 @@ pub fn answered(exchange: &mut Exchange, status: u16, idle: Option<Duration>) {
             _ => lease.succeeded(latency),
         }
     }
+    now
 }

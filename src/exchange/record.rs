@@ -37,10 +37,11 @@ struct Outcome {
 /// Tells of a request that has ended. It frees its backend first, so that who reads the log finds the counts settled.
 pub fn write(exchange: &mut Exchange, end: End<'_>) {
     exchange.recorded = true;
-    exchange.try_ended(None);
+    let now = exchange.now();
+    exchange.try_ended(None, now);
     exchange.lease = None;
     let unanswered = exchange.reason.unwrap_or(Reason::ClientGone).status();
-    let duration = exchange.now().since(exchange.arrival.received);
+    let duration = now.since(exchange.arrival.received);
     let outcome = Outcome { status: end.status.unwrap_or(unanswered), duration };
 
     let counters = &exchange.arrival.snapshot.counters;
@@ -49,26 +50,35 @@ pub fn write(exchange: &mut Exchange, end: End<'_>) {
     }
     counters.request(exchange, outcome.status, duration);
     write_line(exchange, &end, &outcome);
-    spans::tell(exchange, &end, outcome.status, exchange.arrival.received + duration);
+    spans::tell(exchange, &end, outcome.status, now);
     remember(exchange, &end, &outcome);
 }
 
-/// Tells of a request whose task was dropped before it ended: the process did not wait for it any longer, or it panicked.
-pub(super) fn write_cut(exchange: &mut Exchange) {
+/// Tells of a request whose task was dropped before it ended, where that is not told yet: the process did not wait for it any
+/// longer, or it panicked.
+pub fn write_cut(exchange: &mut Exchange, end: End<'_>) {
+    if exchange.recorded {
+        return;
+    }
     let reason = if std::thread::panicking() { Reason::ProxyInternalError } else { Reason::ProxyShutdown };
     exchange.reason.get_or_insert(reason);
+    write(exchange, End { status: None, bytes_out: 0, ..end });
+}
+
+/// The same where nobody holds the request's head: what its watch has noted of it is all that is known.
+pub(super) fn write_cut_off(exchange: &mut Exchange) {
     let head = exchange.arrival.watch.take_head();
     let (method, target) = refused::request_line(&head);
     let end = End {
         method: method.unwrap_or_default(),
         host: refused::host(&head),
         target: target.unwrap_or_default(),
-        version: http::Version::HTTP_11,
+        version: refused::version(&head),
         fields: &refused::NoFields,
         status: exchange.given.status,
         bytes_out: exchange.given.bytes,
     };
-    write(exchange, end);
+    write_cut(exchange, end);
 }
 
 fn write_line(exchange: &Exchange, end: &End<'_>, outcome: &Outcome) {

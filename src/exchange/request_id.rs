@@ -1,13 +1,20 @@
 //! The request's id: kept where a trusted proxy sent one, else made.
 
 use crate::base::request::Fields;
+use crate::base::text;
 
 /// The longest id that is kept.
 const LONGEST: usize = 128;
 
 /// An id that tells one request from all others in logs, in headers and in `why`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(String);
+pub struct RequestId(Id);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Id {
+    Made([u8; 32]),
+    Kept(Box<str>),
+}
 
 impl RequestId {
     /// The id of a request: that of `X-Request-Id` where the peer is trusted and the id is fit for a log line, else a new one.
@@ -19,19 +26,22 @@ impl RequestId {
     /// A new id: 32 hex digits, random.
     #[must_use]
     pub fn new() -> Self {
-        Self(format!("{:032x}", fastrand::u128(..)))
+        Self(Id::Made(text::hex(fastrand::u128(..))))
     }
 
     fn kept(value: &[u8]) -> Option<Self> {
         let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
         let text = std::str::from_utf8(value).ok()?;
-        ((1..=LONGEST).contains(&value.len()) && value.iter().all(fit)).then(|| Self(text.to_owned()))
+        ((1..=LONGEST).contains(&value.len()) && value.iter().all(fit)).then(|| Self(Id::Kept(text.into())))
     }
 
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            Id::Made(digits) => text::ascii(digits).unwrap_or_default(),
+            Id::Kept(id) => id,
+        }
     }
 }
 

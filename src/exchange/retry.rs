@@ -96,10 +96,18 @@ pub fn is_idempotent(method: &http::Method) -> bool {
 
 /// The failure that an answer stands for, where the operator has chosen its status for another try; `now` is the wall time.
 #[must_use]
-pub fn chosen(status: u16, answer: &dyn Fields, retry: &plan::Retry, now: SystemTime) -> Option<Failure> {
+pub fn chosen(
+    status: u16,
+    answer: &dyn Fields,
+    retry: &plan::Retry,
+    now: impl FnOnce() -> SystemTime,
+) -> Option<Failure> {
     if retry.statuses.contains(status) {
-        let after = answer.get("retry-after").and_then(|value| retry_after(value, now));
+        let after = answer.get("retry-after").and_then(|value| retry_after(value, now()));
         return Some(Failure::Status { status, after });
+    }
+    if retry.grpc_statuses.is_empty() {
+        return None;
     }
     let status = grpc::status_of(answer).filter(|status| retry.grpc_statuses.contains(status))?;
     Some(Failure::Grpc { status, pushback: grpc::pushback(answer) })

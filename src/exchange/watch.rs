@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use crate::base::clock::Moment;
 use crate::exchange::request_id::RequestId;
 use crate::exchange::trail::Trail;
+use crate::exchange::tried::Tried;
 use crate::telemetry::reason::Reason;
 use crate::telemetry::trace::Trace;
-use crate::upstream::backend::BackendId;
 
 /// How long a client that has closed its side is still answered. It may only have said all it has to say (TCP lets it); most
 /// have left, and no backend shall work for them much longer.
@@ -84,7 +84,7 @@ pub struct Carried {
     /// Its id.
     pub id: RequestId,
     /// The backends it was tried at.
-    pub tried: Vec<BackendId>,
+    pub tried: Tried,
     /// How its tries went.
     pub trail: Trail,
     /// Its trace.

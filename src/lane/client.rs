@@ -4,15 +4,17 @@
 use std::io::{IoSlice, Result};
 use std::task::{Context, Poll};
 
+use bytes::BytesMut;
+
 use crate::base::clock::Moment;
 
 /// A client's connection that carries one request.
 pub trait Client {
     /// Lends the request's head: its bytes as they came.
-    fn lend_head(&mut self) -> Vec<u8>;
+    fn lend_head(&mut self) -> BytesMut;
 
     /// Takes the head back, and the room that it was in.
-    fn take_back(&mut self, head: Vec<u8>);
+    fn take_back(&mut self, head: BytesMut);
 
     /// The request is served by the caller: its head is done with, and the body follows.
     fn accept(&mut self);

@@ -63,6 +63,8 @@ struct Download {
     ended: bool,
     /// Until when the head waits for the body.
     held_until: Option<Moment>,
+    /// When something came last.
+    read_at: Moment,
     /// Whether it was told that all of it has come.
     told: bool,
 }
@@ -148,7 +150,7 @@ impl Crossing {
         };
         let ended = matches!(&framing, Ends::Framed(check, _) if check.ended());
         let held_until = (hold && work.received.is_empty() && !ended).then(|| now + HOLD);
-        self.body = Some(Download { framing, written: 0, cleared: 0, ended, held_until, told: false });
+        self.body = Some(Download { framing, written: 0, cleared: 0, ended, held_until, read_at: now, told: false });
     }
 
     /// Passes the answer on to its end: what stands in the work set's answer first, then the body. Before the last of it goes to
@@ -191,7 +193,13 @@ impl Crossing {
             }
             self.advance_upload(cx, client, work, exchange)?;
             match self.poll_receive(cx, work) {
-                Poll::Ready(Ok(1..)) => exchange.arrival.watch.answer_moved(exchange.now()),
+                Poll::Ready(Ok(1..)) => {
+                    let now = exchange.now();
+                    exchange.arrival.watch.answer_moved(now);
+                    if let Some(download) = &mut self.body {
+                        download.read_at = now;
+                    }
+                }
                 Poll::Ready(read) => self.end_of_connection(read, work, exchange)?,
                 Poll::Pending => match ready!(self.poll_wait(cx, client, exchange, self.held_until())) {
                     Some(failure) => return Poll::Ready(Err(failure)),
@@ -199,6 +207,11 @@ impl Crossing {
                 },
             }
         }
+    }
+
+    /// When something of the answer came last.
+    pub(super) fn last_read(&self) -> Moment {
+        self.body.as_ref().map_or(Moment::START, |download| download.read_at)
     }
 
     fn held_until(&self) -> Option<Moment> {

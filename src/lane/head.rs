@@ -2,12 +2,14 @@
 //! rules of `exchange::forward`. Pure.
 
 use std::io::Write as _;
+use std::ops::Range;
 
 use crate::base::request::RequestView;
 use crate::exchange::{Exchange, forward};
 use crate::filter;
 use crate::filter::edit::Edit;
 use crate::wire::answer;
+use crate::wire::fields::Line;
 use crate::wire::head::Head;
 
 /// Writes the head of the request for the backend.
@@ -33,15 +35,17 @@ pub(super) fn request(
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let host = exchange.rewritten.host.as_ref();
-    for (name, content) in head.fields.iter() {
-        let content = match host {
-            Some(host) if name.eq_ignore_ascii_case("host") => host.as_bytes(),
-            _ => content,
-        };
-        if forward::passes_to_backend(name, exchange) && !replaces(&edits, name) {
-            field(out, name, content);
+    let mut lines = Lines::of(head.fields.bytes(), out);
+    for line in head.fields.lines() {
+        if !forward::passes_to_backend(line.name, exchange) || replaces(&edits, line.name) {
+            continue;
+        }
+        match host {
+            Some(host) if line.name.eq_ignore_ascii_case("host") => lines.write(line.name, host.as_bytes()),
+            _ => lines.pass(&line),
         }
     }
+    lines.end();
     let host = Some(head.host.as_bytes());
     forward::told_to_backend(exchange, &head.fields, http::Version::HTTP_11, host, value, &mut |name, content| {
         if !replaces(&edits, name) {
@@ -90,12 +94,14 @@ pub(super) fn answer(
     let edits = forward::response_edits(view, exchange);
     status_line(out, head.status, head.phrase);
     let mut dated = false;
-    for (name, content) in passing_fields(head) {
-        if !replaces(&edits, name) {
-            dated |= name.eq_ignore_ascii_case("date");
-            field(out, name, content);
+    let mut lines = Lines::of(head.fields.bytes(), out);
+    for line in passing_lines(head) {
+        if !replaces(&edits, line.name) {
+            dated |= line.name.eq_ignore_ascii_case("date");
+            lines.pass(&line);
         }
     }
+    lines.end();
     if passing.into_chunks {
         field(out, "transfer-encoding", b"chunked");
     }
@@ -109,9 +115,9 @@ pub(super) fn answer(
 /// Writes the head of a 1xx for the client.
 pub(super) fn informational(head: &answer::Head<'_>, out: &mut Vec<u8>) {
     status_line(out, head.status, head.phrase);
-    for (name, content) in passing_fields(head) {
-        field(out, name, content);
-    }
+    let mut lines = Lines::of(head.fields.bytes(), out);
+    passing_lines(head).for_each(|line| lines.pass(&line));
+    lines.end();
     out.extend_from_slice(b"\r\n");
 }
 
@@ -148,12 +154,60 @@ pub(super) fn own(
     }
 }
 
-/// The fields of an answer that pass to the client as they came.
-fn passing_fields<'h, 'b>(head: &'h answer::Head<'b>) -> impl Iterator<Item = (&'b str, &'b [u8])> + use<'h, 'b> {
-    head.fields.iter().filter(|(name, _)| {
-        forward::passes_to_client(name, head.status)
-            && !(head.names_fields && !forward::outlives_connection(name) && is_named(head, name))
+/// The field lines of an answer that pass to the client as they came.
+fn passing_lines<'h, 'b>(head: &'h answer::Head<'b>) -> impl Iterator<Item = Line<'b>> + use<'h, 'b> {
+    head.fields.lines().filter(|line| {
+        forward::passes_to_client(line.name, head.status)
+            && !(head.names_fields && !forward::outlives_connection(line.name) && is_named(head, line.name))
     })
+}
+
+/// Field lines on their way from one head into another. Those that stand together and are written as we write them are copied
+/// together.
+struct Lines<'h, 'o> {
+    head: &'h [u8],
+    out: &'o mut Vec<u8>,
+    /// What is copied next, without the last line's end.
+    together: Range<usize>,
+}
+
+impl<'h, 'o> Lines<'h, 'o> {
+    /// Lines that are read from the bytes of `head`.
+    fn of(head: &'h [u8], out: &'o mut Vec<u8>) -> Self {
+        Self { head, out, together: 0..0 }
+    }
+
+    /// Passes a line on as it came.
+    fn pass(&mut self, line: &Line<'_>) {
+        let Some(place) = line.as_we_write_it(self.head) else { return self.write(line.name, line.value) };
+        let end = self.together.end;
+        let between = self.head.get(end..place.start).unwrap_or_default();
+        if between == b"\r\n" && !self.together.is_empty() {
+            self.together.end = place.end;
+        } else {
+            self.flush();
+            self.together = place;
+        }
+    }
+
+    /// Writes a line of its own.
+    fn write(&mut self, name: &str, content: &[u8]) {
+        self.flush();
+        field(self.out, name, content);
+    }
+
+    fn flush(&mut self) {
+        if !self.together.is_empty() {
+            self.out.extend_from_slice(&self.head[self.together.clone()]);
+            self.out.extend_from_slice(b"\r\n");
+            self.together = 0..0;
+        }
+    }
+
+    /// Writes what is left.
+    fn end(mut self) {
+        self.flush();
+    }
 }
 
 /// Whether `Connection` names the field `name`.

@@ -199,14 +199,13 @@ impl<C: Client> Passage<'_, C> {
 
     /// Begins the next try, unless the client leaves while it waits for one.
     async fn begin_try(&mut self) -> Result<(), Reason> {
-        let watch = self.exchange.arrival.watch.clone();
         let Self { client, exchange, .. } = self;
         tokio::select! {
             biased;
             begun = attempt::begin(exchange) => return begun,
             () = poll_fn(|cx| client.poll_wait(cx, None)) => {}
         }
-        Err(watch.ended().unwrap_or(Reason::ClientGone))
+        Err(self.exchange.arrival.watch.ended().unwrap_or(Reason::ClientGone))
     }
 
     /// What a request stands at whose try has failed so.
@@ -292,7 +291,7 @@ impl<C: Client> Passage<'_, C> {
                 }
                 _ => {
                     let idle = exchange.target.as_ref().map(|target| target.plan.timeouts.idle);
-                    progress::answered(exchange, status, idle);
+                    let now = progress::answered(exchange, status, idle);
                     if passes_over(&answer, &self.head, work.lost, exchange) {
                         return Ok(None);
                     }
@@ -301,7 +300,7 @@ impl<C: Client> Passage<'_, C> {
                     let passing = Passing { into_chunks: body == Body::UntilClose, afterwards };
                     head::answer(&answer, &view(&self.head, exchange), exchange, passing, &mut work.answer);
                     let hold = may_wait(&self.head, body);
-                    crossing.begin_body(work, len, body, hold, exchange.now());
+                    crossing.begin_body(work, len, body, hold, now);
                     self.status = Some(status);
                     return Ok(Some(Answered { crossing, afterwards, persistent }));
                 }
@@ -334,7 +333,7 @@ impl<C: Client> Passage<'_, C> {
             && let (Some(target), Some(lease)) = (&self.exchange.target, &self.exchange.lease)
             && let Some(connection) = crossing.take_reusable(&self.work)
         {
-            let now = self.exchange.now();
+            let now = crossing.last_read();
             lease.backend().warm().put(connection, target.peers.group(), now, &target.plan.keepalive);
         }
     }
@@ -404,16 +403,27 @@ impl<C: Client> Passage<'_, C> {
     }
 
     fn record(&mut self) {
-        let end = record::End {
-            method: self.head.method.as_bytes(),
-            host: self.head.host.as_bytes(),
-            target: self.head.target.as_str().as_bytes(),
-            version: http::Version::HTTP_11,
-            fields: &self.head.fields,
-            status: self.status,
-            bytes_out: self.bytes_out,
-        };
-        record::write(&mut self.exchange, end);
+        record::write(&mut self.exchange, end(&self.head, self.status, self.bytes_out));
+    }
+}
+
+impl<C> Drop for Passage<'_, C> {
+    /// A request whose task is dropped has its line too.
+    fn drop(&mut self) {
+        record::write_cut(&mut self.exchange, end(&self.head, None, 0));
+    }
+}
+
+/// What is told of a request at its end.
+fn end<'h>(head: &'h Head<'_>, status: Option<u16>, bytes_out: u64) -> record::End<'h> {
+    record::End {
+        method: head.method.as_bytes(),
+        host: head.host.as_bytes(),
+        target: head.target.as_str().as_bytes(),
+        version: http::Version::HTTP_11,
+        fields: &head.fields,
+        status,
+        bytes_out,
     }
 }
 
@@ -436,12 +446,13 @@ fn may_wait(head: &Head<'_>, body: Body) -> bool {
 
 /// Whether the request is tried again in place of passing on the answer that has come.
 fn passes_over(answer: &answer::Head<'_>, head: &Head<'_>, lost: bool, exchange: &mut Exchange) -> bool {
+    let Some(failure) = attempt::chosen(exchange, answer.status, &answer.fields) else { return false };
     let standing = Standing {
         idempotent: is_idempotent(head),
         replayable: !lost && exchange.body_is_kept(),
         ..attempt::standing(exchange)
     };
-    attempt::answered(exchange, answer.status, &answer.fields, standing) != Verdict::GiveUp
+    attempt::answered(exchange, answer.status, failure, standing) != Verdict::GiveUp
 }
 
 fn is_idempotent(head: &Head<'_>) -> bool {

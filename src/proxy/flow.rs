@@ -421,12 +421,14 @@ fn decide(mut error: Box<Error>, failure: Failure, exchange: &mut Exchange, stan
 
 /// Whether the request is tried again in place of passing on an answer with the status that has come.
 fn passes_over(session: &Session, header: &ResponseHeader, exchange: &mut Exchange) -> bool {
+    let status = header.status.as_u16();
+    let Some(failure) = attempt::chosen(exchange, status, &header.headers) else { return false };
     let standing = Standing {
         idempotent: retry::is_idempotent(&session.req_header().method),
         replayable: !session.as_ref().retry_buffer_truncated() && exchange.body_is_kept(),
         ..attempt::standing(exchange)
     };
-    attempt::answered(exchange, header.status.as_u16(), &header.headers, standing) != Verdict::GiveUp
+    attempt::answered(exchange, status, failure, standing) != Verdict::GiveUp
 }
 
 /// Puts a part of the answer's body through the encoder; none where nothing of it comes out yet.

@@ -38,6 +38,28 @@ pub(super) struct FieldSpan {
     pub(super) value: Span,
 }
 
+/// A field line as it came.
+#[derive(Debug, Clone)]
+pub struct Line<'b> {
+    /// The field's name.
+    pub name: &'b str,
+    /// Its value, without the white space around it.
+    pub value: &'b [u8],
+    /// Where the name ends in the bytes of the head.
+    name_ends: usize,
+    /// From the first byte of the name to the last of the value, in the bytes of the head.
+    bytes: Range<usize>,
+}
+
+impl Line<'_> {
+    /// The line in the bytes of the head, without its end, where it is written as we write lines: one space before the value.
+    #[must_use]
+    pub fn as_we_write_it(&self, head: &[u8]) -> Option<Range<usize>> {
+        let gap = head.get(self.name_ends..self.bytes.end - self.value.len())?;
+        (gap == b": ").then(|| self.bytes.clone())
+    }
+}
+
 /// The fields of a head, in the order and the letters of the wire.
 #[derive(Clone, Copy)]
 pub struct HeadFields<'b> {
@@ -62,6 +84,23 @@ impl<'b> HeadFields<'b> {
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'b str, &'b [u8])> + use<'b> {
         let buffer = self.buffer;
         self.spans.iter().map(move |span| (super::grammar::ascii(span.name.of(buffer)), span.value.of(buffer)))
+    }
+
+    /// Every field line with its place in the bytes of the head.
+    pub fn lines(&self) -> impl ExactSizeIterator<Item = Line<'b>> + use<'b> {
+        let buffer = self.buffer;
+        self.spans.iter().map(move |span| Line {
+            name: super::grammar::ascii(span.name.of(buffer)),
+            value: span.value.of(buffer),
+            name_ends: span.name.range().end,
+            bytes: span.name.range().start..span.value.range().end,
+        })
+    }
+
+    /// The bytes of the head that the fields belong to.
+    #[must_use]
+    pub const fn bytes(&self) -> &'b [u8] {
+        self.buffer
     }
 
     /// The values of the field `name`, in order; names are compared without regard to case (RFC 9110, 5.1).

@@ -2,6 +2,8 @@
 //!
 //! Rules that need more than the next byte live with the part of the message they judge.
 
+use crate::base::text;
+
 /// `tchar` (RFC 9110, 5.6.2).
 pub(super) const TOKEN: u8 = 1;
 /// What a path may hold besides percent escapes: `pchar` and `/` (RFC 3986, 3.3), and `[ ] | ^` (see `target`).
@@ -94,7 +96,7 @@ pub(super) fn trimmed(bytes: &[u8]) -> std::ops::Range<usize> {
 /// `bytes` as text. Callers pass bytes that were found to be ASCII; anything else would be empty text, not a panic.
 #[inline]
 pub(super) fn ascii(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap_or_default()
+    text::ascii(bytes).unwrap_or_default()
 }
 
 #[cfg(test)]

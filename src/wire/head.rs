@@ -18,6 +18,9 @@ use crate::telemetry::reason::Reason;
 /// The longest method, in bytes. The longest registered one has 17.
 const MAX_METHOD: usize = 32;
 
+/// The fields that there is room for from the start; browsers send about a dozen.
+const USUAL: usize = 16;
+
 /// How large a head may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -152,7 +155,7 @@ impl HeadParser {
     pub fn new(limits: Limits) -> Self {
         let limits = Limits { header_bytes: limits.header_bytes.min(u32::MAX as usize), ..limits };
         let stage = Stage::Start { skipped: false };
-        Self { limits, stage, line: 0, scanned: 0, known: Known::default(), fields: Vec::new() }
+        Self { limits, stage, line: 0, scanned: 0, known: Known::default(), fields: Vec::with_capacity(USUAL) }
     }
 
     /// Begins the next head: the next buffer starts with its first byte. Room for fields is kept.

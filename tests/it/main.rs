@@ -38,6 +38,7 @@ mod retries;
 mod roads;
 mod round_robin;
 mod simulate;
+mod slow_readers;
 mod tls_listener;
 mod tls_upstream;
 mod traces;

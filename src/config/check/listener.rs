@@ -92,8 +92,8 @@ fn listener(file: &Listener, name: &str, address: ListenAddress, checker: &mut C
         trusted_proxies: trusted.into(),
         max_connections: file.max_connections().size(),
         lane: match file.lane.value() {
-            Some(Lane::Auto) => plan::Lane::Auto,
-            Some(Lane::Off) | None => plan::Lane::Off,
+            Some(Lane::Auto) | None => plan::Lane::Auto,
+            Some(Lane::Off) => plan::Lane::Off,
         },
         timeouts: timeouts(&written_or_default(&file.timeouts)),
         limits: limits(&written_or_default(&file.limits)),

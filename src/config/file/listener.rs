@@ -28,7 +28,8 @@ section! {
         trusted_proxies: OneOrMany<IpNet>,
         /// Connections at once; more are answered 503 and closed.
         max_connections: Integer<1, 10_000_000> = Integer(20_000),
-        /// `off` sends every request through Pingora's own proxy.
+        /// Which way plain HTTP/1.1 requests take (docs/lane.md): without it `auto`, the direct lane where it fits; `off` sends
+        /// every request through Pingora's own proxy.
         lane: Lane,
         /// Deadlines.
         timeouts: Timeouts,

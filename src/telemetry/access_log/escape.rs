@@ -6,12 +6,37 @@
 /// JSON asks for, DEL, the C1 controls and U+2028 and U+2029 are escaped: some readers take them for line ends, some
 /// terminals for commands.
 pub(super) fn json(out: &mut Vec<u8>, text: &[u8]) {
+    if is_plain_ascii(text) {
+        out.extend_from_slice(text);
+        return;
+    }
     for chunk in text.utf8_chunks() {
         json_str(out, chunk.valid());
         if !chunk.invalid().is_empty() {
             out.extend_from_slice("\u{fffd}".as_bytes());
         }
     }
+}
+
+/// Whether all of `text` is ASCII that stands for itself: what nearly all texts are. Eight bytes are judged at a time.
+fn is_plain_ascii(text: &[u8]) -> bool {
+    let (words, rest) = text.as_chunks::<8>();
+    words.iter().all(|word| !holds_special(*word))
+        && rest.iter().all(|byte| *byte < 0x80 && JSON_PLAIN[usize::from(*byte)])
+}
+
+/// Whether a byte of `word` is a control character, a quote, a backslash, DEL or beyond ASCII: the "haszero" and "hasless"
+/// tests of Anderson's Bit Twiddling Hacks.
+const fn holds_special(word: [u8; 8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+    const fn holds(word: u64, byte: u8) -> u64 {
+        let differs = word ^ (ONES * byte as u64);
+        differs.wrapping_sub(ONES) & !differs
+    }
+    let word = u64::from_ne_bytes(word);
+    let below_space = word.wrapping_sub(ONES * 0x20) & !word;
+    (word | below_space | holds(word, b'"') | holds(word, b'\\') | holds(word, 0x7f)) & HIGHS != 0
 }
 
 fn json_str(out: &mut Vec<u8>, text: &str) {

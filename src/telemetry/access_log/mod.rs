@@ -1,12 +1,13 @@
 //! The access log: one line for each request, told at its end.
 //!
 //! The data path fills a [`Record`] on its stack and hands it over. `format` makes the line, `writer` takes it to its
-//! file without ever making the request wait: a line that finds no room is dropped and counted. docs/access-log.md is the
+//! file without ever making the request wait: a line that finds no room is dropped and counted. `second` is the time as text. docs/access-log.md is the
 //! operator's side of this.
 
 mod escape;
 mod format;
 mod record;
+mod second;
 mod sink;
 mod writer;
 
@@ -18,6 +19,7 @@ use crate::config::plan;
 
 use self::format::Format;
 pub use self::record::Record;
+use self::second::Second;
 use self::sink::Sink;
 use self::writer::Writer;
 
@@ -27,7 +29,12 @@ const SCRATCH_KEPT: usize = 64 * 1024;
 thread_local! {
     // Scratch memory, not state: each line is made here before it enters the queue, so that a line allocates nothing and
     // the queue's lock is held for a copy only.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { line: Vec::new(), second: Second::new() }) };
+}
+
+struct Scratch {
+    line: Vec<u8>,
+    second: Second,
 }
 
 /// The access log of the process.
@@ -64,16 +71,16 @@ impl AccessLog {
     /// Puts the line of a request on its way. Never waits for the file: without room the line is dropped and counted.
     pub fn write(&self, record: &Record<'_>) {
         let written = SCRATCH.try_with(|scratch| {
-            let mut line = scratch.borrow_mut();
+            let Scratch { line, second } = &mut *scratch.borrow_mut();
             line.clear();
-            self.format.write(record, &mut line);
-            self.writer.append(&line);
+            self.format.write(record, second, line);
+            self.writer.append(line);
             line.shrink_to(SCRATCH_KEPT);
         });
         // A thread that is ending has no scratch memory any more.
         if written.is_err() {
             let mut line = Vec::new();
-            self.format.write(record, &mut line);
+            self.format.write(record, &mut Second::new(), &mut line);
             self.writer.append(&line);
         }
     }

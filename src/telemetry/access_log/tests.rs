@@ -123,7 +123,7 @@ fn a_reopen_that_fails_goes_on_with_the_old_file() {
 fn a_full_queue_drops_lines_and_counts_them() {
     let (log, mut reader) = to_pipe();
     let mut one = Vec::new();
-    Format::new(&LogFormat::Json).write(&a_request(), &mut one);
+    Format::new(&LogFormat::Json).write(&a_request(), &mut super::second::Second::new(), &mut one);
     let handed_over = 2 * QUEUE_BYTES / one.len();
     for _ in 0..handed_over {
         log.write(&a_request());

@@ -35,15 +35,21 @@ pub struct RoundRobin {
 }
 
 enum Order {
-    Even { by_address: HashMap<SocketAddr, usize> },
-    Smooth { schedule: Schedule, turn: AtomicUsize },
+    /// The places of the backends, sorted by address: of a few, that finds one faster than a hash.
+    Even {
+        by_address: Box<[(SocketAddr, usize)]>,
+    },
+    Smooth {
+        schedule: Schedule,
+        turn: AtomicUsize,
+    },
 }
 
 impl RoundRobin {
     /// Round robin, without backends yet.
     #[must_use]
     pub fn new() -> Self {
-        let order = Order::Even { by_address: HashMap::new() };
+        let order = Order::Even { by_address: Box::default() };
         Self { usable: Usable::none(), rotation: Arc::new(Rotation::new()), order }
     }
 
@@ -63,10 +69,11 @@ impl RoundRobin {
         Order::Smooth { schedule, turn }
     }
 
-    fn pick_even(&self, by_address: &HashMap<SocketAddr, usize>, choice: &Choice<'_>) -> Option<&Arc<Backend>> {
+    fn pick_even(&self, by_address: &[(SocketAddr, usize)], choice: &Choice<'_>) -> Option<&Arc<Backend>> {
         let found = Cell::new(None);
         self.rotation.balancer.select_with(b"", self.usable.backends.len(), |candidate, _ready| {
-            let ours = by_address.get(&candidate.addr).and_then(|index| self.usable.backends.get(*index));
+            let place = by_address.binary_search_by(|(address, _)| address.cmp(&candidate.addr)).ok();
+            let ours = place.and_then(|place| self.usable.backends.get(by_address[place].1));
             found.set(ours.filter(|backend| choice.admits(backend)));
             found.get().is_some()
         })?;
@@ -107,14 +114,15 @@ impl Policy for RoundRobin {
 
 /// The index of each usable backend by its address, where Pingora's balancer can serve them: equal weights, one backend
 /// an address, and no more than its selection can number.
-fn addresses(usable: &Usable) -> Option<HashMap<SocketAddr, usize>> {
+fn addresses(usable: &Usable) -> Option<Box<[(SocketAddr, usize)]>> {
     let equal = usable.weights.windows(2).all(|pair| pair[0] == pair[1]);
     if !equal || usable.backends.len() > usize::from(u16::MAX) {
         return None;
     }
-    let by_address: HashMap<_, _> =
+    let mut by_address: Box<[_]> =
         usable.backends.iter().enumerate().map(|(index, backend)| (backend.addr().clone(), index)).collect();
-    (by_address.len() == usable.backends.len()).then_some(by_address)
+    by_address.sort_unstable();
+    by_address.windows(2).all(|pair| pair[0].0 != pair[1].0).then_some(by_address)
 }
 
 /// Pingora's balancer, and what its discovery finds.
