@@ -261,6 +261,8 @@ static void finished(struct connection *c) {
     keep(now() - c->due);
     if (c->last)
         c->state = ENDING;
+    else if (options.hold)
+        c->state = IDLE; /* and asks no more */
     else
         rest(c);
 }
@@ -339,7 +341,8 @@ static void woken(struct connection *c, uint32_t events) {
 /* Opens what is not open yet, a few at a time so that no accept queue runs over, and gives idle connections what is due. */
 static void feed(void) {
     static int dialled;
-    while (dialled < options.connections && opening < 64)
+    /* Those that are to stay come one after the other: what they hold counts, not what a burst of requests took. */
+    while (dialled < options.connections && opening + (options.hold ? pending + idle_count : 0) < (options.hold ? 16 : 64))
         dial(&connections[dialled++]);
     int64_t time = now();
     while (idle_count && more() && due(issued) <= time + (options.rate ? 0 : SECOND))

@@ -21,7 +21,7 @@ import svg  # noqa: E402
 def spread(values, digits):
     """Median, lowest and highest."""
     low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+    return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})" if len(values) > 1 else f"{middle:.{digits}f}"
 
 
 class Cells:

@@ -35,6 +35,8 @@ SHORT = ["small", "post", "100k", "new", "handshake", "tls", "tls-100k", "rate"]
 SHORT_BARE = ["small"]
 BARE = ["small", "post", "100k", "new", "rate", "tls"]
 FEWEST = 50
+# Seconds after which allocators have given back what they mean to give back.
+SETTLED = 12
 TWO_CORES = ["small", "post", "100k", "handshake", "rate"]
 
 
@@ -186,34 +188,39 @@ def round_of(bench, setting, number, seconds, cells):
         return {peer.kind: peer.configuration for peer in peers}
 
 
-def idle_or_not(bench, kind, name):
+def idle_or_nothing(bench, name):
     try:
-        return idle(bench, kind, name)
+        return idle(bench, name)
     except (Missing, OSError, ValueError, subprocess.TimeoutExpired) as why:
-        print(f"{kind}, {name}: {why!r}", file=sys.stderr)
-        return {"workload": name, "peer": kind, "errors": {"failed": 1}}
+        print(f"{name}: {why!r}", file=sys.stderr)
+        return []
 
 
-def idle(bench, kind, name):
-    """Resident memory of a fresh proxy, with idle connections, and after they have closed."""
+def idle(bench, name):
+    """Resident memory of every proxy, started afresh, with idle connections, and after they have closed: all at the same time."""
     connections, listener = IDLE[name]
-    with bench.peer(kind, 1, True) as peer:
-        time.sleep(1)
-        start = peer.memory("Pss")
-        # What a proxy keeps of its last requests is there before the connections are.
-        bench.clients.drive(BY_NAME["small"], peer.ports["plain"], 1, bench.load_cpus(1))
-        before = peer.memory()
-        flags = ("--path", "/", *(("--tls",) if listener == "tls" else ()))
-        with bench.clients.hold(peer.ports[listener], connections, bench.load_cpus(1), flags) as seen:
-            time.sleep(2)
-            held = peer.memory()
-        time.sleep(2)
-        after = peer.memory()
-    errors = {kind: count for kind, count in seen["errors"].items() if count}
-    if seen["requests"] != connections:
-        errors["missing"] = connections - seen["requests"]
-    each, left = (held - before) / connections, (after - before) / connections
-    return {"workload": name, "peer": kind, "start_bytes": start, "bytes_each": each, "bytes_each_after": left, "errors": errors}
+    flags = ("--path", "/", *(("--tls",) if listener == "tls" else ()))
+    setting = Setting(name, 1, True, ())
+    rows = []
+    with contextlib.ExitStack() as stack:
+        peers = [peer for kind in list(bench.binaries) if (peer := bench.started(stack, kind, setting))]
+        for peer in peers:
+            rows.append({"workload": name, "peer": peer.kind, "start_bytes": peer.memory("Pss")})
+            # What a proxy keeps of its last requests is there before the connections are.
+            bench.clients.drive(BY_NAME["small"], peer.ports["plain"], 1, bench.load_cpus(1))
+        before = [peer.memory() for peer in peers]
+        with contextlib.ExitStack() as clients:
+            for peer, row in zip(peers, rows):
+                seen = clients.enter_context(bench.clients.hold(peer.ports[listener], connections, bench.load_cpus(1), flags))
+                missing = connections - seen["requests"]
+                row["errors"] = {kind: count for kind, count in {**seen["errors"], "missing": missing}.items() if count}
+            time.sleep(SETTLED)
+            for peer, row, bytes in zip(peers, rows, before):
+                row["bytes_each"] = (peer.memory() - bytes) / connections
+        time.sleep(SETTLED)
+        for peer, row, bytes in zip(peers, rows, before):
+            row["bytes_each_after"] = (peer.memory() - bytes) / connections
+    return rows
 
 
 def measure(bench, options, results):
@@ -221,7 +228,7 @@ def measure(bench, options, results):
     plan = settings(options)
     idles = [name for name in options.only or IDLE if name in IDLE and (options.full or options.only or name == "idle-1000")]
     cells = sum(len(setting.workloads) for setting in plan) * len(bench.binaries) * options.rounds
-    overhead = 0.35 * cells + 2 * options.rounds * len(plan) * len(bench.binaries) ** 0.5 + 7 * len(idles) * len(bench.binaries)
+    overhead = 0.35 * cells + 2 * options.rounds * len(plan) * len(bench.binaries) ** 0.5 + (30 + 3 * len(bench.binaries)) * len(idles)
     seconds = options.seconds or min(4.0, max(0.4, (60 * options.minutes - overhead) / max(1, cells)))
     results["options"] = {"seconds": round(seconds, 2), "rounds": options.rounds, "mode": "full" if options.full else "short"}
     for number in range(options.rounds):
@@ -230,7 +237,7 @@ def measure(bench, options, results):
             results["configuration"].update(round_of(bench, setting, number, seconds, results["cells"]))
         for name in idles if number == 0 else ():
             print(f"{name} connections", file=sys.stderr)
-            results["idle"] += [idle_or_not(bench, kind, name) for kind in bench.binaries]
+            results["idle"] += idle_or_nothing(bench, name)
 
 
 def machine():
