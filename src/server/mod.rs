@@ -301,7 +301,7 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
     let reloader = Reloader::new(Parts {
         files: files.clone(),
         life: life.clone(),
-        upgrades: upgrades.clone(),
+        upgrades: Arc::downgrade(&upgrades),
         current: current.clone(),
         lasting: tokio::sync::Mutex::new(lasting),
         supervisor: supervisor.task(),
@@ -328,8 +328,8 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
         opened: Box::new(move || opened.tell()),
         close: life.draining(),
         listeners: Box::new({
-            let (life, upgrades) = (life.clone(), upgrades.clone());
-            move || match life.is_relieved() || upgrades.is_under_way() {
+            let (life, upgrades) = (life.clone(), Arc::downgrade(&upgrades));
+            move || match life.is_relieved() || upgrades.upgrade().is_some_and(|upgrades| upgrades.is_under_way()) {
                 true => Listeners::AnotherProcess,
                 false => Listeners::WeAlone,
             }

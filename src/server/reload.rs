@@ -8,7 +8,7 @@
 //! doors of listeners that stay. Connections and requests notice nothing: each request pins its snapshot.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use pingora_proxy::HttpProxy;
@@ -40,8 +40,9 @@ pub struct Parts {
     pub files: Option<Arc<Files>>,
     /// Whether the process serves.
     pub life: Life,
-    /// Whether another process is about to serve in its place.
-    pub upgrades: Arc<Upgrades>,
+    /// Whether another process is about to serve in its place. Not held: the pid file goes with the upgrades, and whoever
+    /// reloads lives to the very end of the process.
+    pub upgrades: Weak<Upgrades>,
     /// What is being served.
     pub current: Current,
     /// What lives longer. Its lock is held by the one reload that is under way.
@@ -122,7 +123,7 @@ impl Parts {
     async fn attempt(&self, wish: Wish, lasting: &mut Lasting) -> Result<Done, Refusal> {
         self.check_life()?;
         // The new process has been handed the sockets of the present configuration, and reads the file by itself.
-        if !wish.dry_run && self.upgrades.is_under_way() {
+        if !wish.dry_run && self.upgrades.upgrade().is_some_and(|upgrades| upgrades.is_under_way()) {
             return Err(Refusal::NotNow("an upgrade is under way (reload again once it has ended)"));
         }
         let draft = self.draft(wish, lasting.clone()).await?;
