@@ -114,6 +114,10 @@ pub fn standing(exchange: &Exchange) -> Standing {
 /// verdict is another try, [`begin`] begins it.
 pub fn failed(exchange: &mut Exchange, failure: Failure, standing: Standing) -> Verdict {
     exchange.try_failed(failure);
+    if failure == Failure::Left {
+        // Nothing speaks against the backend: it is tried again.
+        exchange.tried.pop();
+    }
     let verdict = follow(exchange, failure, standing, Attempt::Failed(failure.reason()));
     if verdict == Verdict::GiveUp {
         exchange.reason = Some(failure.reason());

@@ -56,6 +56,7 @@ use crate::telemetry::reason::Reason;
 use crate::telemetry::trace::Trace;
 use crate::tls::Facts;
 use crate::upstream::backend::BackendId;
+use crate::upstream::berths::Left;
 use crate::upstream::idle::Afterwards;
 use crate::upstream::lease::Lease;
 
@@ -325,9 +326,12 @@ impl Exchange {
     }
 
     /// Notes the connection that a try has got.
-    pub fn connected(&mut self, connection: RawFd, reused: bool) {
+    ///
+    /// # Errors
+    /// It is being closed to make room for another.
+    pub fn connected(&mut self, connection: RawFd, reused: bool) -> Result<(), Failure> {
         if let Some(lease) = &mut self.lease {
-            lease.board(connection, reused);
+            lease.board(connection, reused).map_err(|Left| Failure::Left)?;
         }
         self.reused = Some(reused);
         self.connect = (!reused).then(|| self.now().since(self.try_began));
@@ -335,6 +339,7 @@ impl Exchange {
             self.afterwards = lease.backend().uses().count(connection, reused, &target.plan.keepalive);
         }
         self.arrival.snapshot.counters.connected(self);
+        Ok(())
     }
 
     /// Notes how the try at the present backend went wrong, and tells the backend's health where it speaks against it.

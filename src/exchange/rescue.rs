@@ -37,6 +37,8 @@ impl From<Fault> for Connect {
 pub enum Failure {
     /// There was no connection: nothing was sent.
     Connect(Connect),
+    /// The connection that was waiting at the backend was just being closed to make room for another: nothing was sent.
+    Left,
     /// The backend has said that it did not begin with the request (RFC 9113, 8.7): it may be sent again whatever its method.
     Unprocessed,
     /// The backend closed or reset the connection before a byte of its answer.
@@ -78,7 +80,7 @@ impl Failure {
             Self::Connect(Connect::TimedOut) => Reason::ConnectionTimeout,
             Self::Connect(Connect::Tls) => Reason::TlsProtocolError,
             Self::Connect(Connect::Certificate) => Reason::TlsCertificateError,
-            Self::Unprocessed | Self::Closed => Reason::ConnectionTerminated,
+            Self::Left | Self::Unprocessed | Self::Closed => Reason::ConnectionTerminated,
             Self::NotHttp => Reason::HttpProtocolError,
             Self::TooSlow => Reason::HttpResponseTimeout,
             Self::Incomplete => Reason::HttpResponseIncomplete,
@@ -102,7 +104,8 @@ impl Failure {
             Self::TooSlow => Some("no answer in time"),
             Self::Incomplete => Some("answer broke off"),
             // An answer speaks for itself when it comes.
-            Self::Unprocessed
+            Self::Left
+            | Self::Unprocessed
             | Self::Status { .. }
             | Self::Grpc { .. }
             | Self::OutOfTime

@@ -58,6 +58,8 @@ pub fn after(failure: Failure, standing: Standing, retry: &plan::Retry) -> Verdi
                 Verdict::GiveUp
             }
         }
+        // The backend it was meant for has room for it, as for any other that has a lease.
+        Failure::Left => Verdict::Failover,
         Failure::Unprocessed => again(Standing { idempotent: true, ..standing }, retry, Duration::ZERO),
         Failure::Closed | Failure::NotHttp | Failure::TooSlow => again(standing, retry, Duration::ZERO),
         Failure::Status { status, after } => {

@@ -255,7 +255,7 @@ impl<C: Client> Passage<'_, C> {
                 (connected.map_err(failure)?, false)
             }
         };
-        self.exchange.connected(connection.fd(), reused);
+        self.exchange.connected(connection.fd(), reused)?;
         Ok(connection)
     }
 

@@ -7,6 +7,9 @@ use crate::exchange::rescue::Failure;
 use crate::telemetry::reason::Reason;
 use crate::upstream::connection;
 
+/// The connection that a request has got is being closed to make room for another.
+pub(super) const LEFT: ErrorType = ErrorType::Custom("the connection is being closed to make room for another");
+
 /// How a connect failed.
 pub(super) fn of_connect(error: &Error) -> Failure {
     Failure::Connect(connection::fault_of(error).into())
@@ -23,6 +26,7 @@ pub(super) fn of_request(error: &Error, exchange: &Exchange, answer_begun: bool)
         };
     }
     match error.esource() {
+        ErrorSource::Upstream if *error.etype() == LEFT => Failure::Left,
         ErrorSource::Upstream if is_unprocessed(error) => Failure::Unprocessed,
         ErrorSource::Upstream if timed_out(error) && exchange.out_of_time() => Failure::OutOfTime,
         ErrorSource::Upstream => of_backend(error, answer_begun),

@@ -146,8 +146,7 @@ impl ProxyHttp for Flow {
         _: Option<&Digest>,
         ctx: &mut Context,
     ) -> Result<()> {
-        ctx.exchange().connected(connection, reused);
-        Ok(())
+        ctx.exchange().connected(connection, reused).map_err(|_| Error::new_up(failure::LEFT))
     }
 
     /// The request as the backend gets it.

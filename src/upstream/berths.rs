@@ -61,6 +61,11 @@ impl Drop for Berth {
     }
 }
 
+/// The connection is being closed to make room for another: nothing can be sent on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the connection is being closed to make room for another")]
+pub struct Left;
+
 /// A request that may take one of Pingora's idle connections: until it has, or has found none, none of them is closed.
 #[derive(Debug, Clone)]
 pub struct Reach(Arc<Reaching>);
@@ -133,13 +138,21 @@ impl Berths {
 
     /// A request has got the connection with this descriptor, which is new or was `reused`. Only those that Pingora keeps have
     /// a boarding.
-    pub(super) fn board(self: &Arc<Self>, descriptor: RawFd, reused: bool) -> Option<Boarding> {
-        self.most()?;
+    ///
+    /// # Errors
+    /// [`Left`]: it is being closed, which Pingora's own test of it does not see as long as the runtime has not heard of it.
+    pub(super) fn board(self: &Arc<Self>, descriptor: RawFd, reused: bool) -> Result<Option<Boarding>, Left> {
+        if self.most().is_none() {
+            return Ok(None);
+        }
         let mut moored = self.moored.lock();
-        let connection = moored.connections.get_mut(&descriptor)?;
+        let Some(connection) = moored.connections.get_mut(&descriptor) else { return Ok(None) };
+        if connection.leaves {
+            return Err(Left);
+        }
         // Who made it was counted as its user from the beginning.
         connection.users += u32::from(reused);
-        Some(Boarding { berths: Arc::clone(self), descriptor, number: connection.number })
+        Ok(Some(Boarding { berths: Arc::clone(self), descriptor, number: connection.number }))
     }
 
     fn moor(&self, descriptor: RawFd) {
@@ -264,6 +277,7 @@ mod tests {
         drop(boarding(&idle, false));
         berths.send_one_away();
         assert!(is_closed(&idle.1) && !is_closed(&busy.1));
+        assert_eq!(boarding(&idle, true).unwrap_err(), Left);
         idle.2.on_disconnected();
         berths.send_one_away();
         assert!(!is_closed(&busy.1));
@@ -303,14 +317,14 @@ mod tests {
         drop(second);
         berths.send_one_away();
         assert!(!is_closed(&theirs), "its maker still uses it");
-        assert!(berths.board(one.0.as_raw_fd(), false).is_some());
+        assert!(berths.board(one.0.as_raw_fd(), false).unwrap().is_some());
         drop(ours);
     }
 
     #[test]
     fn without_a_bound_nothing_is_counted() {
         let berths = Berths::new(None);
-        assert!(berths.board(7, true).is_none() && berths.reach().is_none());
+        assert!(berths.board(7, true).unwrap().is_none() && berths.reach().is_none());
         assert_eq!(berths.most(), None);
     }
 }

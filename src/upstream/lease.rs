@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backend::{Backend, BackendId};
-use super::berths::{Boarding, Reach};
+use super::berths::{Boarding, Left, Reach};
 use super::pool::Pool;
 use super::roll::Roll;
 use super::state::Failure;
@@ -93,9 +93,14 @@ impl Lease {
     }
 
     /// The request has got the connection `descriptor` to the backend, which is new or was `reused`.
-    pub fn board(&mut self, descriptor: RawFd, reused: bool) {
-        self.boarding = self.backend.berths().board(descriptor, reused);
+    ///
+    /// # Errors
+    /// [`Left`], where it is being closed: nothing can be sent on it.
+    pub fn board(&mut self, descriptor: RawFd, reused: bool) -> Result<(), Left> {
+        let boarding = self.backend.berths().board(descriptor, reused);
         self.end_reach();
+        self.boarding = boarding?;
+        Ok(())
     }
 
     fn end_reach(&mut self) {
