@@ -4,6 +4,7 @@
 //! other is handed to the app (Pingora's `HttpProxy`) with the connection itself, which comes back when it may carry another.
 
 use std::future::poll_fn;
+use std::os::fd::RawFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -37,6 +38,8 @@ pub struct Edge<A> {
     pub app: Arc<A>,
     /// Whether requests that never became one have a line in the access log.
     pub audience: Audience,
+    /// The highest descriptor that a client's connection may have; those beyond it are turned away.
+    pub highest_descriptor: RawFd,
     /// What requests are served by, swapped as a whole.
     pub current: Current,
     /// Places for clients that are told that there is no room.

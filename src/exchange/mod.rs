@@ -328,9 +328,6 @@ impl Exchange {
 
     /// Notes the connection that a try has got.
     pub fn connected(&mut self, connection: RawFd, reused: bool) {
-        if let Some(lease) = &mut self.lease {
-            lease.board(connection, reused);
-        }
         self.reused = Some(reused);
         self.connect = (!reused).then(|| self.now().since(self.try_began));
         if let (Some(target), Some(lease)) = (&self.target, &self.lease) {

@@ -19,6 +19,8 @@ pub enum Connect {
     Tls,
     /// The backend's certificate is not trusted.
     Certificate,
+    /// This process has no descriptor left for it.
+    OutOfDescriptors,
 }
 
 impl From<Fault> for Connect {
@@ -28,6 +30,7 @@ impl From<Fault> for Connect {
             Fault::TimedOut => Self::TimedOut,
             Fault::Tls => Self::Tls,
             Fault::Certificate => Self::Certificate,
+            Fault::OutOfDescriptors => Self::OutOfDescriptors,
         }
     }
 }
@@ -78,6 +81,7 @@ impl Failure {
             Self::Connect(Connect::TimedOut) => Reason::ConnectionTimeout,
             Self::Connect(Connect::Tls) => Reason::TlsProtocolError,
             Self::Connect(Connect::Certificate) => Reason::TlsCertificateError,
+            Self::Connect(Connect::OutOfDescriptors) => Reason::ConnectionLimitReached,
             Self::Unprocessed | Self::Closed => Reason::ConnectionTerminated,
             Self::NotHttp => Reason::HttpProtocolError,
             Self::TooSlow => Reason::HttpResponseTimeout,
@@ -102,7 +106,8 @@ impl Failure {
             Self::TooSlow => Some("no answer in time"),
             Self::Incomplete => Some("answer broke off"),
             // An answer speaks for itself when it comes.
-            Self::Unprocessed
+            Self::Connect(Connect::OutOfDescriptors)
+            | Self::Unprocessed
             | Self::Status { .. }
             | Self::Grpc { .. }
             | Self::OutOfTime

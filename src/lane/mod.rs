@@ -13,6 +13,7 @@ mod work;
 
 use std::future::poll_fn;
 use std::io::IoSlice;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -38,7 +39,7 @@ use crate::wire::target::Form;
 /// The direct lane of a process.
 #[derive(Debug)]
 pub struct Lane {
-    connector: Connector,
+    connector: Arc<Connector>,
 }
 
 /// What became of a request.
@@ -55,7 +56,7 @@ pub enum Served {
 impl Lane {
     /// The lane, which connects to backends by `connector`.
     #[must_use]
-    pub fn new(connector: Connector) -> Self {
+    pub fn new(connector: Arc<Connector>) -> Self {
         Self { connector }
     }
 
@@ -245,7 +246,7 @@ impl<C: Client> Passage<'_, C> {
             None => {
                 let left = self.exchange.arrival.watch.next().map(|(at, _)| at.since(self.exchange.try_began));
                 let within = left.unwrap_or(Duration::MAX).min(plan.timeouts.connect);
-                let connected = self.lane.connector.connect(&target.peers, backend, within).await;
+                let connected = self.lane.connector.connect(&target.peers, backend, None, within).await;
                 let out_of_time = self.exchange.out_of_time();
                 let failure = |fault: Fault| match out_of_time {
                     true => Failure::OutOfTime,

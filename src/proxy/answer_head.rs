@@ -1,9 +1,8 @@
 //! Whether the head of a backend's answer is one that everybody reads alike.
 //!
-//! Pingora reads answers leniently and hands over what it made of them. What another reader (the client, a cache behind
-//! it) might frame differently is refused here, and the connection it came on is closed with it. What Pingora mends
-//! before anyone can look, it mends alone: bare LF, folded lines, white space before a colon, and a `Content-Length`
-//! beside a `Transfer-Encoding`, which is removed (RFC 9112, 6.3).
+//! Answers of HTTP/1.1 come through `link`, which has read their bytes strictly; what is left to judge of them is whether they
+//! switch protocols as they were asked to. Answers of HTTP/2 come from a codec that knows no framing fields, and what another reader
+//! (the client, a cache behind it) might take for framing is refused here.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{StatusCode, Version};

@@ -2,6 +2,7 @@
 
 use pingora_error::{Error, ErrorSource, ErrorType};
 
+use super::link;
 use crate::exchange::Exchange;
 use crate::exchange::rescue::Failure;
 use crate::telemetry::reason::Reason;
@@ -51,6 +52,7 @@ fn of_backend(error: &Error, answer_begun: bool) -> Failure {
     match error.etype() {
         _ if timed_out(error) => Failure::TooSlow,
         _ if answer_begun => Failure::Incomplete,
+        _ if link::refusal_in(error).is_some() => Failure::NotHttp,
         ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::H2Error | ErrorType::InvalidH2 => {
             Failure::NotHttp
         }

@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +21,8 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::answer_head::{self, Asked};
 use super::forward::{self, view};
+use super::gate::Gate;
+use super::link::{Given, Link, OTHER_TONGUE};
 use super::{answer, departure, failure};
 use crate::config::plan::UpstreamProtocol;
 use crate::exchange::admission::{self, Admission};
@@ -30,7 +33,8 @@ use crate::exchange::{Arrival, Exchange, KeepAlive, progress, record};
 use crate::filter::compress::Coding;
 use crate::filter::encode::Encoder;
 use crate::telemetry::reason::Reason;
-use crate::upstream::gate::Gate;
+use crate::upstream::backend::Tongue;
+use crate::upstream::connection::Connector;
 
 /// A try whose answer is passed over in favour of another try.
 const PASSED_OVER: ErrorType = ErrorType::Custom("the status is tried again");
@@ -40,6 +44,8 @@ const PASSED_OVER: ErrorType = ErrorType::Custom("the status is tried again");
 pub struct Flow {
     /// Turns true when the process drains: no connection carries another request then.
     pub draining: ShutdownWatch,
+    /// Makes the connections of HTTP/1.1.
+    pub connector: Arc<Connector>,
 }
 
 /// One request on the general road.
@@ -49,13 +55,26 @@ pub struct Context {
     exchange: Option<Exchange>,
     /// What compresses the answer's body, where it is compressed.
     encoder: Option<Encoder>,
+    /// What gives the present try its connection, where its backend is spoken to in HTTP/1.1.
+    link: Option<Arc<Link>>,
     /// Holds the answer back until the request has ended, where it may become a tunnel.
     gate: Option<Gate>,
+    /// Whether the present try is to be begun again, in the version of HTTP that its backend turned out to speak.
+    again: bool,
+    /// Whether it was.
+    begun_again: bool,
 }
 
 impl Context {
     fn exchange(&mut self) -> &mut Exchange {
         self.exchange.as_mut().expect("the first phase makes the exchange, and no other phase runs before it")
+    }
+
+    /// Whether a try that has failed so is begun again at once: nothing was sent, and its backend was only asked in the wrong
+    /// version of HTTP.
+    fn begins_again(&mut self, error: &Error) -> bool {
+        self.again = *error.etype() == OTHER_TONGUE && !std::mem::replace(&mut self.begun_again, true);
+        self.again
     }
 }
 
@@ -110,12 +129,17 @@ impl ProxyHttp for Flow {
     /// A backend is chosen.
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let asked = asked(session);
+        if !std::mem::take(&mut ctx.again) {
+            begin_try(session, ctx.exchange()).await.map_err(|_| Error::new_in(ErrorType::InternalError))?;
+            ctx.begun_again = false;
+        }
+        ctx.gate = (asked == Asked::WebSocket).then(Gate::default);
+        ctx.link = Link::of(ctx.exchange.as_ref(), &self.connector, ctx.gate.clone());
+        let link = ctx.link.clone();
         let exchange = ctx.exchange();
-        begin_try(session, exchange).await.map_err(|_| Error::new_in(ErrorType::InternalError))?;
-        let gate = (asked == Asked::WebSocket).then(Gate::default);
-        let mut peer = peer(exchange, gate.as_ref()).ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
+        let mut peer = peer(exchange, link).ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
         let watch = &exchange.arrival.watch;
-        if gate.is_some() {
+        if asked == Asked::WebSocket {
             // A tunnel is idle by its own measure, and the connection to the client keeps it.
             let read = &mut peer.options.read_timeout;
             *read = read.map(|read| read.max(exchange.arrival.listener.timeouts.tunnel_idle));
@@ -123,12 +147,15 @@ impl ProxyHttp for Flow {
         if let Some((at, _)) = watch.next() {
             bear_deadline(&mut peer, at.since(exchange.try_began), asked);
         }
-        ctx.gate = gate;
         Ok(Box::new(peer))
     }
 
     /// No connection came about: nothing was sent, and another backend is asked.
-    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Context, error: Box<Error>) -> Box<Error> {
+    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+        if ctx.begins_again(&error) {
+            error.set_retry(true);
+            return error;
+        }
         let exchange = ctx.exchange();
         let failure = failure::of_connect(&error);
         let failure = if exchange.out_of_time() { Failure::OutOfTime } else { failure };
@@ -146,7 +173,9 @@ impl ProxyHttp for Flow {
         _: Option<&Digest>,
         ctx: &mut Context,
     ) -> Result<()> {
-        ctx.exchange().connected(connection, reused);
+        let given = ctx.link.as_ref().and_then(|link| link.given());
+        let Given { descriptor, reused } = given.unwrap_or(Given { descriptor: connection, reused });
+        ctx.exchange().connected(descriptor, reused);
         Ok(())
     }
 
@@ -157,9 +186,14 @@ impl ProxyHttp for Flow {
         header: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        let checked = ctx.link.is_some();
         let exchange = ctx.exchange();
         if !forward::speaks_as_agreed(header.version, exchange) {
             return Err(Error::explain(ErrorType::InvalidH2, "the backend does not speak HTTP/2").into_up());
+        }
+        if !checked && header.version != http::Version::HTTP_2 {
+            exchange.lease.iter().for_each(|lease| lease.backend().speaks(Tongue::Http1));
+            return Err(Error::new_up(OTHER_TONGUE));
         }
         forward::request(header, session.req_header(), exchange)?;
         if session.is_body_done() {
@@ -275,16 +309,19 @@ impl ProxyHttp for Flow {
         &self,
         _: &HttpPeer,
         session: &mut Session,
-        error: Box<Error>,
+        mut error: Box<Error>,
         ctx: &mut Context,
         _: bool,
     ) -> Box<Error> {
+        if ctx.begins_again(&error) {
+            error.set_retry(true);
+            return error;
+        }
         let exchange = ctx.exchange();
         if exchange.is_answered() {
             return error;
         }
         if *error.etype() == PASSED_OVER {
-            let mut error = error;
             error.set_retry(true);
             return error;
         }
@@ -403,14 +440,12 @@ async fn begin_try(session: &mut Session, exchange: &mut Exchange) -> std::resul
 }
 
 /// The peer of the leased backend.
-fn peer(exchange: &mut Exchange, gate: Option<&Gate>) -> Option<HttpPeer> {
-    let ends = exchange.ends();
-    let (target, lease) = (exchange.target.as_ref()?, exchange.lease.as_mut()?);
-    if let Some(gate) = gate {
-        return Some(target.peers.tunnel(lease.backend(), ends, gate.clone()));
-    }
-    let reach = lease.reach();
-    Some(target.peers.peer(lease.backend(), ends, reach))
+fn peer(exchange: &Exchange, link: Option<Arc<Link>>) -> Option<HttpPeer> {
+    let (target, lease) = (exchange.target.as_ref()?, exchange.lease.as_ref()?);
+    Some(match link {
+        Some(link) => target.peers.linked(lease.backend(), link),
+        None => target.peers.peer(lease.backend(), exchange.ends()),
+    })
 }
 
 /// Carries out what follows a failed try.

@@ -9,6 +9,7 @@ use crate::config::plan::UpstreamProtocol;
 use crate::exchange::{Exchange, forward, grpc};
 use crate::filter::compress::Coding;
 use crate::filter::edit::Edit;
+use crate::upstream::peer::authority_of;
 
 /// Turns the request as the client sent it into the request as the backend gets it. The body's framing is Pingora's part.
 ///
@@ -48,7 +49,18 @@ pub(super) fn request(header: &mut RequestHeader, came: &RequestHeader, exchange
     if over_http2 && came.version == http::Version::HTTP_2 {
         trailers_wanted(header, came)?;
     }
-    rewrite(header, exchange)
+    rewrite(header, exchange)?;
+    name_host(header, exchange)
+}
+
+/// HTTP/1.1 has one Host always (RFC 9112, 3.2), and a client of HTTP/1.0 may have sent none: the backend's own name stands for it.
+fn name_host(header: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+    match &exchange.lease {
+        Some(lease) if header.version != http::Version::HTTP_2 && !header.headers.contains_key(HOST) => {
+            header.insert_header(HOST, authority_of(&lease.backend().name()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether the backend speaks the protocol that its upstream is said to speak.

@@ -11,6 +11,7 @@ use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::{ServiceReadyNotifier, ServiceWithDependents};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::doors::Doors;
 use super::listen::Listening;
@@ -24,6 +25,9 @@ const BREATHER: Duration = Duration::from_millis(100);
 
 /// How long a handshake that has begun is waited for before a socket is closed: about the way there and back.
 const HANDSHAKE: Duration = Duration::from_millis(100);
+
+/// After so long without a failure to accept, the next one is told again.
+const CALM: Duration = Duration::from_secs(10);
 
 /// What must have happened before listeners open.
 pub type Opening = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -126,7 +130,8 @@ pub(super) async fn accept_all<A: HttpServerApp + Send + Sync + 'static>(
     close: ShutdownWatch,
     tasks: usize,
 ) {
-    let accept = || accept(listening.clone(), door.clone(), edge.clone(), close.clone());
+    let shortage = Arc::new(Shortage::default());
+    let accept = || accept(listening.clone(), door.clone(), edge.clone(), close.clone(), shortage.clone());
     let loops: JoinSet<()> = (0..tasks.max(1)).map(|_| accept()).collect();
     loops.join_all().await;
     tokio::time::sleep(HANDSHAKE).await;
@@ -140,6 +145,7 @@ async fn accept<A: HttpServerApp + Send + Sync + 'static>(
     door: Arc<Door>,
     edge: Arc<Edge<A>>,
     mut close: ShutdownWatch,
+    shortage: Arc<Shortage>,
 ) {
     loop {
         let accepted = tokio::select! {
@@ -149,10 +155,24 @@ async fn accept<A: HttpServerApp + Send + Sync + 'static>(
         match accepted {
             Ok(transport) => enter(&door, &edge, transport),
             Err(error) => {
-                log::warn!("cannot accept: listener={} error=\"{error}\"", door.plan().name);
+                if shortage.begins(Instant::now()) {
+                    log::warn!("cannot accept for now: listener={} error=\"{error}\"", door.plan().name);
+                }
                 tokio::time::sleep(BREATHER).await;
             }
         }
+    }
+}
+
+/// A time in which connections cannot be accepted, for lack of descriptors or memory. It is told when it begins.
+#[derive(Debug, Default)]
+struct Shortage(Mutex<Option<Instant>>);
+
+impl Shortage {
+    /// Whether a failure at `now` begins one.
+    fn begins(&self, now: Instant) -> bool {
+        let before = self.0.lock().replace(now);
+        before.is_none_or(|before| now.duration_since(before) >= CALM)
     }
 }
 
@@ -162,10 +182,25 @@ fn enter<A: HttpServerApp + Send + Sync + 'static>(door: &Arc<Door>, edge: &Arc<
     let Some(ticket) = door.gate().enter() else {
         return edge.turn_away(transport, &entrance, Refusal::MaxConnections);
     };
+    if transport.fd() > edge.highest_descriptor {
+        return edge.turn_away(transport, &entrance, Refusal::Descriptors);
+    }
     let open = door.counts().map(|counts| counts.opened());
     let edge = edge.clone();
     drop(tokio::spawn(async move {
         edge.receive(transport, entrance, ticket).await;
         drop(open);
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_is_told_when_it_begins_and_not_again_while_it_lasts() {
+        let (shortage, start) = (Shortage::default(), Instant::now());
+        let begins = |seconds| shortage.begins(start + Duration::from_secs(seconds));
+        assert_eq!([begins(0), begins(1), begins(10), begins(19), begins(29)], [true, false, false, false, true]);
+    }
 }

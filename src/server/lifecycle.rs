@@ -184,6 +184,8 @@ impl Signals {
             (Wish::Reload, SignalKind::hangup()),
             (Wish::Reopen, SignalKind::user_defined1()),
             (Wish::Ignore, SignalKind::user_defined2()),
+            // Where files are bounded (`ulimit -f`), a log that is full is a write that fails, and not the end.
+            (Wish::Ignore, SignalKind::from_raw(nix::sys::signal::Signal::SIGXFSZ as i32)),
         ];
         kinds.into_iter().map(|(wish, kind)| Ok((wish, signal(kind)?))).collect::<io::Result<_>>().map(Self)
     }

@@ -252,15 +252,20 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
     let Sockets { listeners, admin, predecessor, abandoned } = sockets;
     let bound_at: Vec<_> = listeners.iter().map(|bound| bound.local().to_string()).collect();
     let connections = Arc::new(Connections::default());
+    let connector = Arc::new(Connector::new(&server_conf(&plan.server)));
+    let highest_descriptor = process::highest_descriptor_of_clients();
+    // Clients that are told that there is no room take of what is kept for connections to backends.
+    let few = usize::try_from(highest_descriptor / 12).unwrap_or(FAREWELLS);
     let edge = Edge {
         app: Arc::new(pingora_proxy::http_proxy(
             &Arc::new(server_conf(&plan.server)),
-            Flow { draining: life.draining() },
+            Flow { draining: life.draining(), connector: connector.clone() },
         )),
         audience: Audience::Clients,
+        highest_descriptor,
         current: current.clone(),
-        farewells: Arc::new(Semaphore::new(FAREWELLS)),
-        lane: Some(Lane::new(Connector::new(&server_conf(&plan.server)))),
+        farewells: Arc::new(Semaphore::new(FAREWELLS.min(few))),
+        lane: Some(Lane::new(connector)),
     };
     let planned = plan.listeners.iter().cloned().map(Arc::new);
     let doors = Doors::new(edge, connections.clone(), planned.zip(listeners).collect());

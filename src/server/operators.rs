@@ -1,6 +1,7 @@
 //! The admin listener as part of the process: where it listens, and what it may know.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -66,6 +67,8 @@ pub(super) fn doors(admin: Admin, sockets: Vec<Bound>) -> Arc<Doors<Admin>> {
     let edge = Edge {
         app: Arc::new(admin),
         audience: Audience::Operators,
+        // They come when there is trouble.
+        highest_descriptor: RawFd::MAX,
         current,
         farewells: Arc::new(Semaphore::new(1)),
         lane: None,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::fd::RawFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -154,6 +155,14 @@ pub fn raise_descriptor_limit(plan: &Plan) {
         Ok(_) => {}
         Err(error) => log::warn!("the limit on descriptors cannot be raised: {error}"),
     }
+}
+
+/// The highest descriptor that a client's connection may have: the system gives out the lowest that is free, so that a quarter is
+/// left for connections to backends, files and operators, however many clients come.
+#[must_use]
+pub fn highest_descriptor_of_clients() -> RawFd {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    RawFd::try_from(limit - limit / 4).unwrap_or(RawFd::MAX)
 }
 
 /// The user and group to become.

@@ -82,6 +82,7 @@ pub struct Backend {
     uses: Uses,
     warm: Warm<Connection>,
     berths: Arc<Berths>,
+    speaks_http_2: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -107,6 +108,15 @@ const WITHDRAWN: u8 = 8;
 
 /// The share of its weight that a backend out of slow start has, in `Backend::share`.
 const WHOLE: u32 = 1 << 16;
+
+/// The version of HTTP that a backend has chosen, where it is asked over TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tongue {
+    /// HTTP/1.1. What is not known yet is taken for this.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
 
 /// Which backends a choice may fall on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +151,7 @@ impl Backend {
             uses: Uses::default(),
             warm: Warm::default(),
             berths: Berths::new(member.berths),
+            speaks_http_2: AtomicBool::new(false),
         };
         backend.publish(&backend.health.lock(), policy, now);
         backend
@@ -152,7 +163,7 @@ impl Backend {
         &self.uses
     }
 
-    /// The direct lane's connections to it that wait for another request.
+    /// The connections of HTTP/1.1 to it that wait for another request.
     #[must_use]
     pub fn warm(&self) -> &Warm<Connection> {
         &self.warm
@@ -174,10 +185,20 @@ impl Backend {
                 return Some(berth);
             }
             if self.warm.take_coldest().is_none() {
-                self.berths.send_one_away();
                 freed.await;
             }
         }
+    }
+
+    /// What it chose when it was asked last.
+    #[must_use]
+    pub fn tongue(&self) -> Tongue {
+        if self.speaks_http_2.load(Relaxed) { Tongue::Http2 } else { Tongue::Http1 }
+    }
+
+    /// Notes what it has chosen.
+    pub fn speaks(&self, tongue: Tongue) {
+        self.speaks_http_2.store(tongue == Tongue::Http2, Relaxed);
     }
 
     /// Where its tries and probes are counted, once they are.

@@ -1,8 +1,8 @@
-//! Connections to backends as the direct lane holds them: how they are made, and what passes over them.
+//! Connections of HTTP/1.1 to backends, for both roads: how they are made, and what passes over them.
 //!
 //! A plain one is Tokio's own socket, because each layer between would cost every request. All else (TLS, a source
-//! address, connects on threads of their own) is made by Pingora's connector from the same peer that the general road uses, so
-//! that a backend is trusted on both roads or on neither.
+//! address, the PROXY protocol, connects on threads of their own) is made by Pingora's connector from the peer of the upstream's
+//! template, so that a backend is trusted in HTTP/1.1 and HTTP/2 or in neither.
 
 use std::future::Future;
 use std::io::{ErrorKind, IoSlice, Result};
@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use pingora_core::connectors::{ConnectorOptions, TransportConnector};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::protocols::tls::ALPN;
 use pingora_core::server::configuration::ServerConf;
 use pingora_error::ErrorType;
 use socket2::{SockRef, TcpKeepalive};
@@ -24,6 +26,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::backend::Backend;
 use super::berths::Berth;
 use super::peer::{self, PeerTemplate};
+use crate::base::proxy_protocol::Ends;
 
 /// A connection to a backend.
 #[derive(Debug)]
@@ -47,7 +50,12 @@ pub enum Fault {
     Tls,
     /// The backend's certificate is not trusted.
     Certificate,
+    /// This process, or the system, has no descriptor left. The backend was not asked.
+    OutOfDescriptors,
 }
+
+/// [`Fault::OutOfDescriptors`], for Pingora.
+pub const OUT_OF_DESCRIPTORS: ErrorType = ErrorType::Custom("there are no descriptors left");
 
 /// Makes connections.
 pub struct Connector {
@@ -72,7 +80,8 @@ impl Connector {
         Self { made: TransportConnector::new(Some(ConnectorOptions::from_server_conf(conf))), special }
     }
 
-    /// Connects to a backend, TLS included, within the upstream's time for it.
+    /// Connects to a backend, TLS included, within the upstream's time for it; for the client with these ends alone, where the
+    /// backend is told of them.
     ///
     /// # Errors
     /// How it failed.
@@ -80,11 +89,12 @@ impl Connector {
         &self,
         peers: &PeerTemplate,
         backend: &Arc<Backend>,
+        ends: Option<Ends>,
         within: Duration,
     ) -> std::result::Result<Connection, Fault> {
         let connect = async {
-            if self.special || backend.tls() {
-                return self.made(peers, backend).await;
+            if self.special || backend.tls() || peers.introduces() {
+                return self.made(peers, backend, ends).await;
             }
             let berth = backend.berth().await;
             match backend.addr() {
@@ -101,8 +111,13 @@ impl Connector {
         tokio::time::timeout(within, connect).await.unwrap_or(Err(Fault::TimedOut))
     }
 
-    async fn made(&self, peers: &PeerTemplate, backend: &Arc<Backend>) -> std::result::Result<Connection, Fault> {
-        let peer = peers.peer(backend, None, None);
+    async fn made(
+        &self,
+        peers: &PeerTemplate,
+        backend: &Arc<Backend>,
+        ends: Option<Ends>,
+    ) -> std::result::Result<Connection, Fault> {
+        let peer = peers.counted_peer(backend, ends);
         self.made.new_stream(&peer).await.map(Connection::Made).map_err(|error| fault_of(&error))
     }
 }
@@ -110,6 +125,7 @@ impl Connector {
 async fn plain<S>(connect: impl Future<Output = Result<S>>) -> std::result::Result<S, Fault> {
     connect.await.map_err(|error| match error.kind() {
         ErrorKind::TimedOut => Fault::TimedOut,
+        _ if is_out_of_descriptors(&error) => Fault::OutOfDescriptors,
         _ => Fault::Refused,
     })
 }
@@ -129,12 +145,22 @@ fn tcp(stream: TcpStream, berth: Option<Berth>) -> Result<Connection> {
 #[must_use]
 pub fn fault_of(error: &pingora_error::Error) -> Fault {
     match error.root_etype() {
+        kind if *kind == OUT_OF_DESCRIPTORS => Fault::OutOfDescriptors,
+        _ if cause_of(error).is_some_and(is_out_of_descriptors) => Fault::OutOfDescriptors,
         ErrorType::InvalidCert => Fault::Certificate,
         _ if mentions_certificate(error) => Fault::Certificate,
         ErrorType::TLSHandshakeFailure | ErrorType::TLSWantX509Lookup | ErrorType::HandshakeError => Fault::Tls,
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Fault::TimedOut,
         _ => Fault::Refused,
     }
+}
+
+fn cause_of(error: &pingora_error::Error) -> Option<&std::io::Error> {
+    error.root_cause().downcast_ref()
+}
+
+fn is_out_of_descriptors(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
 }
 
 /// Pingora turns what rustls says of a certificate into text, so that the words of the chain are all there is to go by.
@@ -152,6 +178,12 @@ impl Connection {
             Self::Unix(stream, _) => stream.as_raw_fd(),
             Self::Made(stream) => stream.id(),
         }
+    }
+
+    /// Whether the backend has chosen HTTP/2 for it.
+    #[must_use]
+    pub fn speaks_http_2(&self) -> bool {
+        matches!(self, Self::Made(stream) if stream.selected_alpn_proto() == Some(ALPN::H2))
     }
 
     /// Whether a connection that waits may carry a request: the other side has neither closed it nor said anything unasked.

@@ -1,9 +1,8 @@
-//! Connections to backends that Pingora cannot make by itself: those that are counted (`berths`), those that may become
-//! tunnels (`gate`), and those that begin with the PROXY protocol: before all else, and before TLS, the backend is told whose
-//! request comes.
+//! Connections to backends that Pingora cannot make by itself: those that are counted (`berths`), and those that begin with the
+//! PROXY protocol: before all else, and before TLS, the backend is told whose request comes.
 
 use std::future::Future;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +12,12 @@ use pingora_core::connectors::l4::BindTo;
 use pingora_core::protocols::l4::ext::{connect, connect_uds};
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::l4::stream::Stream;
-use pingora_core::protocols::l4::virt::VirtualSocketStream;
 use pingora_error::{Error, ErrorType, OrErr, Result};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::backend::Backend;
-use super::berths::{Berth, Keeper, Mooring, Reach};
-use super::gate::{Gate, Gated, Socket};
+use super::berths::Mooring;
 
 /// How a connection is made.
 #[derive(Debug)]
@@ -28,36 +25,11 @@ pub(super) struct Dial {
     /// What the backend is told first: the header of the PROXY protocol, or nothing.
     pub(super) header: Vec<u8>,
     /// Where it is counted, where that is bounded.
-    pub(super) counted: Option<Counted>,
-    /// What holds its reads back, where it may become a tunnel.
-    pub(super) gate: Option<Gate>,
+    pub(super) counted: Option<(Arc<Backend>, Mooring)>,
     /// The address that it comes from, where the process has one of its own for that.
     pub(super) from: Option<std::net::SocketAddr>,
     /// Pingora's own bound on connects does not hold for connects that it does not make.
     pub(super) patience: Duration,
-}
-
-/// Where a connection is counted.
-#[derive(Debug)]
-pub(super) struct Counted {
-    pub(super) backend: Arc<Backend>,
-    pub(super) mooring: Mooring,
-    /// Whose request it is for, where Pingora had none for it among those that it keeps.
-    pub(super) reach: Option<Reach>,
-}
-
-impl Counted {
-    async fn berth(&self) -> Option<Berth> {
-        if let Some(reach) = &self.reach {
-            reach.end();
-        }
-        self.backend.berth().await
-    }
-
-    fn moor(&self, descriptor: RawFd, berth: Berth) {
-        let keeper = if self.reach.is_some() { Keeper::Pingora } else { Keeper::Lane };
-        self.mooring.moor(descriptor, berth, keeper);
-    }
 }
 
 impl Dial {
@@ -76,22 +48,19 @@ impl Dial {
 
     async fn counted<S>(&self, connected: impl Future<Output = Result<S>>) -> Result<Stream>
     where
-        S: Socket + AsRawFd + Into<Stream>,
+        S: AsyncWrite + Unpin + AsRawFd + Into<Stream>,
     {
         let berth = match &self.counted {
-            Some(counted) => counted.berth().await,
+            Some((backend, _)) => backend.berth().await,
             None => None,
         };
         let mut socket = connected.await?;
         let unsent = || "sending the header of the PROXY protocol";
         socket.write_all(&self.header).await.or_err_with(ErrorType::ConnectError, unsent)?;
-        if let Some((counted, berth)) = self.counted.as_ref().zip(berth) {
-            counted.moor(socket.as_raw_fd(), berth);
+        if let Some(((_, mooring), berth)) = self.counted.as_ref().zip(berth) {
+            mooring.moor(socket.as_raw_fd(), berth);
         }
-        Ok(match &self.gate {
-            Some(gate) => VirtualSocketStream::new(Box::new(Gated::new(socket, gate.clone()))).into(),
-            None => socket.into(),
-        })
+        Ok(socket.into())
     }
 
     fn source(&self) -> Option<BindTo> {

@@ -1,12 +1,10 @@
 //! A lease: one request's hold on one backend. However the request ends, the hold ends with it.
 
 use std::ops::Deref;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::backend::{Backend, BackendId};
-use super::berths::{Boarding, Reach};
 use super::pool::Pool;
 use super::roll::Roll;
 use super::state::Failure;
@@ -57,15 +55,13 @@ pub struct Lease {
     backend: Arc<Backend>,
     begun: Moment,
     roll: Arc<Roll>,
-    boarding: Option<Boarding>,
-    reach: Option<Reach>,
 }
 
 impl Lease {
     /// Takes over one count of `backend`'s requests in flight.
     pub(super) fn new(pool: Arc<Pool>, backend: Arc<Backend>, begun: Moment, roll: Arc<Roll>) -> Self {
         backend.count_request();
-        Self { pool, backend, begun, roll, boarding: None, reach: None }
+        Self { pool, backend, begun, roll }
     }
 
     /// The backend that is held.
@@ -84,24 +80,6 @@ impl Lease {
     #[must_use]
     pub fn roll(&self) -> &Arc<Roll> {
         &self.roll
-    }
-
-    /// The request is about to take one of the connections that Pingora keeps; none where they are not bounded.
-    pub fn reach(&mut self) -> Option<Reach> {
-        self.reach = self.backend.berths().reach();
-        self.reach.clone()
-    }
-
-    /// The request has got the connection `descriptor` to the backend, which is new or was `reused`.
-    pub fn board(&mut self, descriptor: RawFd, reused: bool) {
-        self.boarding = self.backend.berths().board(descriptor, reused);
-        self.end_reach();
-    }
-
-    fn end_reach(&mut self) {
-        if let Some(reach) = self.reach.take() {
-            reach.end();
-        }
     }
 
     /// What a sticky cookie must say to come back to this backend. A cookie that said something else is to be replaced.
@@ -132,9 +110,6 @@ impl Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // First, so that who is let in next can have the connection's place.
-        self.boarding = None;
-        self.end_reach();
         self.pool.release(&self.backend);
     }
 }

@@ -16,7 +16,6 @@ mod dial;
 pub mod discovery;
 #[cfg(test)]
 pub(crate) mod fixture;
-pub mod gate;
 pub mod health;
 pub mod idle;
 mod latency;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora_core::connectors::L4Connect;
 use pingora_core::protocols::TcpKeepalive;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::tls::CaType;
@@ -19,9 +20,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::backend::Backend;
-use super::berths::{Mooring, Reach};
-use super::dial::{Counted, Dial};
-use super::gate::Gate;
+use super::berths::Mooring;
+use super::dial::Dial;
 use super::idle;
 use crate::base::crypto;
 use crate::base::proxy_protocol::{self, Ends, Version};
@@ -125,50 +125,55 @@ impl PeerTemplate {
     }
 
     /// The peer of one backend, for requests of the client with these ends: where the backend is told of them, a connection
-    /// is used for no other client. With `reach` Pingora may use a connection that it keeps; without, the connection is new and
-    /// kept by the caller.
+    /// is used for no other client. Pingora makes its connections and keeps them.
     #[must_use]
-    pub fn peer(&self, backend: &Arc<Backend>, client: Option<Ends>, reach: Option<Reach>) -> HttpPeer {
-        let mut peer = self.peer_for(backend, client, reach, None);
+    pub fn peer(&self, backend: &Backend, client: Option<Ends>) -> HttpPeer {
+        let mut peer = self.peer_for(backend, client, None);
         peer.options.idle_timeout = Some(idle::patience(backend.in_flight() as usize, &self.keepalive));
         peer
     }
 
-    /// The peer of one backend, for a request of the client with these ends that may turn its connection into a tunnel: a new
-    /// connection whose reads wait for the gate, and which serves no other request.
-    #[must_use]
-    pub fn tunnel(&self, backend: &Arc<Backend>, client: Option<Ends>, gate: Gate) -> HttpPeer {
-        let mut peer = self.peer_for(backend, client, None, Some(gate));
-        peer.group_key = fastrand::u64(..);
-        peer.options.idle_timeout = Some(Duration::ZERO);
-        peer
+    /// The same for a connection that the caller keeps, and which is counted where `max_connections` bounds them. Over HTTP/2
+    /// requests share connections, of which there are never more than requests.
+    pub(super) fn counted_peer(&self, backend: &Arc<Backend>, client: Option<Ends>) -> HttpPeer {
+        let counted = backend.berths().most().map(|_| (Arc::clone(backend), Mooring::new()));
+        self.peer_for(backend, client, counted)
     }
 
-    fn peer_for(
-        &self,
-        backend: &Arc<Backend>,
-        client: Option<Ends>,
-        reach: Option<Reach>,
-        gate: Option<Gate>,
-    ) -> HttpPeer {
+    fn peer_for(&self, backend: &Backend, client: Option<Ends>, counted: Option<(Arc<Backend>, Mooring)>) -> HttpPeer {
         let mut peer = self.peer_at(backend.addr().clone(), backend.tls(), &backend.host());
         let header = self.introduces.map(|version| proxy_protocol::write(version, client));
-        if header.is_some() {
-            peer.group_key = group_of(self.group, client);
-        }
-        // Over HTTP/2 requests share connections, of which there are never more than requests.
-        let mooring = (backend.berths().most().is_some() && self.options.alpn == ALPN::H1).then(Mooring::new);
-        if header.is_some() || mooring.is_some() || gate.is_some() {
-            peer.options.tracer = mooring.as_ref().map(Mooring::tracer);
+        peer.group_key = self.group_of(client);
+        if header.is_some() || counted.is_some() {
+            peer.options.tracer = counted.as_ref().map(|(_, mooring)| mooring.tracer());
             peer.options.custom_l4 = Some(Arc::new(Dial {
                 header: header.unwrap_or_default(),
-                counted: mooring.map(|mooring| Counted { backend: Arc::clone(backend), mooring, reach }),
-                gate,
+                counted,
                 from: self.source_for(backend.addr()),
                 patience: self.options.connection_timeout.unwrap_or(PATIENCE),
             }));
         }
         peer
+    }
+
+    /// The peer of one backend whose connections `link` makes, TLS included.
+    #[must_use]
+    pub fn linked(&self, backend: &Backend, link: Arc<dyn L4Connect + Send + Sync>) -> HttpPeer {
+        let mut peer = self.peer_at(backend.addr().clone(), false, &backend.host());
+        peer.options.alpn = ALPN::H1;
+        peer.options.custom_l4 = Some(link);
+        peer
+    }
+
+    /// Whether backends are told whose each connection is.
+    pub(super) fn introduces(&self) -> bool {
+        self.introduces.is_some()
+    }
+
+    /// What tells the connections that the client with these ends may use from those that it may not.
+    #[must_use]
+    pub fn group_of(&self, client: Option<Ends>) -> u64 {
+        if self.introduces() { group_of(self.group, client) } else { self.group }
     }
 
     /// What tells connections made by this template from those made by others.
@@ -225,7 +230,6 @@ impl PeerTemplate {
             options.custom_l4 = Some(Arc::new(Dial {
                 header: proxy_protocol::write(version, None),
                 counted: None,
-                gate: None,
                 from: self.source_for(backend.addr()),
                 patience: bounds.timeout,
             }));
@@ -395,7 +399,7 @@ mod tests {
         let mut member = fixture::member(addr);
         member.tls = tls;
         member.host = host.into();
-        PeerTemplate::build(upstream).unwrap().peer(&fixture::backend(&member), None, None)
+        PeerTemplate::build(upstream).unwrap().peer(&fixture::backend(&member), None)
     }
 
     #[test]

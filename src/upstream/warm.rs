@@ -17,7 +17,7 @@ pub struct Warm<C>(Mutex<VecDeque<Waiting<C>>>);
 
 struct Waiting<C> {
     connection: C,
-    /// By which settings it was made: those of another plan may not use it.
+    /// By which settings it was made: those of another plan, or of another client that the backend is told of, may not use it.
     group: u64,
     since: Moment,
 }
@@ -47,13 +47,17 @@ impl<C> Warm<C> {
         self.len() == 0
     }
 
-    /// Takes the warmest that was made by the settings `group`, has not waited longer than `idle`, and is `good`. Those on the
-    /// way to it that are not are closed.
+    /// Takes the warmest that was made by the settings `group`, has not waited longer than `idle`, and is `good`. Those of the
+    /// group on the way to it that are not are closed.
     pub fn take(&self, group: u64, now: Moment, idle: Duration, mut good: impl FnMut(&mut C) -> bool) -> Option<C> {
         loop {
             // One at a time, so that nothing is closed or asked under the lock.
-            let mut waiting = self.0.lock().pop_back()?;
-            if waiting.group == group && now.since(waiting.since) < idle && good(&mut waiting.connection) {
+            let mut waiting = {
+                let mut all = self.0.lock();
+                let warmest = all.iter().rposition(|waiting| waiting.group == group)?;
+                all.remove(warmest)?
+            };
+            if now.since(waiting.since) < idle && good(&mut waiting.connection) {
                 return Some(waiting.connection);
             }
         }
@@ -125,7 +129,7 @@ mod tests {
         assert_eq!(filled(3, 9).take(7, at(3), 10 * SECOND, |number| *number == 1), Some(1));
         let warm = filled(3, 9);
         assert_eq!(warm.take(8, at(3), 10 * SECOND, |_| true), None);
-        assert!(warm.is_empty());
+        assert_eq!(warm.take(7, at(3), 10 * SECOND, |_| true), Some(2));
     }
 
     #[test]

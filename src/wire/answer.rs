@@ -35,7 +35,7 @@ pub struct Head<'b> {
     pub phrase: &'b [u8],
     /// How the end of the body is told, where the head tells it. What the request asked for may say otherwise: see [`Head::body`].
     pub declared: Option<Framing>,
-    /// Whether the backend means to go on after this answer (RFC 9112, 9.3).
+    /// Whether the backend means to go on after this answer (RFC 9112, 9.3), and can be trusted to.
     pub persistent: bool,
     /// Whether `Connection` names a field besides `close` and `keep-alive`.
     pub names_fields: bool,
@@ -141,7 +141,9 @@ impl AnswerParser {
             Some(length) => Some(Framing::Length(length)),
             None => None,
         };
-        let persistent = !self.known.close && (!line.old || self.known.keep_alive);
+        // A 204 that promises a body may send one, which must not become the answer to another request.
+        let misleads = line.status == 204 && !matches!(declared, None | Some(Framing::Length(0)));
+        let persistent = !self.known.close && (!line.old || self.known.keep_alive) && !misleads;
         Some(Head {
             status: line.status,
             phrase: line.phrase.of(bytes),
@@ -314,7 +316,8 @@ fn status_line(buffer: &[u8], span: Span) -> Result<StatusLine, Refusal> {
     Ok(StatusLine { old, status, phrase })
 }
 
-const fn faulty(detail: &'static str, rule: &'static str) -> Refusal {
+/// An answer that breaks a rule.
+pub(super) const fn faulty(detail: &'static str, rule: &'static str) -> Refusal {
     Refusal { reason: Reason::HttpProtocolError, detail, rule }
 }
 

@@ -5,11 +5,13 @@
 //! refuse all else, so that no two parsers on the way can take the same bytes for different messages.
 //! `docs/conformance.md` lists every rule.
 //!
-//! `head` reads the heads of requests, `answer` those of answers, `framing` follows bodies. Reading sockets is the edge's and the lane's part.
+//! `head` reads the heads of requests, `answer` those of answers, `framing` follows bodies, `dialogue` both
+//! directions of a connection to a backend. Reading sockets is the edge's and the lane's part.
 
 #[cfg(test)]
 mod agreement;
 pub mod answer;
+pub mod dialogue;
 pub mod fields;
 pub mod framing;
 mod grammar;

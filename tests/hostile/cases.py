@@ -1,6 +1,6 @@
-"""Requests that break the rules of HTTP/1.1, or stand at their edge, each with the section that it is about.
+"""Requests and answers that break the rules of HTTP/1.1, or stand at their edge, each with the section that it is about.
 
-`named()` are the cases of the report in docs/conformance-peers.md, `all()` those and some hundreds made from them for the
+`named()` and `answers()` are the cases of the report in docs/conformance-peers.md, `all()` the requests and some hundreds made from them for the
 differential test. Every request asks for the path /case, and where it hides a second request, that asks for /smuggled.
 """
 
@@ -171,3 +171,60 @@ def all():
     """The named cases and those that are made."""
     made_ones = (Case("made", "", request, b"") for request in made())
     return named() + list(made_ones)
+
+
+@dataclass(frozen=True)
+class Answer:
+    about: str
+    section: str
+    answer: bytes  # as the backend sends it
+    mark: bytes  # what of it a client must not see as it came
+
+
+def answer(*lines, status=b"HTTP/1.1 200 OK", body=b"ok", end=b"\r\n\r\n"):
+    return status + b"".join(b"\r\n" + line for line in lines) + end + body
+
+
+def answers():
+    """The answers of the report."""
+    two, te = b"Content-Length: 2", b"Transfer-Encoding: chunked"
+    ok = b"2\r\nok\r\n0\r\n\r\n"
+    evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+    return [
+        Answer("bare LF ends every line", "RFC 9112, 2.2", b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", b"OK\nContent"),
+        Answer("a bare LF in a field", "RFC 9112, 2.2", answer(b"X-A: 1\nX-B: 2", two), b"1\nX"),
+        Answer("a bare CR in a field", "RFC 9112, 2.2", answer(b"X-A: 1\rX-B: 2", two), b"1\rX"),
+        Answer("an empty line before the status line", "RFC 9112, 2.2", b"\r\n" + answer(two), b"\r\nHTTP"),
+        Answer("a version of HTTP/2", "RFC 9112, 2.3", answer(two, status=b"HTTP/2.0 200 OK"), b"HTTP/2"),
+        Answer("a status beyond 599", "RFC 9110, 15", answer(two, status=b"HTTP/1.1 600 No"), b"600"),
+        Answer("a status below 100", "RFC 9110, 15", answer(two, status=b"HTTP/1.1 099 No"), b"099"),
+        Answer("two spaces before the status", "RFC 9112, 4", answer(two, status=b"HTTP/1.1  200 OK"), b"  200"),
+        Answer("another protocol", "RFC 9112, 4", b"SSH-2.0-OpenSSH_9.9\r\n", b"SSH"),
+        Answer("space before the colon", "RFC 9112, 5.1", answer(b"Content-Length : 2"), b"Length :"),
+        Answer("a folded line", "RFC 9112, 5.2", answer(b"X-A: 1\r\n 2", two), b"1\r\n 2"),
+        Answer("a name that is no token", "RFC 9110, 5.1", answer(b"X A: 1", two), b"X A"),
+        Answer("a line without a colon", "RFC 9112, 5", answer(b"nothing", two), b"nothing"),
+        Answer("NUL in a value", "RFC 9110, 5.5", answer(b"X-A: a\0b", two), b"\0"),
+        Answer("two differing Content-Lengths", "RFC 9112, 6.3", answer(two, b"Content-Length: 3"), b"Length: 3"),
+        Answer("two equal Content-Lengths", "RFC 9112, 6.3", answer(two, two), two + b"\r\n" + two),
+        Answer("a list of equal Content-Lengths", "RFC 9110, 8.6", answer(b"Content-Length: 2, 2"), b"2, 2"),
+        Answer("Content-Length with a sign", "RFC 9110, 8.6", answer(b"Content-Length: +2"), b"+2"),
+        Answer("a negative Content-Length", "RFC 9110, 8.6", answer(b"Content-Length: -2"), b"-2"),
+        Answer("Content-Length beyond 64 bits", "RFC 9110, 8.6", answer(b"Content-Length: 99999999999999999999"), b"9999"),
+        Answer("Content-Length beside Transfer-Encoding", "RFC 9112, 6.3", answer(b"Content-Length: 3", te, body=ok), b"Length: 3"),
+        Answer("an unknown transfer coding", "RFC 9112, 6.1", answer(b"Transfer-Encoding: gzip"), b"gzip"),
+        Answer("a coding before chunked", "RFC 9112, 6.1", answer(b"Transfer-Encoding: gzip, chunked", body=ok), b"gzip"),
+        Answer("chunked twice", "RFC 9112, 6.1", answer(te, te, body=ok), te + b"\r\n" + te),
+        Answer("chunked on HTTP/1.0", "RFC 9112, 6.1", answer(te, body=ok, status=b"HTTP/1.0 200 OK"), b"HTTP/1.0"),
+        Answer("a chunk size with a sign", "RFC 9112, 7.1", answer(te, body=b"+2\r\nok\r\n0\r\n\r\n"), b"+2"),
+        Answer("a chunk size with 0x", "RFC 9112, 7.1", answer(te, body=b"0x2\r\nok\r\n0\r\n\r\n"), b"0x2"),
+        Answer("a chunk size beyond 64 bits", "RFC 9112, 7.1", answer(te, body=b"FFFFFFFFFFFFFFFFF\r\nok\r\n"), b"FFFFF"),
+        Answer("a chunk longer than its size", "RFC 9112, 7.1", answer(te, body=b"2\r\nokX\r\n0\r\n\r\n"), b"okX"),
+        Answer("bare LF in chunks", "RFC 9112, 7.1", answer(te, body=b"2\nok\n0\n\n"), b"2\nok"),
+        Answer("a trailer that is no field", "RFC 9112, 7.1.2", answer(te, body=b"2\r\nok\r\n0\r\nX A: 1\r\n\r\n"), b"X A"),
+        Answer("a second answer after the first", "RFC 9112, 9.2", answer(two, body=b"ok" + evil), b"evil"),
+        Answer("an answer after a 204", "RFC 9112, 6.3", answer(status=b"HTTP/1.1 204 No Content", body=evil), b"evil"),
+        Answer("an answer after a 304", "RFC 9112, 6.3", answer(status=b"HTTP/1.1 304 Not Modified", body=evil), b"evil"),
+        Answer("a 204 that promises a body", "RFC 9110, 8.6", answer(two, status=b"HTTP/1.1 204 No Content", body=b""), two),
+        Answer("101 that nobody asked for", "RFC 9110, 15.2.2", answer(b"Upgrade: x", b"Connection: upgrade", status=b"HTTP/1.1 101 Go"), b"101"),
+    ]

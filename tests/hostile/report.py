@@ -1,8 +1,9 @@
-"""Sends the named hostile requests to a proxy, to nginx and to HAProxy, and writes what becomes of each as a page.
+"""Sends the named hostile requests to a proxy on both of its roads, to nginx and to HAProxy, has backends give them the named
+hostile answers, and writes what becomes of each as a page.
 
     report.py ROUNDEL_BINARY > docs/conformance-peers.md
 
-All three stand before the same recording backend, as they come but for their addresses. Loopback only; it ends by itself.
+All stand before the same kind of backend, as they come but for their addresses. Loopback only; it ends by itself.
 """
 
 import os
@@ -36,11 +37,12 @@ frontend f
 backend b
   server s 127.0.0.1:{backend}
 """
-ROUNDEL = """listeners: [{{ address: "127.0.0.1:{listen}", timeouts: {{ header: 2s, body_idle: 2s }} }}]
+ROUNDEL = """listeners: [{{ address: "127.0.0.1:{listen}", lane: "LANE", timeouts: {{ header: 2s, body_idle: 2s }} }}]
 admin: none
 access_log: none
-upstreams: {{ web: {{ backends: ["127.0.0.1:{backend}"], health_check: none, outlier: none }} }}
+upstreams: {{ web: {{ backends: ["127.0.0.1:{backend}"], health_check: none, outlier: none, retry: none }} }}
 """
+LANE, GENERAL = ROUNDEL.replace("LANE", "auto"), ROUNDEL.replace("LANE", "off")
 
 
 def some_port():
@@ -50,15 +52,15 @@ def some_port():
 
 
 class Peer:
-    """A proxy in a process of its own, before a recording backend of its own."""
+    """A proxy in a process of its own, before a backend of its own."""
 
-    def __init__(self, name, config, command, version):
+    def __init__(self, name, config, command, version, backend):
         self.name, self.directory = name, tempfile.mkdtemp(prefix="hostile-")
         self.version = subprocess.run(version, capture_output=True, text=True, check=False)
-        self.recorder, self.port = wire.Recorder(), some_port()
+        self.backend, self.port = backend(), some_port()
         path = os.path.join(self.directory, "config")
         with open(path, "w") as file:
-            file.write(config.format(dir=self.directory, listen=self.port, backend=self.recorder.port))
+            file.write(config.format(dir=self.directory, listen=self.port, backend=self.backend.port))
         environment = dict(os.environ, RUNTIME_DIRECTORY=os.path.join(self.directory, "run"))
         os.mkdir(environment["RUNTIME_DIRECTORY"], 0o700)
         words = [word.replace("CONFIG", path) for word in command]
@@ -74,15 +76,15 @@ class Peer:
                 time.sleep(0.1)
 
     def outcome(self, case):
-        """What becomes of a case: a status, or what the backend got."""
+        """What becomes of a request: a status, or what the backend got."""
         status = wire.ask(self.port, case.request, 6)
         # A record is there when its connection has ended; who was refused has none.
         refused = isinstance(status, int) and status >= 400
         until = time.monotonic() + (0.2 if refused else 4)
-        records = self.recorder.take()
+        records = self.backend.take()
         while not records and time.monotonic() < until:
             time.sleep(0.05)
-            records += self.recorder.take()
+            records += self.backend.take()
         if any(b" /smuggled " in record.split(b"\r\n")[0] for record in records):
             return "**a second request**"
         if any(not wire.Recorder.is_whole(record) for record in records):
@@ -91,30 +93,65 @@ class Peer:
             return "passed on" if any(case.mark.lower() in record.lower() for record in records) else "mended"
         return str(status)
 
+    def outcome_of_answer(self, case):
+        """What the client gets of an answer, and whether the backend's connection is used again."""
+        self.backend.answer = case.answer
+        got = wire.whole_answer(self.port, b"GET /case HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 6)
+        status = got[9:12].decode(errors="replace") if got.startswith(b"HTTP/1.") else "closed"
+        after = wire.whole_answer(self.port, b"GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 6)
+        if b"evil" in after:
+            return "**becomes the next answer**"
+        if status == "200":
+            status = "passed on" if case.mark in got else "mended"
+            status += "" if wire.is_whole_answer(got) else ", broken off"
+        return status + (", connection used again" if self.backend.same_connection() else "")
+
     def end(self):
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def main():
-    roundel = sys.argv[1]
-    peers = [
-        Peer("Roundel", ROUNDEL, [roundel, "-c", "CONFIG"], [roundel, "--version"]),
-        Peer("nginx", NGINX, ["nginx", "-c", "CONFIG"], ["nginx", "-v"]),
-        Peer("HAProxy", HAPROXY, ["haproxy", "-db", "-f", "CONFIG"], ["haproxy", "-v"]),
+def start(roundel, backend):
+    return [
+        Peer("Roundel, lane", LANE, [roundel, "-c", "CONFIG"], [roundel, "--version"], backend),
+        Peer("Roundel, general road", GENERAL, [roundel, "-c", "CONFIG"], [roundel, "--version"], backend),
+        Peer("nginx", NGINX, ["nginx", "-c", "CONFIG"], ["nginx", "-v"], backend),
+        Peer("HAProxy", HAPROXY, ["haproxy", "-db", "-f", "CONFIG"], ["haproxy", "-v"], backend),
     ]
+
+
+def outcomes(peers, rows, outcome):
+    """Each row with what becomes of it at each peer; the peers end with it."""
     try:
-        rows = [(case, [peer.outcome(case) for peer in peers]) for case in cases.named()]
+        return [(case, [outcome(peer, case) for peer in peers]) for case in rows]
     finally:
         for peer in peers:
             peer.end()
-    first_lines = [(peer.version.stdout + peer.version.stderr).splitlines()[0] for peer in peers]
-    print(PAGE.format(versions="; ".join(" ".join(line.replace("version: nginx/", "").split(" - ")[0].split()[:3]) for line in first_lines), count=len(rows)))
-    print("| request | section | " + " | ".join(peer.name for peer in peers) + " |")
+
+
+def version(peer):
+    line = (peer.version.stdout + peer.version.stderr).splitlines()[0]
+    return " ".join(line.replace("version: nginx/", "").split(" - ")[0].split()[:3])
+
+
+def table(what, peers, rows):
+    print(f"| {what} | section | " + " | ".join(peer.name for peer in peers) + " |")
     print("| --- | --- |" + " --- |" * len(peers))
-    for case, outcomes in rows:
-        print(f"| {case.about} | {case.section} | " + " | ".join(outcomes) + " |")
+    for case, results in rows:
+        print(f"| {case.about} | {case.section} | " + " | ".join(results) + " |")
+
+
+def main():
+    peers = start(sys.argv[1], wire.Recorder)
+    rows = outcomes(peers, cases.named(), Peer.outcome)
+    versions = "; ".join(dict.fromkeys(version(peer) for peer in peers))
+    print(PAGE.format(versions=versions, count=len(rows)))
+    table("request", peers, rows)
+    peers = start(sys.argv[1], wire.Actor)
+    rows = outcomes(peers, cases.answers(), Peer.outcome_of_answer)
+    print(ANSWERS.format(count=len(rows)))
+    table("answer", peers, rows)
 
 
 PAGE = """# Hostile requests: Roundel beside nginx and HAProxy
@@ -132,4 +169,15 @@ A difference is not always a fault of either: RFC 9112 leaves some cases to the 
 [conformance.md](conformance.md).
 """
 
-main()
+ANSWERS = """
+# Hostile answers
+
+The other way round: a backend gives each of {count} answers, and keeps its connection open. What the client gets:
+
+- a status: the proxy's own answer, in place of the backend's;
+- *passed on*: the answer as it came; *mended*: the answer without what was wrong with it; *broken off*: begun, and the connection closed;
+- *connection used again*: the next request came to the backend on the same connection.
+"""
+
+if __name__ == "__main__":
+    main()

@@ -35,6 +35,22 @@ def ask(port, request, patience=PATIENCE):
     return int(found[1]) if found else ("closed" if not answer else "no HTTP")
 
 
+def whole_answer(port, request, patience=PATIENCE):
+    """Sends bytes on a connection of their own; all bytes that come back before it is closed."""
+    with socket.create_connection(("127.0.0.1", port), timeout=patience) as stream:
+        try:
+            stream.sendall(request)
+        except ConnectionError:
+            pass
+        return read_until(stream, b"", lambda _: False, patience)
+
+
+def is_whole_answer(data):
+    """Whether an answer that ended with its connection is whole by its own framing."""
+    end = data.find(b"\r\n\r\n")
+    return end >= 0 and body_end(data, end + 4, data[:end].split(b"\r\n")[1:]) is not None
+
+
 def body_end(data, start, lines):
     """Where the body that begins at `start` ends, by the strict grammar; none while it has not all come."""
     lengths = [line.split(b":", 1)[1].strip() for line in lines if line.lower().startswith(b"content-length:")]
@@ -90,3 +106,36 @@ class Recorder:
         with self.lock:
             taken, self.records = self.records, []
         return taken
+
+
+class Actor:
+    """A backend that gives `answer` to requests for `/case` and a plain one to all others, and keeps its connections open."""
+
+    def __init__(self):
+        actor, self.lock, self.answer, self.asked = self, threading.Lock(), b"", []
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self):
+                data = b""
+                while b"\r\n\r\n" in (data := read_until(self.request, data, Recorder.is_whole, 20)):
+                    is_case = data.split(b"\r\n")[0].split(b" ")[1] == b"/case"
+                    with actor.lock:
+                        actor.asked.append((is_case, id(self)))
+                    try:
+                        self.request.sendall(actor.answer if is_case else b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine")
+                    except OSError:
+                        return
+                    data = b""
+
+        class Server(socketserver.ThreadingTCPServer):
+            allow_reuse_address, daemon_threads, request_queue_size = True, True, 128
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def same_connection(self):
+        """Whether the last two requests, the case's and the next, came on one connection."""
+        with self.lock:
+            asked, self.asked = self.asked, []
+        return len(asked) > 1 and asked[-1][1] == asked[-2][1]

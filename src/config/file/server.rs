@@ -40,7 +40,7 @@ section! {
         client_bind_to_ipv4: List<std::net::Ipv4Addr> = List::default(),
         /// IPv6 addresses that connections to backends are made from.
         client_bind_to_ipv6: List<std::net::Ipv6Addr> = List::default(),
-        /// Idle connections to backends kept for each thread, over all upstreams.
+        /// Idle HTTP/2 connections to backends kept for each thread, over all upstreams; those of HTTP/1.1 are bounded by each upstream's `keepalive`.
         upstream_keepalive_pool_size: Integer<1, 1_000_000> = Integer(128),
         /// Pools of threads that make connections to backends; together with `upstream_connect_offload_thread_per_pool`.
         upstream_connect_offload_threadpools: Integer<1, 1024>,

@@ -235,6 +235,8 @@ impl Backend {
 pub enum Refusal {
     /// The listener holds `max_connections` already.
     MaxConnections,
+    /// The process has few descriptors left: the rest is kept for connections to backends.
+    Descriptors,
     /// The client holds `connections_per_client` already.
     ConnectionsPerClient,
     /// It did not begin with the PROXY protocol, as its peer must.
@@ -245,14 +247,15 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal.
-    pub(super) const ALL: [Self; 4] =
-        [Self::MaxConnections, Self::ConnectionsPerClient, Self::ProxyProtocol, Self::TlsHandshake];
+    pub(super) const ALL: [Self; 5] =
+        [Self::MaxConnections, Self::Descriptors, Self::ConnectionsPerClient, Self::ProxyProtocol, Self::TlsHandshake];
 
     /// The word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::MaxConnections => "connection_limit_reached",
+            Self::Descriptors => "descriptors",
             Self::ConnectionsPerClient => "connections_per_client",
             Self::ProxyProtocol => "proxy_protocol",
             Self::TlsHandshake => "tls_handshake",

@@ -6,16 +6,10 @@
 //! is closed as soon as it is open: about once in ten thousand times with a backend on the same machine. So nothing of the answer is
 //! read before the end stands in the channel.
 
-use std::io::Result;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
-use pingora_core::protocols::l4::ext::set_tcp_keepalive;
-use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 
 /// How often a read is put off once the gate has opened, so that who reads the channel in the same turn comes first. Once is
 /// enough but where the runtime interrupts that turn.
@@ -23,7 +17,7 @@ const TURNS: u8 = 4;
 
 /// A gate in the way of what one connection reads. Its clones are the same gate.
 #[derive(Debug, Clone, Default)]
-pub struct Gate(Arc<Mutex<State>>);
+pub(super) struct Gate(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -35,12 +29,12 @@ struct State {
 
 impl Gate {
     /// From now on no read succeeds.
-    pub fn shut(&self) {
+    pub(super) fn shut(&self) {
         self.0.lock().shut = true;
     }
 
     /// Reads succeed again, a few turns from now.
-    pub fn open(&self) {
+    pub(super) fn open(&self) {
         let mut state = self.0.lock();
         if std::mem::take(&mut state.shut) {
             state.turns = TURNS;
@@ -50,7 +44,8 @@ impl Gate {
         }
     }
 
-    fn poll_passed(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Ready when reads may succeed.
+    pub(super) fn poll_passed(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.0.lock();
         if state.shut {
             state.waits = Some(cx.waker().clone());
@@ -62,72 +57,6 @@ impl Gate {
             return Poll::Pending;
         }
         Poll::Ready(())
-    }
-}
-
-/// What the kernel offers of a socket besides its bytes.
-pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug + 'static {
-    /// Sets an option; those that it has not are no fault.
-    fn set(&self, option: VirtualSockOpt) -> Result<()>;
-}
-
-impl Socket for TcpStream {
-    fn set(&self, option: VirtualSockOpt) -> Result<()> {
-        match option {
-            VirtualSockOpt::NoDelay => self.set_nodelay(true),
-            VirtualSockOpt::KeepAlive(keepalive) => {
-                set_tcp_keepalive(self, &keepalive).map_err(|error| std::io::Error::other(error.to_string()))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Socket for UnixStream {
-    fn set(&self, _: VirtualSockOpt) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// A socket behind a gate.
-#[derive(Debug)]
-pub(super) struct Gated<S> {
-    socket: S,
-    gate: Gate,
-}
-
-impl<S> Gated<S> {
-    pub(super) const fn new(socket: S, gate: Gate) -> Self {
-        Self { socket, gate }
-    }
-}
-
-impl<S: Socket> VirtualSocket for Gated<S> {
-    fn set_socket_option(&self, option: VirtualSockOpt) -> Result<()> {
-        self.socket.set(option)
-    }
-}
-
-impl<S: Socket> AsyncRead for Gated<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        match self.gate.poll_passed(cx) {
-            Poll::Ready(()) => Pin::new(&mut self.socket).poll_read(cx, buf),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl<S: Socket> AsyncWrite for Gated<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
 
