@@ -2,17 +2,18 @@
 //!
 //! A choice is a whole lease: chosen, counted in, answered, counted out. `cargo bench --bench balance`.
 
+#[path = "measure/plans.rs"]
+mod plans;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use plans::{member, upstream};
 use roundel::base::clock::Clock;
-use roundel::config::plan::{
-    Balance, HashKey, Keepalive, Retry, StatusSet, Upstream, UpstreamLimits, UpstreamProtocol, UpstreamTimeouts,
-    WhenNoneHealthy,
-};
+use roundel::config::plan::{Balance, HashKey};
 use roundel::upstream::{Ask, Member, Pool};
 
 struct Counting;
@@ -63,7 +64,7 @@ fn policies() -> Vec<(&'static str, Balance, [u32; 2])> {
 }
 
 fn measure(name: &str, balance: &Balance, weights: &[u32; 2], count: usize) {
-    let pool = Pool::new(Arc::new(upstream(balance.clone())), Clock::start());
+    let pool = Pool::new(Arc::new(upstream(balance.clone(), None)), Clock::start());
     let list: Vec<Member> = (0..count).map(|index| member(index, weights[index % 2])).collect();
     pool.set_members(list.clone());
     let begun = Instant::now();
@@ -84,51 +85,5 @@ fn choose(pool: &Arc<Pool>, times: u32) {
         let ask = Ask { hash: Some(key.wrapping_mul(0x9e37_79b9_7f4a_7c15)), ..Ask::default() };
         let mut lease = pool.lease(black_box(&ask)).expect("backends that are not probed are usable");
         lease.succeeded(Duration::from_millis(1));
-    }
-}
-
-fn member(index: usize, weight: u32) -> Member {
-    let [.., high, low] = (index as u32).to_be_bytes();
-    let addr = std::net::SocketAddr::from(([198, 18, high, low], 80));
-    Member {
-        name: addr.to_string().into(),
-        addr: addr.into(),
-        tls: false,
-        weight,
-        backup: false,
-        most: None,
-        berths: None,
-        host: "".into(),
-    }
-}
-
-fn upstream(balance: Balance) -> Upstream {
-    let second = Duration::from_secs(1);
-    Upstream {
-        name: "bench".into(),
-        backends: Vec::new(),
-        discovery: None,
-        balance,
-        health_check: None,
-        outlier: None,
-        slow_start: Duration::ZERO,
-        when_none_healthy: WhenNoneHealthy::Fail,
-        tls: None,
-        protocol: UpstreamProtocol::Http1,
-        send_proxy_protocol: None,
-        timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, total: None },
-        retry: Retry {
-            attempts: 1,
-            budget: 0.2,
-            min_per_second: 3,
-            statuses: StatusSet(Vec::new()),
-            grpc_statuses: Vec::new(),
-            backoff: Duration::ZERO,
-            max_backoff: Duration::ZERO,
-            body: 0,
-        },
-        limits: UpstreamLimits { connections: None, requests: None, pending: None, pending_timeout: second },
-        keepalive: Keepalive { idle: second, max_idle: 0, max_requests: None },
-        sticky: None,
     }
 }

@@ -3,16 +3,17 @@
 //! Choices are whole leases, 64 of them in flight at a time. What the real proxy does beside others is measured by
 //! `balance_peers`.
 
+#[path = "measure/plans.rs"]
+mod plans;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use plans::{member, upstream};
 use roundel::base::clock::Clock;
-use roundel::config::plan::{
-    Balance, HashKey, HealthCheck, Keepalive, Probe, Retry, Start, StatusSet, Upstream, UpstreamLimits,
-    UpstreamProtocol, UpstreamTimeouts, WhenNoneHealthy,
-};
-use roundel::upstream::{Ask, Member, Pool};
+use roundel::config::plan::{Balance, HashKey};
+use roundel::upstream::{Ask, Pool};
 
 const CHOICES: u64 = 100_000;
 const IN_FLIGHT: usize = 64;
@@ -55,7 +56,7 @@ fn policies() -> Vec<(&'static str, Balance)> {
 }
 
 fn shares(balance: Balance, weights: &[u32], dead: Option<usize>) -> Vec<f64> {
-    let pool = Pool::new(Arc::new(upstream(balance)), Clock::start());
+    let pool = Pool::new(Arc::new(upstream(balance, Some(Duration::from_secs(10)))), Clock::start());
     pool.set_members(weights.iter().enumerate().map(|(index, weight)| member(index, *weight)).collect());
     for (index, backend) in pool.backends().backends.iter().enumerate() {
         let up = Some(index) != dead;
@@ -81,60 +82,4 @@ fn shares(balance: Balance, weights: &[u32], dead: Option<usize>) -> Vec<f64> {
     let alive = members.backends.iter().enumerate().filter(|(index, _)| Some(*index) != dead);
     let count = |address: &str| f64::from(counts.get(address).copied().unwrap_or_default()) / CHOICES as f64;
     alive.map(|(_, backend)| count(backend.address())).collect()
-}
-
-fn member(index: usize, weight: u32) -> Member {
-    let addr = std::net::SocketAddr::from(([198, 18, 0, index as u8 + 1], 80));
-    Member {
-        name: addr.to_string().into(),
-        addr: addr.into(),
-        tls: false,
-        weight,
-        backup: false,
-        most: None,
-        berths: None,
-        host: "".into(),
-    }
-}
-
-fn upstream(balance: Balance) -> Upstream {
-    let second = Duration::from_secs(1);
-    let check = HealthCheck {
-        probe: Probe::Tcp,
-        interval: 10 * second,
-        timeout: second,
-        fast_interval: second,
-        fall: 3,
-        rise: 2,
-        start: Start::Probe,
-        port: None,
-        tls: None,
-    };
-    Upstream {
-        name: "bench".into(),
-        backends: Vec::new(),
-        discovery: None,
-        balance,
-        health_check: Some(Arc::new(check)),
-        outlier: None,
-        slow_start: Duration::ZERO,
-        when_none_healthy: WhenNoneHealthy::Fail,
-        tls: None,
-        protocol: UpstreamProtocol::Http1,
-        send_proxy_protocol: None,
-        timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second, total: None },
-        retry: Retry {
-            attempts: 1,
-            budget: 0.2,
-            min_per_second: 3,
-            statuses: StatusSet(Vec::new()),
-            grpc_statuses: Vec::new(),
-            backoff: Duration::ZERO,
-            max_backoff: Duration::ZERO,
-            body: 0,
-        },
-        limits: UpstreamLimits { connections: None, requests: None, pending: None, pending_timeout: second },
-        keepalive: Keepalive { idle: second, max_idle: 0, max_requests: None },
-        sticky: None,
-    }
 }

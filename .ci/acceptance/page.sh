@@ -24,6 +24,10 @@ upstreams:
   web:
     backends: [$a, $b]
     health_check: { type: http, interval: 1s, timeout: 900ms, fast_interval: 200ms }
+  gone: { backends: ["127.0.0.1:1"], health_check: none, outlier: none }
+routes:
+  - { name: gone, match: [{ path_prefix: /gone }], filters: [{ request_headers: { set: { x-from: page } } }], to: gone }
+  - { name: site, to: web }
 YAML
 mkdir -m 0700 "$work/run"
 RUNTIME_DIRECTORY="$work/run" "$ROUNDEL" -c "$work/roundel.yaml" 2>"$work/log" &
@@ -78,13 +82,23 @@ const row = (page, address) => page.locator("tr", { hasText: address });
   await row(page, a).getByText("healthy").waitFor();
   say("a drain by click, with the token, and a resume by keyboard");
 
+  await fetch("http://127.0.0.1:8080/gone/shop?item=7");
+  await page.locator(".failure summary", { hasText: "/gone/shop?item=7" }).click();
+  for (const words of ["route gone", "won by its rule", "try 1: 127.0.0.1:1", "connection refused"]) await page.locator(".failure .told", { hasText: words }).waitFor();
+  await axe(page, "light, with a failure opened");
+  // Newer ones do not take away what is being read.
+  for (let more = 0; more < 40; more += 1) await fetch(`http://127.0.0.1:8080/gone/more/${more}`);
+  await page.locator(".failure summary", { hasText: "/gone/more/39" }).waitFor();
+  assert(await page.locator(".failure[open] .told", { hasText: "route gone" }).isVisible(), "an open failure stays");
+  say("a failure that is opened says why, in words");
+
   process.kill(Number(pid), "SIGKILL");
   const told = async () => (await (await fetch("http://127.0.0.1:9901/api/v1/status")).json()).upstreams[0].backends.find((one) => one.address === b).state;
   while ((await told()) === "healthy") await new Promise((wake) => setTimeout(wake, 20));
   const known = Date.now();
   await row(page, b).locator(".s-unhealthy, .s-ejected").first().waitFor();
   say(`an outage shows ${Date.now() - known} ms after the proxy knows of it`);
-  await page.waitForSelector("text=1 of 2 backends can be used");
+  await page.waitForSelector("text=2 of 3 backends can be used");
   await page.keyboard.press("/");
   await page.keyboard.type(b);
   assert.equal(await row(page, a).isVisible(), false, "the search hides what was not asked for");
@@ -96,6 +110,8 @@ const row = (page, address) => page.locator("tr", { hasText: address });
     ["phone", { viewport: { width: 390, height: 844 }, colorScheme: "dark" }],
   ]) {
     const other = await open(browser, options);
+    await other.locator(".failure summary", { hasText: "/gone" }).click();
+    await other.locator(".failure .told").waitFor();
     await axe(other, what);
     const wider = await other.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     assert(wider <= 0, `${what}: the page is ${wider} px too wide`);

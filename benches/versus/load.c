@@ -41,6 +41,7 @@ struct connection {
     int fd;
     SSL *ssl;
     enum state state;
+    int name;       /* which host it asks for */
     int64_t due;    /* when the request in flight was due, in nanoseconds */
     size_t request; /* its length: it stands in `out` */
     size_t sent;
@@ -109,7 +110,7 @@ static const char *host_of(const struct connection *c) {
     static char name[64];
     if (!options.names)
         return "bench.test";
-    snprintf(name, sizeof name, "h%d.bench.test", (int)(c - connections) % options.names);
+    snprintf(name, sizeof name, "h%05d.bench.test", c->name);
     return name;
 }
 
@@ -143,6 +144,7 @@ static void dial(struct connection *c) {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(options.port), .sin_addr.s_addr = htonl(0x7f000001)};
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c};
     c->state = CONNECTING;
+    c->name = options.names ? draw(options.names) : 0;
     opening++;
     if (c->fd < 0 || bind(c->fd, (void *)&from, sizeof from) || epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &event) ||
         (connect(c->fd, (void *)&to, sizeof to) && errno != EINPROGRESS)) {

@@ -89,13 +89,13 @@ def version(name, binary):
 class Origin:
     """Two light backends: one nginx with one worker, answers from its configuration or by sendfile from memory."""
 
-    def __init__(self, nginx, directory, cpus, connections):
+    def __init__(self, nginx, directory, cpus, host="127.0.0.1"):
         self.one, self.two = free_port(), free_port()
         files = directory / "files"
         files.mkdir()
         (files / "100k").write_bytes(bytes(100_000))
         (files / "1m").write_bytes(bytes(1_000_000))
-        words = {"DIRECTORY": directory, "ONE": self.one, "TWO": self.two, "FILES": FILES, "CONNECTIONS": connections}
+        words = {"DIRECTORY": directory, "ONE": self.one, "TWO": self.two, "FILES": FILES, "CONNECTIONS": FILES - 500, "HOST": host}
         self.configuration = fill("origin.conf", words)
         path = directory / "origin.conf"
         path.write_text(self.configuration)
@@ -105,18 +105,54 @@ class Origin:
     def stop(self):
         stop(self.process)
 
+    def cpu_seconds(self):
+        return sum(cpu_seconds(pid) for pid in processes(self.process.pid))
 
-class Peer:
-    """A proxy at work, with a listener for each of `plain`, `h2c` and `tls` in `ports`."""
+
+class Proxy:
+    """A proxy at work, in a directory of its own, with a listener on each of `ports`, by name."""
+
+    def __init__(self, directory, file, cpus, ports):
+        self.directory, self.file, self.cpus, self.ports = directory, file, cpus, ports
+        self.log = None
+
+    def start(self):
+        # HAProxy writes its log to standard output only.
+        out = self.log if self.log and self.file.name == TEMPLATE["haproxy"] else self.directory / "out"
+        begun = time.monotonic()
+        self.process = start(self.command(), self.cpus, out, self.directory, {"GOMAXPROCS": str(len(self.cpus))})
+        for port in self.ports.values():
+            wait_for(self.process, port, out)
+        self.ready_after = time.monotonic() - begun
+        return self
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *failure):
+        stop(self.process)
+
+    def cpu_seconds(self):
+        """User and system time of all its processes."""
+        return sum(cpu_seconds(pid) for pid in processes(self.process.pid))
+
+    def memory(self, kind="Rss"):
+        """Bytes resident in all its processes; `Pss` counts a page that several share once."""
+        return sum(memory(pid, kind) for pid in processes(self.process.pid))
+
+
+class Peer(Proxy):
+    """One of the proxies over the two backends, from its template; `plain`, `h2c` and `tls` are its ports."""
 
     def __init__(self, kind, binary, parent, origin, cpus, certificate, log):
-        self.kind, self.cpus = kind, cpus
-        self.directory = parent / f"{kind}-{len(cpus)}-{'log' if log else 'bare'}-{free_port()}"
-        self.directory.mkdir()
-        self.ports = {name: free_port() for name in ("plain", "h2c", "tls")}
-        self.log = self.directory / "access.log" if log else None
+        self.kind, self.binary = kind, binary
+        directory = parent / f"{kind}-{len(cpus)}-{'log' if log else 'bare'}-{free_port()}"
+        directory.mkdir()
+        ports = {name: free_port() for name in ("plain", "h2c", "tls")}
+        super().__init__(directory, directory / TEMPLATE[kind], cpus, ports)
+        self.log = directory / "access.log" if log else None
         words = {
-            "DIRECTORY": self.directory,
+            "DIRECTORY": directory,
             "THREADS": len(cpus),
             "FILES": FILES,
             "CONNECTIONS": FILES - 500,
@@ -128,13 +164,11 @@ class Peer:
             "KEY": certificate / "key.pem",
             "PEM": certificate / "both.pem",
             "LANE": "off" if kind == "roundel-general" else "auto",
-            **{name.upper(): port for name, port in self.ports.items()},
+            **{name.upper(): port for name, port in ports.items()},
             **logging(kind, self.log),
         }
         self.configuration = fill(TEMPLATE[kind], words)
-        self.file = self.directory / TEMPLATE[kind]
         self.file.write_text(self.configuration)
-        self.binary = binary
 
     def command(self):
         match self.kind:
@@ -151,38 +185,14 @@ class Peer:
             case _:
                 return [self.binary, "-c", str(self.file)]
 
-    def start(self):
-        # HAProxy writes its log to standard output only.
-        out = self.log if self.kind == "haproxy" and self.log else self.directory / "out"
-        self.process = start(self.command(), self.cpus, out, self.directory, {"GOMAXPROCS": str(len(self.cpus))})
-        for port in self.ports.values():
-            wait_for(self.process, port, out)
-        return self
 
-    def stop(self):
-        stop(self.process)
-
-    def __enter__(self):
-        return self.start()
-
-    def __exit__(self, *failure):
-        self.stop()
-
-    def processes(self):
-        """Of this proxy: the one that was started and all below it."""
-        found = [self.process.pid]
-        for pid in found:
-            for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-                found += map(int, (task / "children").read_text().split())
-        return found
-
-    def cpu_seconds(self):
-        """User and system time of all its processes."""
-        return sum(cpu_seconds(pid) for pid in self.processes())
-
-    def memory(self, kind="Rss"):
-        """Bytes resident in all its processes; `Pss` counts a page that several share once."""
-        return sum(memory(pid, kind) for pid in self.processes())
+def processes(first):
+    """A process and all below it."""
+    found = [first]
+    for pid in found:
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def cpu_seconds(pid):

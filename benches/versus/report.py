@@ -11,7 +11,7 @@ import pathlib
 import statistics
 import sys
 
-from peers import HERE, TITLE
+from peers import HERE, TITLE, fill
 from workloads import BY_NAME, IDLE_TITLE, WORKLOADS
 
 sys.path.append(str(HERE.parent))
@@ -114,7 +114,7 @@ def idle_table(results, peers):
     rows = []
     for peer in peers:
         found = {row["workload"]: row for row in results["idle"] if row["peer"] == peer}
-        start = [row["start_bytes"] / 2**20 for row in found.values()]
+        start = [row["start_bytes"] / 2**20 for row in found.values() if not row["errors"]]
         row = [TITLE[peer], f"{statistics.median(start):.1f} MiB" if start else "–"]
         for name in names:
             errors = found[name]["errors"] if name in found else {}
@@ -148,10 +148,163 @@ def text(results):
     return "\n".join(parts)
 
 
+# What Roundel is held to: processor time beside a peer at most this, on one core with a JSON access log.
+AIMS = [
+    *((name, "nginx", 1.0) for name in ("small", "post", "rate", "tls", "tls-100k")),
+    *((name, "nginx", 1.15) for name in ("new", "100k")),
+    ("handshake", "nginx", 0.7),
+    *((name, "haproxy", 0.8) for name in ("small", "post", "rate")),
+    *((name, "haproxy", 1.0) for name in ("new", "100k")),
+    *((name, "envoy", 0.35) for name in ("small", "post", "rate", "new", "100k")),
+    *((name, "caddy", 0.25) for name in ("small", "post", "rate", "new", "100k")),
+]
+AIMED = "one core, JSON access log"
+IDLE_AIM = 5_000
+
+
+def met(holds):
+    return "yes" if holds else "**no**"
+
+
+def aims(cells):
+    """Each aim beside what was measured, met or not."""
+    rows = []
+    for name, other, most in AIMS:
+        if ratios := cells.ratios(AIMED, name, "roundel", other):
+            what = f"{BY_NAME[name].title}: CPU time beside {TITLE[other]}"
+            rows.append([what, f"at most {most:.2f}", spread(ratios, 2), met(statistics.median(ratios) <= most)])
+    rates = [None if cells.void(AIMED, "rate", peer) else cells.of(AIMED, "rate", peer) for peer in ("roundel", "haproxy")]
+    for share in ("p99", "p99.9") if all(rates) else ():
+        ours, theirs = (statistics.median(cell["latency_us"][share] for cell in seen) for seen in rates)
+        rows.append([f"{share} at 6,000/s", f"HAProxy's, {theirs:.0f} µs", f"{ours:.0f} µs", met(ours <= theirs)])
+    return rows + memory_aims(cells.results["idle"])
+
+
+def memory_aims(idle):
+    ours = [row for row in idle if row["peer"] == "roundel" and not row["errors"]]
+    rows = []
+    for row in ours:
+        if "tls" not in row["workload"]:
+            what = f"{IDLE_TITLE[row['workload']]} connections, bytes each"
+            rows.append([what, f"at most {IDLE_AIM:,}", f"{row['bytes_each']:,.0f}", met(row["bytes_each"] <= IDLE_AIM)])
+    theirs = [row["start_bytes"] for row in idle if not row["peer"].startswith("roundel") and not row["errors"]]
+    if ours and theirs:
+        start, least = (value / 2**20 for value in (ours[0]["start_bytes"], min(theirs)))
+        rows.append(["memory at start", f"below every peer's, {least:.1f} MiB", f"{start:.1f} MiB", met(start < least)])
+    return rows
+
+
+def plot(cells, setting):
+    """The processor time of every workload, a panel each."""
+    groups = {}
+    for name in cells.workloads(setting):
+        bars = {TITLE[peer]: cells.values(setting, name, peer, "cpu_us") for peer in cells.peers}
+        bars = {peer: (min(values), statistics.median(values), max(values)) for peer, values in bars.items() if values}
+        if bars:
+            groups[BY_NAME[name].title] = bars
+    return svg.panels(f"CPU time for one request in µs, {setting}: less is better", groups) if groups else None
+
+
+# What scale.py measures: a title, what it is about, and the columns: key, title, digits.
+SCALE = {
+    "backends": (
+        "Backends",
+        "In turn, all kept connected; probed every 10 s by TCP, and not probed.",
+        [("probed_us", "µs for a request, probed", 1), ("unprobed_us", "not probed", 1), ("probed_ready_s", "ready after, s", 2), ("probed_mib", "memory, MiB", 0)],
+    ),
+    "routes": (
+        "Routes",
+        "Prefixes of one host, each request for another of them.",
+        [("us", "µs for a request", 1), ("ready_s", "ready after, s", 2), ("mib", "memory, MiB", 0)],
+    ),
+    "connections": (
+        "Open connections",
+        "Idle, each after one request, while 32 others are busy.",
+        [("us", "µs for a request", 1), ("mib", "memory, MiB", 0)],
+    ),
+    "threads": (
+        "Threads",
+        "On as many cores; on a machine with two cores the second one is shared with clients and backends.",
+        [("us", "µs for a request", 1), ("mib", "memory, MiB", 0)],
+    ),
+    "certificates": (
+        "Certificates",
+        "Chosen by SNI, for each handshake another of them; idle is what looking at their files each second takes of a core.",
+        [("us", "µs for a handshake and its request", 0), ("ready_s", "ready after, s", 2), ("mib", "memory, MiB", 0), ("idle_cpu_percent", "idle, % of a core", 1)],
+    ),
+    "reload": (
+        "The size of a reload",
+        "As many routes and as many backends; one of each changes, under 1,000 requests a second through the same core.",
+        [("reload_ms", "answered after, ms", 0), ("reload_cpu_ms", "CPU, ms", 0), ("slowest_ms", "slowest request meanwhile, ms", 1)],
+    ),
+}
+
+
+def scale_text(results, plots):
+    """A table and a plot for each experiment of scale.py."""
+    parts = []
+    for name, (title, about, columns) in SCALE.items():
+        rows = results.get(name, [])
+        if not rows:
+            continue
+        head = [title.lower(), *(column for _, column, _ in columns)]
+        body = [[f"{row['count']:,}", *(f"{row[key]:,.{digits}f}" for key, _, digits in columns)] for row in rows]
+        parts.append(f"### {title}\n\n{about}\n\n{table(head, body)}")
+        if len(rows) > 2:
+            unit = "ms" if name == "reload" else "µs for a request"
+            drawn = {label: key for key, label, _ in columns if key.endswith("us") or key in ("reload_ms", "reload_cpu_ms")}
+            series = {label: [(row["count"], row[key]) for row in rows] for label, key in drawn.items()}
+            (plots / f"scale-{name}.svg").write_text(svg.lines(title, title.lower(), unit, series, x_scale="log"))
+            parts.append(f"![{title}: {unit}](plots/scale-{name}.svg)\n")
+    if not parts:
+        return ""
+    about = "How the cost of Roundel alone grows, on one core: `python3 benches/versus/scale.py`. Medians of three."
+    return "\n".join(["## Scale\n", about + "\n", *parts])
+
+
+def write(results, page, scale=None):
+    """The page, and its plots beside it; with what scale.py has measured, if it is given."""
+    cells = Cells(results)
+    plots = page.parent / "plots"
+    plots.mkdir(exist_ok=True)
+    pictures = []
+    for setting in cells.settings:
+        if drawn := plot(cells, setting):
+            file = "versus-" + setting.replace(",", "").replace(" ", "-").lower() + ".svg"
+            (plots / file).write_text(drawn)
+            pictures.append(f"![CPU time for one request, {setting}](plots/{file})\n")
+    machine, options = results["machine"], results["options"]
+    rows = aims(cells)
+    words = {
+        "MODE": f"--{options['mode']}",
+        "MACHINE": "{processor}, {cores} cores, {memory_gib:g} GiB, {system}, Linux {kernel}".format(**machine),
+        "VERSIONS": ", ".join(f"{TITLE[kind]} {number}" for kind, number in results["versions"].items() if kind != "roundel-general"),
+        "BACKENDS": f"{results['backends']}; a small answer costs them {results['backend_us']:.1f} µs",
+        "DATE": results["date"],
+        "LOAD": f"{machine['load']:.2f}",
+        "ROUNDS": str(options["rounds"]),
+        "SECONDS": f"{options['seconds']:g}",
+        "PLOT": "\n".join(pictures),
+        "TARGETS": "## Aims\n\n" + table(["aim", "wanted", "measured", "met"], rows) if rows else "",
+        "TABLES": text(results),
+        "SCALE": scale_text(scale or {}, plots),
+        "CONFIGURATIONS": "\n".join(configuration(kind, content) for kind, content in results["configuration"].items()),
+    }
+    page.write_text(fill("performance.md", words))
+
+
+def configuration(kind, content):
+    title = TITLE.get(kind, "the backends")
+    return f"<details><summary>{title}</summary>\n\n```\n{content.strip()}\n```\n\n</details>\n"
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("json", type=pathlib.Path)
-    parser.add_argument("--doc", type=pathlib.Path)
+    parser.add_argument("--doc", type=pathlib.Path, help="writes this page, and its plots to plots/ beside it")
+    parser.add_argument("--scale", type=pathlib.Path, help="what scale.py has written, for the page")
     options = parser.parse_args()
     read = json.loads(options.json.read_text())
     print(text(read))
+    if options.doc:
+        write(read, options.doc, json.loads(options.scale.read_text()) if options.scale else None)

@@ -19,6 +19,7 @@ import pathlib
 import platform
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -47,6 +48,37 @@ class Setting:
     workloads: tuple
 
 
+def scratch():
+    """A directory in memory, if there is one, that is gone at the end."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="versus-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    # Workers of nginx give up root, and read the files that the backends serve.
+    directory.chmod(0o755)
+    return directory
+
+
+def own_cores():
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise Missing("two cores are needed: one for the proxy, one for clients and backends")
+    return cores
+
+
+def make_certificate(parent, name):
+    """A directory with cert.pem and key.pem, ECDSA on P-256, and both.pem."""
+    directory = parent / f"certificate-{name}"
+    directory.mkdir()
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    command = [program("openssl", CACHE), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "30", "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"]
+    done = run([*command, "-keyout", str(key), "-out", str(cert)])
+    if done.returncode:
+        raise Missing(f"openssl makes no certificate: {done.stderr[-300:]}")
+    (directory / "both.pem").write_text(cert.read_text() + key.read_text())
+    return directory
+
+
 class Late(Exception):
     """The time for the run is over."""
 
@@ -56,18 +88,13 @@ class Bench:
 
     def __init__(self, options):
         self.options = options
-        CACHE.mkdir(parents=True, exist_ok=True)
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="versus-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
-        atexit.register(shutil.rmtree, self.directory, ignore_errors=True)
-        # Workers of nginx give up root, and read the files that the backends serve.
-        self.directory.chmod(0o755)
+        self.directory = scratch()
         self.clients = Clients(CACHE)
+        self.left_out = {}
         self.binaries = self.find()
-        self.cores = sorted(os.sched_getaffinity(0))
-        if len(self.cores) < 2:
-            raise Missing("two cores are needed: one for the proxy, one for clients and backends")
-        self.certificate = self.make_certificate()
-        self.origin = Origin(program("nginx", CACHE), self.directory, self.load_cpus(1), 19_500)
+        self.cores = own_cores()
+        self.certificate = make_certificate(self.directory, "bench.test")
+        self.origin = Origin(program("nginx", CACHE), self.directory, self.load_cpus(1))
         atexit.register(self.origin.stop)
 
     def find(self):
@@ -75,22 +102,10 @@ class Bench:
         for kind in self.options.peers:
             try:
                 binaries[kind] = str(self.options.roundel) if kind.startswith("roundel") else program(kind, CACHE)
-            except Missing as why:
+            except (Missing, subprocess.TimeoutExpired) as why:
+                self.left_out[kind] = str(why)
                 print(f"left out: {why}", file=sys.stderr)
         return binaries
-
-    def make_certificate(self):
-        """ECDSA on P-256, the same for all."""
-        directory = self.directory / "certificate"
-        directory.mkdir()
-        cert, key = directory / "cert.pem", directory / "key.pem"
-        command = [program("openssl", CACHE), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        command += ["-days", "30", "-subj", "/CN=bench.test", "-addext", "subjectAltName=DNS:bench.test,DNS:*.bench.test"]
-        done = run([*command, "-keyout", str(key), "-out", str(cert)])
-        if done.returncode:
-            raise Missing(f"openssl makes no certificate: {done.stderr[-300:]}")
-        (directory / "both.pem").write_text(cert.read_text() + key.read_text())
-        return directory
 
     def proxy_cpus(self, cores):
         return self.cores[:cores]
@@ -101,6 +116,18 @@ class Bench:
 
     def peer(self, kind, cores, log):
         return Peer(kind, self.binaries[kind], self.directory, self.origin, self.proxy_cpus(cores), self.certificate, log)
+
+    def started(self, stack, kind, setting):
+        """A peer that has shown that it does its job; one that does not is left out from then on, and the reason is told."""
+        try:
+            peer = stack.enter_context(self.peer(kind, setting.cores, setting.log))
+            prove(peer)
+            return peer
+        except Missing as why:
+            print(f"left out: {why}", file=sys.stderr)
+            self.left_out[kind] = str(why)
+            del self.binaries[kind]
+            return None
 
 
 def settings(options):
@@ -115,7 +142,23 @@ def settings(options):
 
 
 def cell(bench, peer, workload, seconds):
-    """One measurement: what the client saw, and the processor time that the proxy took for it."""
+    """One measurement. What cannot be measured is an error like any other."""
+    try:
+        return measured(bench, peer, workload, seconds)
+    except (Missing, OSError, ValueError, subprocess.TimeoutExpired) as why:
+        print(f"{peer.kind}, {workload.name}: {why!r}", file=sys.stderr)
+        return {"errors": {"failed": 1}}
+
+
+def backend_cost(bench):
+    """Processor time that a backend takes for a small answer, asked without a proxy, in µs."""
+    before = bench.origin.cpu_seconds()
+    seen = bench.clients.drive(BY_NAME["small"], bench.origin.one, 1, bench.cores[:1])
+    return 1e6 * (bench.origin.cpu_seconds() - before) / max(1, seen["requests"])
+
+
+def measured(bench, peer, workload, seconds):
+    """What the client saw, and the processor time that the proxy took for it."""
     cpus = bench.load_cpus(len(peer.cpus))
     bench.clients.drive(workload, peer.ports[workload.listener], 0.15, cpus)
     before = peer.cpu_seconds()
@@ -135,15 +178,20 @@ def round_of(bench, setting, number, seconds, cells):
     kinds = list(bench.binaries)
     kinds = kinds[number % len(kinds) :] + kinds[: number % len(kinds)]
     with contextlib.ExitStack() as stack:
-        peers = [stack.enter_context(bench.peer(kind, setting.cores, setting.log)) for kind in kinds]
-        time.sleep(0.3)
-        if number == 0:
-            prove(peers)
+        peers = [peer for kind in kinds if (peer := bench.started(stack, kind, setting))]
         for name in setting.workloads:
             for peer in peers:
                 result = cell(bench, peer, BY_NAME[name], seconds)
                 cells.append({"setting": setting.name, "workload": name, "peer": peer.kind, "round": number, **result})
         return {peer.kind: peer.configuration for peer in peers}
+
+
+def idle_or_not(bench, kind, name):
+    try:
+        return idle(bench, kind, name)
+    except (Missing, OSError, ValueError, subprocess.TimeoutExpired) as why:
+        print(f"{kind}, {name}: {why!r}", file=sys.stderr)
+        return {"workload": name, "peer": kind, "errors": {"failed": 1}}
 
 
 def idle(bench, kind, name):
@@ -182,7 +230,7 @@ def measure(bench, options, results):
             results["configuration"].update(round_of(bench, setting, number, seconds, results["cells"]))
         for name in idles if number == 0 else ():
             print(f"{name} connections", file=sys.stderr)
-            results["idle"] += [idle(bench, kind, name) for kind in bench.binaries]
+            results["idle"] += [idle_or_not(bench, kind, name) for kind in bench.binaries]
 
 
 def machine():
@@ -190,7 +238,7 @@ def machine():
     system = [line.split("=")[1].strip('"') for line in pathlib.Path("/etc/os-release").read_text().splitlines() if line.startswith("PRETTY")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores = len(os.sched_getaffinity(0))
-    return {"cores": cores, "processor": model[0], "memory_gib": round(memory, 1), "kernel": platform.release(), "system": system[0]}
+    return {"cores": cores, "processor": model[0], "memory_gib": round(memory, 1), "kernel": platform.release(), "system": system[0], "load": os.getloadavg()[0]}
 
 
 def build():
@@ -237,7 +285,9 @@ def main():
         "machine": machine(),
         "versions": {kind: version(kind, binary) for kind, binary in bench.binaries.items()},
         "backends": f"nginx {version('nginx', program('nginx', CACHE))}, one worker, two ports",
+        "backend_us": backend_cost(bench),
         "configuration": {"backends": bench.origin.configuration},
+        "left_out": bench.left_out,
         "cells": [],
         "idle": [],
     }
@@ -252,7 +302,8 @@ def main():
     options.json.write_text(json.dumps(results, indent=1) + "\n")
     print(report.text(results))
     if options.doc:
-        report.write(results, options.doc)
+        scale = CACHE / "scale.json"
+        report.write(results, options.doc, json.loads(scale.read_text()) if scale.exists() else None)
 
 
 if __name__ == "__main__":

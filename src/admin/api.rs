@@ -17,63 +17,121 @@ use crate::telemetry::metrics::{self, Observe, Scrape};
 /// The description of the API (OpenAPI 3.1).
 const OPENAPI: &str = include_str!("openapi.json");
 
+/// What can be asked for. `openapi.json` describes each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Page,
+    Health,
+    Readiness,
+    Metrics,
+    Status,
+    Config,
+    History,
+    OpenApi,
+    Requests,
+    Request,
+    Events,
+    Reload,
+    Upgrade,
+    Drain,
+    Resume,
+}
+
+impl Endpoint {
+    /// Every endpoint with its path; what stands in braces is any name.
+    const TABLE: [(Self, &'static str); 15] = [
+        (Self::Page, "/"),
+        (Self::Health, "/healthz"),
+        (Self::Readiness, "/readyz"),
+        (Self::Metrics, "/metrics"),
+        (Self::Status, "/api/v1/status"),
+        (Self::Config, "/api/v1/config"),
+        (Self::History, "/api/v1/history"),
+        (Self::OpenApi, "/api/v1/openapi.json"),
+        (Self::Requests, "/api/v1/requests"),
+        (Self::Request, "/api/v1/requests/{id}"),
+        (Self::Events, "/api/v1/events"),
+        (Self::Reload, "/api/v1/reload"),
+        (Self::Upgrade, upgrade::PATH),
+        (Self::Drain, "/api/v1/upstreams/{upstream}/backends/{backend}/drain"),
+        (Self::Resume, "/api/v1/upstreams/{upstream}/backends/{backend}/resume"),
+    ];
+
+    /// The endpoint at a path. A name may have slashes of its own: the first brace takes up to what follows it first, the last
+    /// one up to what follows it last.
+    fn at(path: &str) -> Option<Self> {
+        let found = Self::TABLE.iter().find(|(_, pattern)| match pattern.split_once('{') {
+            None => *pattern == path,
+            Some((before, names)) => {
+                let after = names.rsplit_once('}').map_or("", |(_, after)| after);
+                let between = names.split_once('}').map_or("", |(_, rest)| rest);
+                let between = between.split_once('{').map_or("", |(between, _)| between);
+                let inner = path.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+                inner.is_some_and(|inner| inner.contains(between))
+            }
+        });
+        found.map(|(endpoint, _)| *endpoint)
+    }
+
+    /// Whether it is written to; all others are only read.
+    const fn is_written(self) -> bool {
+        matches!(self, Self::Reload | Self::Upgrade | Self::Drain | Self::Resume)
+    }
+
+    /// The refusal of a method that it does not take.
+    fn check(self, method: &Method) -> Result<(), Answer> {
+        let refuse = |detail| Err(Answer::problem(StatusCode::METHOD_NOT_ALLOWED, detail));
+        match self.is_written() {
+            true if *method == Method::POST => Ok(()),
+            true => refuse("this endpoint is written to (POST)").map_err(|refusal| Answer { allow: "POST", ..refusal }),
+            false if matches!(*method, Method::GET | Method::HEAD) => Ok(()),
+            false => refuse("this endpoint is only read (GET, HEAD)"),
+        }
+    }
+}
+
 /// The answer to a request that may be answered.
 pub(super) async fn answer(admin: &Admin, header: &RequestHeader, address: &plan::ListenAddress) -> Reply {
+    let (path, query) = (guard::path(header), guard::query(header));
+    let Some(endpoint) = Endpoint::at(path) else { return nothing_here().into() };
+    if let Err(refusal) = endpoint.check(&header.method) {
+        return refusal.into();
+    }
     let snapshot = admin.current.load();
-    if guard::path(header) == upgrade::PATH && header.method == Method::POST {
-        return upgrade::answer(&admin.upgrades, guard::query(header), address).await.into();
-    }
-    if let Some(order) = Order::parse(guard::path(header), guard::query(header)) {
-        let answer = match order {
-            _ if header.method != Method::POST => {
-                let refusal = Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is written to (POST)");
-                Answer { allow: "POST", ..refusal }
-            }
-            Ok(order) => order.carry_out(&snapshot).await,
-            Err(refusal) => refusal,
-        };
-        return answer.into();
-    }
-    if guard::path(header) == "/api/v1/reload" {
-        let answer = match (Wish::parse(guard::query(header)), admin.reload.get()) {
-            _ if header.method != Method::POST => {
-                let refusal = Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is written to (POST)");
-                Answer { allow: "POST", ..refusal }
-            }
-            (Ok(wish), Some(reload)) => reload::answer(&**reload, wish).await,
-            (Ok(_), None) => Answer::problem(StatusCode::SERVICE_UNAVAILABLE, "the process is starting"),
-            (Err(refusal), _) => refusal,
-        };
-        return answer.into();
-    }
-    if guard::path(header) == upgrade::PATH {
-        let refusal = Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is written to (POST)");
-        return Answer { allow: "POST", ..refusal }.into();
-    }
-    if !matches!(header.method, Method::GET | Method::HEAD) {
-        return Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this endpoint is only read (GET, HEAD)").into();
-    }
-    let answer = match guard::path(header) {
-        "/" => Answer::page(),
-        "/api/v1/events" => return stream::events(admin, header),
-        "/healthz" => Answer::text(StatusCode::OK, "ok\n"),
-        "/readyz" => ready((admin.readiness)()),
-        "/metrics" if snapshot.plan.prometheus => {
+    let answer = match endpoint {
+        Endpoint::Events => return stream::events(admin, header),
+        Endpoint::Page => Answer::page(),
+        Endpoint::Health => Answer::text(StatusCode::OK, "ok\n"),
+        Endpoint::Readiness => ready((admin.readiness)()),
+        Endpoint::Metrics if snapshot.plan.prometheus => {
             // Backends that discovery no longer finds leave nothing behind.
             snapshot.counters.registry().prune();
             Answer::new(StatusCode::OK, metrics::CONTENT_TYPE, snapshot.counters.registry().expose(&Present(&snapshot)))
         }
-        "/api/v1/config" => Answer::json(StatusCode::OK, &dump::dump(&snapshot.plan)),
-        "/api/v1/history" => Answer::json(StatusCode::OK, &snapshot.counters.registry().history()),
-        "/api/v1/status" => Answer::json(StatusCode::OK, &status(&snapshot)),
-        "/api/v1/openapi.json" => Answer::new(StatusCode::OK, "application/json", OPENAPI),
-        "/api/v1/requests" => requests::last(&snapshot, guard::query(header)),
-        path => match path.strip_prefix("/api/v1/requests/") {
-            Some(id) => requests::one(&snapshot, id),
-            None => Answer::problem(StatusCode::NOT_FOUND, "there is no such endpoint"),
+        Endpoint::Metrics => nothing_here(),
+        Endpoint::Config => Answer::json(StatusCode::OK, &dump::dump(&snapshot.plan)),
+        Endpoint::History => Answer::json(StatusCode::OK, &snapshot.counters.registry().history()),
+        Endpoint::Status => Answer::json(StatusCode::OK, &status(&snapshot)),
+        Endpoint::OpenApi => Answer::new(StatusCode::OK, "application/json", OPENAPI),
+        Endpoint::Requests => requests::last(&snapshot, query),
+        Endpoint::Request => requests::one(&snapshot, path.strip_prefix("/api/v1/requests/").unwrap_or_default()),
+        Endpoint::Upgrade => upgrade::answer(&admin.upgrades, query, address).await,
+        Endpoint::Reload => match (Wish::parse(query), admin.reload.get()) {
+            (Ok(wish), Some(reload)) => reload::answer(&**reload, wish).await,
+            (Ok(_), None) => Answer::problem(StatusCode::SERVICE_UNAVAILABLE, "the process is starting"),
+            (Err(refusal), _) => refusal,
+        },
+        Endpoint::Drain | Endpoint::Resume => match Order::parse(path, query) {
+            Some(Ok(order)) => order.carry_out(&snapshot).await,
+            Some(Err(refusal)) => refusal,
+            None => nothing_here(),
         },
     };
     answer.into()
+}
+
+fn nothing_here() -> Answer {
+    Answer::problem(StatusCode::NOT_FOUND, "there is no such endpoint")
 }
 
 fn ready(readiness: Readiness) -> Answer {
@@ -144,4 +202,36 @@ fn upstream_status(target: &Target) -> Value {
         "limits": target.pool.limits(),
         "retry_budget": target.pool.retry_budget(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_endpoint_stands_in_the_openapi_document_with_its_method_and_no_other_does() {
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        let described = document["paths"].as_object().unwrap().iter().flat_map(|(path, methods)| {
+            methods.as_object().unwrap().keys().map(move |method| (path.clone(), method.clone()))
+        });
+        let method = |endpoint: Endpoint| if endpoint.is_written() { "post" } else { "get" };
+        let served = Endpoint::TABLE.map(|(endpoint, path)| (path.to_owned(), method(endpoint).to_owned()));
+        assert_eq!(described.collect::<BTreeSet<_>>(), BTreeSet::from(served));
+    }
+
+    #[test]
+    fn a_path_leads_to_its_endpoint_whatever_a_name_is() {
+        for (endpoint, pattern) in Endpoint::TABLE {
+            let path =
+                pattern.replace("{upstream}", "web").replace("{backend}", "unix:/run/a.sock").replace("{id}", "a%2Fb");
+            assert_eq!(Endpoint::at(&path), Some(endpoint), "{path}");
+        }
+        for path in
+            ["", "/api", "/api/v1/statuses", "/api/v1/upstreams/web/drain", "/api/v1/upstreams/web/backends/a/eject"]
+        {
+            assert_eq!(Endpoint::at(path), None, "{path}");
+        }
+    }
 }

@@ -921,12 +921,19 @@ impl Action {
 }
 
 /// One upstream of a weighted split.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Split {
     /// The upstream.
     pub upstream: Arc<Upstream>,
     /// Its share.
     pub weight: u32,
+}
+
+/// Names the upstream, which the plan holds once: thousands of routes may lead to thousands of backends.
+impl fmt::Debug for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Split").field("upstream", &self.upstream.name).field("weight", &self.weight).finish()
+    }
 }
 
 /// A redirect.

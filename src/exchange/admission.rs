@@ -138,8 +138,9 @@ fn finish(exchange: &mut Exchange, request: &RequestView<'_>, path: &NormalPath<
     }
     let watch = exchange.arrival.watch.clone();
     // The client of a gRPC call says how long it waits: all tries together must not take longer.
-    let patience = [route.plan.request_timeout, grpc::timeout(request.fields)].into_iter().flatten().min();
-    watch.set_after(Deadline::Request, exchange.arrival.received, patience);
+    exchange.patience = grpc::timeout(request.fields);
+    let bound = [route.plan.request_timeout, exchange.patience].into_iter().flatten().min();
+    watch.set_after(Deadline::Request, exchange.arrival.received, bound);
     if let Some(rewrite) = route.filters.rewrite() {
         exchange.rewritten = Rewritten {
             path: rewrite.path(path, found.matched).map(|path| path.into_owned()),

@@ -127,7 +127,7 @@ pub fn answered(exchange: &mut Exchange, status: u16, answer: &dyn Fields, stand
     let Some(target) = exchange.target.clone() else { return Verdict::GiveUp };
     let now = exchange.arrival.snapshot.clock.wall(exchange.now());
     let Some(failure) = retry::chosen(status, answer, &target.plan.retry, now) else { return Verdict::GiveUp };
-    if !target.pool.has_room() {
+    if !target.pool.has_room_for_another_try() {
         // An answer in the hand is better than a place in the queue.
         return Verdict::GiveUp;
     }
@@ -146,8 +146,9 @@ fn follow(exchange: &mut Exchange, failure: Failure, standing: Standing, cause: 
     let Verdict::Retry(least) = verdict else { return verdict };
     let counters = &exchange.arrival.snapshot.counters;
     let granted = match failure {
-        // The backend has done nothing for it, and wants it elsewhere: nobody's load grows, and there is nothing to wait for.
-        Failure::Unprocessed => Some(Duration::ZERO),
+        // The backend has done nothing for it, and wants it elsewhere: nobody's load grows, and there is nothing to wait for. Where
+        // the next one says the same, it is an outage like others (gRFC A6, "Transparent Retries").
+        Failure::Unprocessed if exchange.retries == 0 => Some(Duration::ZERO),
         _ => target.pool.grant_retry(exchange.retries + 1),
     };
     let Some(backoff) = granted else {

@@ -10,8 +10,9 @@ use std::io::Write as _;
 use std::net::IpAddr;
 
 use crate::base::request::{Fields, RequestView};
-use crate::exchange::Exchange;
 use crate::exchange::retry::MARK;
+use crate::exchange::watch::Deadline;
+use crate::exchange::{Exchange, grpc};
 use crate::filter::edit::Edit;
 use crate::filter::headers::Variables;
 use crate::upstream::idle::Afterwards;
@@ -73,6 +74,7 @@ pub fn passes_to_backend(name: &str, exchange: &Exchange) -> bool {
     !(is_of_one_hop(name)
         || is_continued(name)
         || is_traced_anew(name, exchange)
+        || exchange.patience.is_some() && name.eq_ignore_ascii_case(grpc::TIMEOUT)
         || name.eq_ignore_ascii_case(MARK) && (exchange.retries > 0 || !exchange.marked)
         || is_for_this_proxy(name)
         || !exchange.client.via_trusted && tells_of_the_client(name))
@@ -153,6 +155,10 @@ pub fn told_to_backend(
     if exchange.retries > 0 {
         // It is sent again. The mark of a trusted proxy stays where it is not.
         set(MARK, itoa::Buffer::new().format(exchange.retries).as_bytes());
+    }
+    if let Some(at) = exchange.patience.and_then(|_| exchange.arrival.watch.at(Deadline::Request)) {
+        // What is left of the time that the client waits, tries before this one included.
+        set(grpc::TIMEOUT, grpc::written(at.since(exchange.now())).as_bytes());
     }
     if let Some(parent) = exchange.traceparent() {
         set("traceparent", parent.as_bytes());

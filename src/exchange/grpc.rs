@@ -9,8 +9,8 @@ use http::{HeaderName, HeaderValue};
 use crate::base::request::Fields;
 use crate::telemetry::reason::Reason;
 
-/// How long the client waits.
-pub const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// The field that says how long the client waits.
+pub const TIMEOUT: &str = "grpc-timeout";
 /// The status of a call, in the trailers.
 pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// The status in words, percent-encoded.
@@ -34,7 +34,7 @@ pub fn timeout(fields: &dyn Fields) -> Option<Duration> {
     if !is_grpc(fields) {
         return None;
     }
-    let (unit, digits) = fields.get(TIMEOUT.as_str())?.split_last()?;
+    let (unit, digits) = fields.get(TIMEOUT)?.split_last()?;
     if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }

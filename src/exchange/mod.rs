@@ -130,6 +130,8 @@ pub struct Exchange {
     pub rewritten: Rewritten,
     /// The hash of its key, where the upstream balances by hash.
     pub hash: Option<u64>,
+    /// How long its client waits, where it is a call of gRPC that says so.
+    pub patience: Option<Duration>,
     /// The value of its sticky cookie.
     pub sticky: Option<String>,
     /// The backend it is at, or was at last.
@@ -206,6 +208,7 @@ impl Exchange {
             target: None,
             rewritten: Rewritten::default(),
             hash: None,
+            patience: None,
             sticky: None,
             lease: None,
             tried,

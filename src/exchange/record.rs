@@ -63,7 +63,7 @@ pub(super) fn write_cut(exchange: &mut Exchange) {
         method: method.unwrap_or_default(),
         host: refused::host(&head),
         target: target.unwrap_or_default(),
-        version: http::Version::HTTP_11,
+        version: refused::version(&head),
         fields: &refused::NoFields,
         status: exchange.given.status,
         bytes_out: exchange.given.bytes,

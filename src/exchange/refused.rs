@@ -160,6 +160,16 @@ pub(super) fn request_line(inbox: &[u8]) -> (Option<&[u8]>, Option<&[u8]>) {
     (method, parts.next().filter(|part| !part.is_empty()))
 }
 
+/// The version of HTTP that the first line of a sound head names; without one it is HTTP/1.1.
+pub(super) fn version(head: &[u8]) -> http::Version {
+    let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
+    match line.rsplit(|byte| *byte == b' ').next() {
+        Some(b"HTTP/2.0") => http::Version::HTTP_2,
+        Some(b"HTTP/1.0") => http::Version::HTTP_10,
+        _ => http::Version::HTTP_11,
+    }
+}
+
 /// The authority that a sound head names in its first `Host` field.
 pub(super) fn host(head: &[u8]) -> &[u8] {
     let fields = head.split(|byte| *byte == b'\n').skip(1).filter_map(|line| line.split_at_checked(5));
@@ -179,5 +189,8 @@ mod tests {
         assert_eq!(request_line(b"GET /a HTTP/1.1\r\nbad header\r\n"), (Some(&b"GET"[..]), Some(&b"/a"[..])));
         assert_eq!(request_line(b"\r\nPO"), (Some(&b"PO"[..]), None));
         assert_eq!(request_line(b""), (None, None));
+        assert_eq!(version(b"GET /a HTTP/2.0\r\nhost: x\r\n"), http::Version::HTTP_2);
+        assert_eq!(version(b"\r\nGET /a HTTP/1.0\r\n"), http::Version::HTTP_10);
+        assert_eq!(version(b"GET /a"), http::Version::HTTP_11);
     }
 }

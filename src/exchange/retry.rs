@@ -121,17 +121,8 @@ mod tests {
     use super::*;
     use crate::exchange::rescue::Connect;
     use crate::telemetry::reason::Reason;
+    use crate::upstream::fixture::RETRY;
 
-    const RETRY: plan::Retry = plan::Retry {
-        attempts: 1,
-        budget: 0.2,
-        min_per_second: 3,
-        statuses: plan::StatusSet(Vec::new()),
-        grpc_statuses: Vec::new(),
-        backoff: Duration::from_millis(25),
-        max_backoff: Duration::from_millis(250),
-        body: 65_536,
-    };
     const FRESH: Standing = Standing {
         idempotent: true,
         replayable: true,

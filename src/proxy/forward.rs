@@ -6,7 +6,6 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::base::request::RequestView;
 use crate::config::plan::UpstreamProtocol;
-use crate::exchange::watch::Deadline;
 use crate::exchange::{Exchange, forward, grpc};
 use crate::filter::compress::Coding;
 use crate::filter::edit::Edit;
@@ -50,7 +49,6 @@ pub(super) fn request(header: &mut RequestHeader, came: &RequestHeader, exchange
     if over_http2 && came.version == http::Version::HTTP_2 {
         trailers_wanted(header, came)?;
     }
-    pass_patience_on(header, exchange)?;
     rewrite(header, exchange)?;
     name_host(header, exchange)
 }
@@ -75,17 +73,6 @@ pub(super) fn speaks_as_agreed(version: http::Version, exchange: &Exchange) -> b
 fn trailers_wanted(header: &mut RequestHeader, came: &RequestHeader) -> Result<()> {
     let asked = came.headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     if asked || grpc::is_grpc(&came.headers) { header.insert_header(TE, "trailers") } else { Ok(()) }
-}
-
-/// A backend of gRPC is told how much is left of the time that the client waits, tries before this one included.
-fn pass_patience_on(header: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
-    if grpc::timeout(&header.headers).is_none() {
-        return Ok(());
-    }
-    match exchange.arrival.watch.at(Deadline::Request) {
-        Some(at) => header.insert_header(grpc::TIMEOUT, grpc::written(at.since(exchange.now()))),
-        None => Ok(()),
-    }
 }
 
 /// What a request's route does to its path, host and fields.

@@ -301,6 +301,7 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
     let reloader = Reloader::new(Parts {
         files: files.clone(),
         life: life.clone(),
+        upgrades: upgrades.clone(),
         current: current.clone(),
         lasting: tokio::sync::Mutex::new(lasting),
         supervisor: supervisor.task(),

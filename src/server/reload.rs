@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, Semaphore};
 use super::conf::check_roots;
 use super::doors::{Doors, Opening};
 use super::lifecycle::{Life, Phase};
+use super::upgrade::Upgrades;
 use super::watch::Files;
 use super::{charges, operators};
 use crate::admin::{Admin, Done, Refusal, Reload, Rules, Wish};
@@ -39,6 +40,8 @@ pub struct Parts {
     pub files: Option<Arc<Files>>,
     /// Whether the process serves.
     pub life: Life,
+    /// Whether another process is about to serve in its place.
+    pub upgrades: Arc<Upgrades>,
     /// What is being served.
     pub current: Current,
     /// What lives longer. Its lock is held by the one reload that is under way.
@@ -118,6 +121,10 @@ impl Parts {
 
     async fn attempt(&self, wish: Wish, lasting: &mut Lasting) -> Result<Done, Refusal> {
         self.check_life()?;
+        // The new process has been handed the sockets of the present configuration, and reads the file by itself.
+        if !wish.dry_run && self.upgrades.is_under_way() {
+            return Err(Refusal::NotNow("an upgrade is under way (reload again once it has ended)"));
+        }
         let draft = self.draft(wish, lasting.clone()).await?;
         let Draft { diff, .. } = &draft;
         let keys = diff.beyond_a_reload();

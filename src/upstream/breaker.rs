@@ -45,8 +45,14 @@ impl Breaker {
     /// Whether one more fits.
     #[must_use]
     pub fn has_room(&self) -> bool {
+        self.has_room_but_for(0)
+    }
+
+    /// Whether one more fits once `leaving` of those under way have left.
+    #[must_use]
+    pub fn has_room_but_for(&self, leaving: u64) -> bool {
         let most = self.most.load(Relaxed);
-        most == UNBOUNDED || self.count.load(SeqCst) < most
+        most == UNBOUNDED || self.count.load(SeqCst).saturating_sub(leaving) < most
     }
 
     /// Counts one more; whether it fits.
@@ -101,7 +107,7 @@ mod tests {
     fn no_more_enter_than_fit_and_who_leaves_makes_room() {
         let breaker = Breaker::new(Some(2));
         assert_eq!([breaker.enter(), breaker.enter(), breaker.enter()], [true, true, false]);
-        assert!(!breaker.has_room());
+        assert!(!breaker.has_room() && breaker.has_room_but_for(1));
         assert_eq!(breaker.leave(), 1);
         assert!(breaker.has_room() && breaker.enter());
         breaker.set_most(None);

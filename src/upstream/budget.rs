@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     fn terms(budget: f64, min_per_second: u32) -> Terms {
-        Terms::of(&plan::Retry { budget, min_per_second, ..super::super::fixture::upstream("test").retry })
+        Terms::of(&plan::Retry { budget, min_per_second, ..super::super::fixture::RETRY })
     }
 
     fn second(count: u64) -> Moment {

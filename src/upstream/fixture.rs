@@ -1,4 +1,4 @@
-//! What the tests of this room share: plans with the documented defaults, and backends by address.
+//! What the tests of this room and of those above it share: plans with the documented defaults, and backends by address.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,18 @@ use super::backend::{Backend, Member};
 use super::state::{Entry, Policy};
 use crate::base::clock::Moment;
 use crate::config::plan;
+
+/// `retry` as it is where nothing is written.
+pub(crate) const RETRY: plan::Retry = plan::Retry {
+    attempts: 1,
+    budget: 0.2,
+    min_per_second: 3,
+    statuses: plan::StatusSet(Vec::new()),
+    grpc_statuses: Vec::new(),
+    backoff: Duration::from_millis(25),
+    max_backoff: Duration::from_millis(250),
+    body: 65_536,
+};
 
 /// An upstream with the documented defaults and no backends.
 pub(super) fn upstream(name: &str) -> plan::Upstream {
@@ -30,16 +42,7 @@ pub(super) fn upstream(name: &str) -> plan::Upstream {
             idle: Duration::from_secs(60),
             total: None,
         },
-        retry: plan::Retry {
-            attempts: 1,
-            budget: 0.2,
-            min_per_second: 3,
-            statuses: plan::StatusSet(Vec::new()),
-            grpc_statuses: Vec::new(),
-            backoff: Duration::from_millis(25),
-            max_backoff: Duration::from_millis(250),
-            body: 65_536,
-        },
+        retry: RETRY,
         limits: plan::UpstreamLimits {
             connections: None,
             requests: None,

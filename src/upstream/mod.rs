@@ -15,7 +15,7 @@ pub mod connection;
 mod dial;
 pub mod discovery;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod health;
 pub mod idle;
 mod latency;

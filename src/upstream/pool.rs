@@ -340,6 +340,12 @@ impl Pool {
         !self.queue.has_precedence() && self.in_flight.has_room()
     }
 
+    /// Whether a request that gives its place up could have one again at once, at whatever backend.
+    #[must_use]
+    pub fn has_room_for_another_try(&self) -> bool {
+        !self.queue.has_precedence() && self.in_flight.has_room_but_for(1)
+    }
+
     fn take(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Lease, NoBackend> {
         let now = self.time.now();
         if now.nanos() >= self.wakes_at.load(Relaxed) {

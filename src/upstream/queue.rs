@@ -6,7 +6,7 @@
 //!
 //! What a place is, and whether there is one, is the pool's to say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
@@ -27,13 +27,13 @@ pub enum Choosiness {
 pub struct Line<W> {
     waiting: BTreeMap<u64, (Choosiness, W)>,
     next: u64,
-    /// How many of them take any place.
-    modest: usize,
+    /// Those of them who take any place.
+    modest: BTreeSet<u64>,
 }
 
 impl<W> Default for Line<W> {
     fn default() -> Self {
-        Self { waiting: BTreeMap::new(), next: 0, modest: 0 }
+        Self { waiting: BTreeMap::new(), next: 0, modest: BTreeSet::new() }
     }
 }
 
@@ -45,16 +45,17 @@ impl<W> Line<W> {
         }
         let number = self.next;
         self.next += 1;
-        self.modest += usize::from(choosiness == Choosiness::Any);
+        if choosiness == Choosiness::Any {
+            self.modest.insert(number);
+        }
         self.waiting.insert(number, (choosiness, waiter));
         Some(number)
     }
 
     /// Leaves the line.
     pub fn leave(&mut self, number: u64) {
-        if let Some((Choosiness::Any, _)) = self.waiting.remove(&number) {
-            self.modest -= 1;
-        }
+        self.waiting.remove(&number);
+        self.modest.remove(&number);
     }
 
     /// The first.
@@ -72,7 +73,7 @@ impl<W> Line<W> {
     /// Whether nobody who came before `number` would take any place.
     #[must_use]
     pub fn may_go(&self, number: u64) -> bool {
-        self.waiting.range(..number).all(|(_, (choosiness, _))| *choosiness == Choosiness::Particular)
+        self.modest.first().is_none_or(|first| *first >= number)
     }
 
     /// How many wait.
@@ -90,7 +91,7 @@ impl<W> Line<W> {
     /// How many wait who take any place: a newcomer may not pass them.
     #[must_use]
     pub fn modest(&self) -> usize {
-        self.modest
+        self.modest.len()
     }
 }
 

@@ -10,12 +10,13 @@ use pingora_core::protocols::SocketDigest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{Address, Connection, Load, Road, Setup, free_address, on_both_roads};
+use crate::harness::{Address, Connection, Load, Road, Setup, free_address, on_both_roads, request};
 
 on_both_roads!(
     a_backend_never_has_more_connections_than_it_takes,
     whose_request_it_is_makes_no_difference,
     a_connection_that_a_backend_gives_up_makes_room,
+    a_request_for_a_tunnel_takes_the_place_of_an_idle_connection,
 );
 
 /// What the backend takes.
@@ -160,6 +161,25 @@ async fn a_connection_that_a_backend_gives_up_makes_room(road: Road) {
     Load::of(1_500, 64).run(proxy.address()).await.expect_all_ok();
 
     count.expect(1_500);
+}
+
+async fn a_request_for_a_tunnel_takes_the_place_of_an_idle_connection(road: Road) {
+    let (address, count) = Count::start(usize::MAX).await;
+    let proxy = Setup::new(&[]).on(road).word("count", &address.to_string()).start(&upstream("")).await;
+    Load::of(400, 16).run(proxy.address()).await.expect_all_ok();
+
+    let tunnels = (0..16).map(|_| {
+        let address = proxy.address().clone();
+        tokio::spawn(async move {
+            let ask = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+            request(&address, "GET", "/", ask, b"").await.status
+        })
+    });
+    for status in tunnels.collect::<Vec<_>>() {
+        assert_eq!(status.await.expect("the client does not panic"), 200, "the backend does not switch");
+    }
+
+    count.expect(416);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

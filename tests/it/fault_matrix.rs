@@ -4,16 +4,14 @@
 //! above all, what may have been executed is not sent again unless it is idempotent: both backends count. Twenty faults times
 //! seventeen requests times both roads.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use futures::future::join_all;
-use socket2::{Domain, Socket, Type};
 
 use crate::harness::wire::Framing;
 use crate::harness::{
-    Address, Answer, Authority, Connection, Fault as Broken, Origin, Proxy, Reply, Road, Script, Setup, Step,
-    on_both_roads,
+    Address, Answer, Authority, Blackhole, Connection, Fault as Broken, Origin, Proxy, Reply, Road, Script, Setup,
+    Step, on_both_roads,
 };
 
 on_both_roads!(
@@ -227,34 +225,9 @@ async fn refused(road: Road) {
     compare(&proxy, Some(&faulty), &sound, nothing_sent).await;
 }
 
-/// A listener that never accepts, with its queue full: a further connect hangs.
-struct Blackhole {
-    _listener: Socket,
-    _queued: Vec<Socket>,
-    address: SocketAddr,
-}
-
-impl Blackhole {
-    fn new() -> Self {
-        let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("the system has sockets");
-        let listener = socket();
-        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("loopback has a free port");
-        listener.listen(0).expect("a bound socket can listen");
-        let address = listener.local_addr().ok().and_then(|address| address.as_socket()).expect("it is bound");
-        let queued = std::iter::repeat_with(|| {
-            let client = socket();
-            client.set_nonblocking(true).expect("a socket can be made non-blocking");
-            // It is under way, or stays so for ever: either fills the queue.
-            let _ = client.connect(&address.into());
-            client
-        });
-        Self { _queued: queued.take(4).collect(), _listener: listener, address }
-    }
-}
-
 async fn hangs_on_connect(road: Road) {
     let (hole, sound) = (Blackhole::new(), Origin::start("sound").await);
-    let setup = Setup::new(&[&sound]).on(road).word("hole", &Address::Inet(hole.address).to_string());
+    let setup = Setup::new(&[&sound]).on(road).word("hole", &hole.address().to_string());
     let proxy = proxy(setup, "{hole}", "{}").await;
     compare(&proxy, None, &sound, nothing_sent).await;
 }

@@ -2,14 +2,17 @@
 
 use std::time::Instant;
 
-use crate::harness::{Load, Origin, Proxy, Reply, Road, Script, Setup, on_both_roads, request};
+use crate::harness::{Connection, Load, Origin, Proxy, Reply, Road, Script, Setup, on_both_roads, request, until};
 
 on_both_roads!(
     a_chosen_status_is_tried_at_another_backend_and_another_is_an_answer,
     a_post_is_not_sent_twice_for_a_status,
+    a_request_that_is_tried_again_has_the_place_that_it_gave_up,
     where_every_backend_has_the_status_the_last_answer_is_passed_on_whole,
     retry_after_is_honoured_up_to_the_longest_wait_and_else_passed_on,
+    a_body_that_is_still_coming_reaches_the_next_backend_whole,
     requests_pay_for_retries,
+    when_an_outage_ends_no_more_connections_are_opened_than_requests_are_under_way,
     ten_seconds_of_the_floor_may_be_saved_up,
     in_an_outage_of_everything_backends_get_little_more_than_clients_send,
     a_retry_that_would_come_too_late_is_not_waited_for,
@@ -55,6 +58,25 @@ async fn a_post_is_not_sent_twice_for_a_status(road: Road) {
     assert_eq!((a.requests(), b.requests()), (10, 10));
 }
 
+async fn a_request_that_is_tried_again_has_the_place_that_it_gave_up(road: Road) {
+    let [a, b] = [Origin::start("a").await, Origin::start("b").await];
+    let yaml = "
+upstreams:
+  web:
+    backends: [{a}, {b}]
+    health_check: none
+    outlier: none
+    retry: { statuses: [503] }
+    limits: { requests: 1, pending: 0 }
+";
+    let proxy = Setup::new(&[&a, &b]).on(road).start(yaml).await;
+    a.plays(Reply::status(503));
+
+    Load::of(20, 1).run(proxy.address()).await.expect_all_ok();
+
+    assert_eq!(b.requests(), 20);
+}
+
 async fn where_every_backend_has_the_status_the_last_answer_is_passed_on_whole(road: Road) {
     let (a, b, proxy) = two(road, "{ statuses: [503], attempts: 5, backoff: 0s }").await;
     for origin in [&a, &b] {
@@ -80,6 +102,27 @@ async fn retry_after_is_honoured_up_to_the_longest_wait_and_else_passed_on(road:
     soon.expect_all_ok();
     assert_eq!((later.with_status(200), later.with_status(503)), (1, 1));
     assert_eq!((b.requests_for("/soon"), b.requests_for("/later")), (2, 1));
+}
+
+async fn a_body_that_is_still_coming_reaches_the_next_backend_whole(road: Road) {
+    let (a, b, proxy) = two(road, "{}").await;
+    a.plays(Script::reset().before_the_body());
+
+    for (number, framing) in ["Content-Length: 8", "Transfer-Encoding: chunked"].into_iter().enumerate().cycle().take(4)
+    {
+        let (first, second) = match number {
+            0 => ("half", "more"),
+            _ => ("4\r\nhalf\r\n", "4\r\nmore\r\n0\r\n\r\n"),
+        };
+        let (asked, mut client) = (a.requests() + b.requests(), Connection::open(proxy.address()).await);
+        client.send(format!("PUT / HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n{first}")).await;
+        until("a backend has the first half", async || a.requests() + b.requests() > asked).await;
+        client.send_what_it_takes(second).await;
+        assert_eq!(client.try_answer("PUT").await.map(|answer| answer.status), Ok(200), "{framing}");
+    }
+
+    assert!(a.requests() > 0, "some were begun at the backend that dies");
+    assert!(b.received().iter().all(|request| request.body.bytes == b"halfmore"), "{:?}", b.received());
 }
 
 async fn requests_pay_for_retries(road: Road) {
@@ -121,6 +164,23 @@ async fn in_an_outage_of_everything_backends_get_little_more_than_clients_send(r
     let tries: usize = origins.iter().map(Origin::requests).sum();
     let bound = 1.2 * 2_000.0 + 30.0 + 3.0 * begun.elapsed().as_secs_f64();
     assert!(tries > 2_300 && tries as f64 <= bound, "{tries} tries for 2,000 requests, at most {bound}");
+}
+
+async fn when_an_outage_ends_no_more_connections_are_opened_than_requests_are_under_way(road: Road) {
+    let origins = [Origin::start("a").await, Origin::start("b").await, Origin::start("c").await];
+    let yaml = "upstreams: { web: { backends: [{a}, {b}, {c}], health_check: none, outlier: none } }";
+    let proxy = Setup::new(&origins.each_ref()).on(road).start(yaml).await;
+    origins.iter().for_each(|origin| origin.plays(Script::reset()));
+    Load::of(500, 16).run(proxy.address()).await;
+    let connections = || origins.iter().map(Origin::connections).sum::<usize>();
+    let before = connections();
+
+    origins.iter().for_each(|origin| origin.plays(Reply::ok("up")));
+    Load::of(2_000, 16).run(proxy.address()).await.expect_all_ok();
+
+    // Each of 16 may need one at each backend; the rest is what Pingora gives up where it finds it still being watched.
+    let opened = connections() - before;
+    assert!(opened <= 3 * 16 + 20, "{opened} connections for 2,000 requests, 16 at once");
 }
 
 async fn a_retry_that_would_come_too_late_is_not_waited_for(road: Road) {

@@ -243,6 +243,27 @@ async fn a_new_process_that_hangs_is_ended_in_time() {
 }
 
 #[tokio::test]
+async fn nothing_is_reloaded_while_a_new_process_takes_over() {
+    let (a, b) = (Origin::start("a").await, Origin::start("b").await);
+    let proxy = Proxy::start(&[&a, &b], PLAIN).await;
+    proxy.rewrite_config(&waits_for("b"));
+    b.hold();
+
+    let (told, refusal) = tokio::join!(upgrade(&proxy, &[]), async {
+        until("the new one probes", async || b.in_flight() == 1).await;
+        let admin = proxy.admin_address().to_string();
+        let refusal = roundel(&["reload", "--admin", &admin]).await;
+        b.release();
+        refusal
+    });
+
+    let words = String::from_utf8_lossy(&refusal.stderr).into_owned();
+    assert!(!refusal.status.success() && words.contains("an upgrade is under way"), "{words}");
+    assert_eq!(told.status, Some(0), "{}", told.text);
+    assert_eq!(get(proxy.address(), "/").await.status, 200);
+}
+
+#[tokio::test]
 async fn the_new_process_goes_on_where_the_old_one_is_killed() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
     let mut proxy = Proxy::start(&[&a, &b], PLAIN).await;

@@ -572,7 +572,7 @@ function happened(event) {
 }
 
 function listen() {
-  const source = new EventSource("/api/v1/events");
+  const source = new EventSource("/api/v1/events?last=30");
   const hear = (event) => {
     let told = {};
     try { told = JSON.parse(event.data); } catch { return; }
@@ -593,24 +593,83 @@ async function failures() {
   const place = $("failures");
   if (place.dataset.key === key || !list.length) return;
   place.dataset.key = key;
-  const open = new Set([...place.querySelectorAll("details[open]")].map((one) => one.dataset.id));
-  place.replaceChildren(...list.slice(0, 30).map((one) => failure(one, open.has(one.request_id))));
+  // What is being read stays, however many newer ones come; and so does the place of the keyboard.
+  const there = new Map([...place.children].map((node) => [node.dataset.id, node]));
+  const held = document.activeElement;
+  const read = [...there.values()].filter((node) => node.open);
+  const others = list.slice(0, 30).filter((one) => !there.get(one.request_id)?.open);
+  place.replaceChildren(...read, ...others.map((one) => there.get(one.request_id) || failure(one)));
+  if (place.contains(held)) held.focus({ preventScroll: true });
 }
 
-function failure(one, open) {
-  const node = h("details", { class: "failure", "data-id": one.request_id, ...(open ? { open: "" } : {}) },
-    h("summary", {}, h("b", {}, String(one.status ?? "–")), h("span", { class: "mono" }, `${one.method || ""} ${one.path || ""}`), h("span", { class: "muted" }, one.reason || ""), h("time", { datetime: one.time }, clock(one.time))));
+function failure(one) {
+  const node = h("details", { class: "failure", "data-id": one.request_id },
+    h("summary", {}, h("b", {}, String(one.status ?? "–")), h("span", { class: "mono" }, `${one.method || ""} ${one.path || ""}`.trim() || "a head that never became a request"), h("span", { class: "muted" }, one.reason || ""), h("time", { datetime: one.time }, clock(one.time))));
   node.addEventListener("toggle", () => explain(node, one), { once: true });
-  if (open) explain(node, one);
   return node;
 }
 
+// What became of a request, and why, in the words of `roundel why`.
 async function explain(node, one) {
   const answer = await fetch(`/api/v1/requests/${encodeURIComponent(one.request_id)}`, { cache: "no-store" }).catch(() => null);
-  const told = answer && answer.ok ? await answer.json() : one;
-  const facts = Object.entries(told).filter(([, value]) => value != null && value !== "");
-  const say = (value) => (typeof value === "object" ? JSON.stringify(value, null, 1) : String(value));
-  node.append(h("dl", {}, ...facts.flatMap(([name, value]) => [h("dt", {}, name.replaceAll("_", " ")), h("dd", { class: typeof value === "object" ? "mono" : "" }, say(value))])));
+  if (!answer || !answer.ok) {
+    node.append(h("div", { class: "told" }, h("p", { class: "muted" }, "It is not remembered any more: newer requests have taken its place.")));
+    return;
+  }
+  const told = await answer.json();
+  node.append(h("div", { class: "told" }, h("p", { class: "end" }, told.verdict || ""), ...way(told), circumstances(told)));
+}
+
+// The way of a request: its route, its filters, its tries.
+function way(told) {
+  const route = told.route || {};
+  const steps = [];
+  const step = (level, title, ...lines) => steps.push(h("li", { class: level }, h("h3", {}, title), ...lines));
+  const line = (words, level) => h("p", { class: level || "muted" }, words);
+  const rejected = (route.rejected || []).map((one) => line(`not ${one.route}: ${one.why || "another one comes first"}`));
+  if (route.name) step("good", `route ${route.name}`, ...(route.rule ? [line(`won by its rule ${route.rule}`)] : []), ...folded(rejected, "other route"));
+  else if (told.method && told.protocol) step("bad", "no route", ...rejected);
+  for (const one of told.filters || []) {
+    const level = { refused: "bad", not_reached: "off" }[one.verdict] || "good";
+    step(level, `filter ${one.filter}`, line(one.verdict.replaceAll("_", " "), level === "bad" ? "bad" : "muted"));
+  }
+  (told.attempts || []).forEach((one, at) => step(...attempt(one, at + 1, line)));
+  if (told.attempts_left_out) step("off", `${plural(told.attempts_left_out, "earlier try", "earlier tries")} left out`);
+  if (told.upstream && !(told.attempts || []).length) step("bad", `upstream ${told.upstream}`, line("no backend was tried", "bad"));
+  const out = (told.excluded || []).map((one) => line(`${one.backend}: ${(WORDS[one.state] || one.state)}, ${one.why}`));
+  if (out.length) step("off", "backends that were out", ...out);
+  return steps.length ? [h("ol", { class: "way" }, ...steps)] : [];
+}
+
+function attempt(one, number, line) {
+  const outcome = one.outcome || {};
+  const level = outcome.failed ? "bad" : outcome.answered >= 500 ? "bad" : outcome.answered ? "good" : "off";
+  const end = outcome.why || (outcome.answered ? `answered ${outcome.answered}` : "without an answer");
+  const times = [
+    one.reused ? "over a connection used before" : one.connect_ms != null ? `connected in ${millis(one.connect_ms)}` : "no connection",
+    ...(one.first_byte_ms != null ? [`first byte after ${millis(one.first_byte_ms)}`] : []),
+    `over after ${millis(one.took_ms)}`,
+  ];
+  const out = (one.excluded || []).map((other) => line(`not ${other.backend}: ${WORDS[other.state] || other.state}, ${other.why}`));
+  return [level, `try ${number}: ${one.backend}`, line(end, level === "bad" ? "bad" : "plain"), line(`chosen: ${one.chosen}`), line(times.join(", ")), ...out];
+}
+
+// A few lines as they are, many behind a line that counts them.
+function folded(lines, what) {
+  return lines.length > 2 ? [h("details", {}, h("summary", { class: "muted" }, `not ${plural(lines.length, what)}`), ...lines)] : lines;
+}
+
+function circumstances(told) {
+  const facts = [
+    ["status", [told.status, told.reason].filter((part) => part != null).join(" ")],
+    ["client", told.client], ["host", told.host], ["listener", [told.listener, told.protocol].filter(Boolean).join(", ")],
+    ["took", told.duration_ms == null ? null : millis(told.duration_ms)],
+    ["bodies", told.bytes_in == null ? null : `${amount(told.bytes_in)} B in, ${amount(told.bytes_out)} B out`],
+    ["trace", told.trace_id], ["id", told.request_id],
+  ];
+  const shown = facts.filter(([, value]) => value != null && value !== "");
+  const notes = (told.notes || []).map((note) => h("p", { class: "muted" }, `Note: ${note}`));
+  return h("div", {}, ...notes, h("dl", {}, ...shown.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))])));
 }
 
 // ---- the rest -----------------------------------------------------------------------------------------------------------

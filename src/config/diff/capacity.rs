@@ -55,9 +55,10 @@ fn shrinks(old: &Upstream, new: &Upstream) -> Option<Loss> {
     if total <= 0.0 {
         return None;
     }
-    let same = |one: &Backend, other: &Backend| one.target == other.target;
-    let stays = |backend: &&Backend| after.iter().any(|one| same(one, backend));
-    let comes = |backend: &&Backend| !before.iter().any(|one| same(one, backend));
+    let [known, wanted] =
+        [&before, &after].map(|list| list.iter().map(|backend| &backend.target).collect::<HashSet<_>>());
+    let stays = |backend: &&Backend| wanted.contains(&backend.target);
+    let comes = |backend: &&Backend| !known.contains(&backend.target);
     let kept = weight(before.iter().copied().filter(stays));
     let kept_now = weight(after.iter().copied().filter(|backend| !comes(backend)));
     // What one unit of the new weights is worth in the old ones.

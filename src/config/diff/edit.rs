@@ -1,5 +1,7 @@
 //! Two shown values, compared key by key.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Value as Json, json};
 
 /// One key that changes.
@@ -86,20 +88,23 @@ fn compare_lists(path: &str, old: &[Json], new: &[Json], found: &mut Vec<Edit>) 
     let told = found.len();
     let is_named = |item: &Json| !name(item).is_empty();
     if old.iter().chain(new).all(is_named) {
-        let find = |all: &[Json], wanted: &Json| all.iter().position(|item| name(item) == name(wanted));
-        for item in old.iter().filter(|item| find(new, item).is_none()) {
+        // Of two with one name the first counts.
+        let before: HashMap<&str, &Json> = old.iter().rev().map(|item| (name(item), item)).collect();
+        let after: HashSet<&str> = new.iter().map(name).collect();
+        for item in old.iter().filter(|item| !after.contains(name(item))) {
             found.push(Edit::Lose { path: path.to_owned(), item: name(item).into() });
         }
         for item in new {
-            match find(old, item) {
-                Some(at) => compare(&format!("{path}[{}]", name(item)), &old[at], item, found),
+            match before.get(name(item)) {
+                Some(known) => compare(&format!("{path}[{}]", name(item)), known, item, found),
                 None => found.push(Edit::Gain { path: path.to_owned(), item: name(item).into() }),
             }
         }
     } else {
-        let lost = old.iter().filter(|item| !new.contains(item));
+        let (before, after): (HashSet<&Json>, HashSet<&Json>) = (old.iter().collect(), new.iter().collect());
+        let lost = old.iter().filter(|item| !after.contains(item));
         found.extend(lost.map(|item| Edit::Lose { path: path.to_owned(), item: item.clone() }));
-        let gained = new.iter().filter(|item| !old.contains(item));
+        let gained = new.iter().filter(|item| !before.contains(item));
         found.extend(gained.map(|item| Edit::Gain { path: path.to_owned(), item: item.clone() }));
     }
     if found.len() == told {

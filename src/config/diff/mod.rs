@@ -9,6 +9,7 @@ mod capacity;
 mod edit;
 mod words;
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -115,12 +116,13 @@ struct Named<'a> {
 impl Named<'_> {
     /// Adds what becomes of each; `changed_within` tells of a name whether it changes in what is not shown.
     fn compare(&self, changed_within: impl Fn(&str) -> bool, changes: &mut Vec<Change>) {
-        let find = |all: &[(String, &Json)], name: &str| all.iter().position(|(known, _)| known == name);
-        for (name, _) in self.old.iter().filter(|(name, _)| find(self.new, name).is_none()) {
+        let before: HashMap<&str, &Json> = self.old.iter().map(|(name, shown)| (name.as_str(), *shown)).collect();
+        let after: HashSet<&str> = self.new.iter().map(|(name, _)| name.as_str()).collect();
+        for (name, _) in self.old.iter().filter(|(name, _)| !after.contains(name.as_str())) {
             changes.push(self.change(name, Kind::Removed, Vec::new()));
         }
         for (name, new) in self.new {
-            let Some(old) = find(self.old, name).map(|at| self.old[at].1) else {
+            let Some(old) = before.get(name.as_str()).copied() else {
                 changes.push(self.change(name, Kind::Added, Vec::new()));
                 continue;
             };

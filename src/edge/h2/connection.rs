@@ -392,6 +392,8 @@ impl<A: HttpServerApp> Shared<A> {
             }
         };
         let arrival = self.arrival(listener, &head, received);
+        // A request that is cut off is told by what is noted here: its session is gone by then.
+        arrival.watch.note_head(&head::first_lines(&head.request));
         // A head that was judged sound makes a session: only a status that is none could fail.
         let Ok(session) = H2Session::new(Raw { body, respond }, head.request, arrival, self.current.clock()) else {
             return;

@@ -59,6 +59,13 @@ pub(super) fn judge(mut parts: Parts, body: Body, limits: Limits) -> Result<Head
     Ok(Head { request: RequestHeader::from(parts), length })
 }
 
+/// The request line and the `Host` of a head, as they would stand in HTTP/1.1.
+pub(super) fn first_lines(request: &RequestHeader) -> Vec<u8> {
+    let target = request.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let host = request.headers.get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
+    [request.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/2.0\r\nhost: ", host, b"\r\n"].concat()
+}
+
 fn check_method(method: &Method) -> Result<(), Refusal> {
     if *method == Method::CONNECT {
         return Err(Refusal {

@@ -15,7 +15,7 @@ pub(crate) mod tls;
 pub(crate) mod wire;
 
 pub(crate) use client::{Answer, Connection, Load, get, request};
-pub(crate) use origin::{Authority, Origin, Received, Reply, Script, Step};
+pub(crate) use origin::{Authority, Blackhole, Origin, Received, Reply, Script, Step};
 pub(crate) use proxy::{Proxy, Road, Setup, free_address, roundel, roundel_with, takes_the_lane};
 pub(crate) use tls::{Issued, TlsClient};
 pub(crate) use wire::{Address, Fault};

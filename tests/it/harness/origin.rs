@@ -615,6 +615,37 @@ fn listen(address: SocketAddr) -> TcpListener {
     TcpListener::from_std(socket.into()).expect("the test runs in a runtime")
 }
 
+/// A listener that never accepts, with its queue full: a further connect hangs.
+pub(crate) struct Blackhole {
+    _listener: Socket,
+    _queued: Vec<Socket>,
+    address: SocketAddr,
+}
+
+impl Blackhole {
+    /// One on a loopback port from the system.
+    pub(crate) fn new() -> Self {
+        let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("the system has sockets");
+        let listener = socket();
+        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("loopback has a free port");
+        listener.listen(0).expect("a bound socket can listen");
+        let address = listener.local_addr().ok().and_then(|address| address.as_socket()).expect("it is bound");
+        let queued = std::iter::repeat_with(|| {
+            let client = socket();
+            client.set_nonblocking(true).expect("a socket can be made non-blocking");
+            // It is under way, or stays so for ever: either fills the queue.
+            let _ = client.connect(&address.into());
+            client
+        });
+        Self { _queued: queued.take(4).collect(), _listener: listener, address }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> Address {
+        Address::Inet(self.address)
+    }
+}
+
 /// A certificate authority of the test's own.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,

@@ -1,3 +1,5 @@
+//! What is drawn: in the manual, in narrow and wide terminals, without colours, in trouble, and at every size.
+
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
