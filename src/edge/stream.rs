@@ -64,6 +64,8 @@ pub struct ClientStream {
     /// Since when the client's side is closed, where it has closed it after the whole request.
     half_closed_since: Option<Moment>,
     timer: Timer,
+    /// What the clock said when the timer fired last.
+    seen: Moment,
     timeouts: plan::ListenerTimeouts,
     clock: Clock,
     watch: Arc<Watch>,
@@ -107,6 +109,7 @@ impl ClientStream {
             writing_since: None,
             half_closed_since: None,
             timer: Timer::default(),
+            seen: Moment::START,
             timeouts,
             clock,
             watch: Arc::new(Watch::default()),
@@ -311,8 +314,12 @@ impl ClientStream {
             let Some((at, reason)) = [own, theirs, read, write].into_iter().flatten().min_by_key(|(at, _)| *at) else {
                 return Poll::Pending;
             };
-            ready!(self.timer.poll(cx, Instant::from_std(self.clock.instant(at))));
-            if self.clock.now() >= at {
+            // A deadline that has passed stays passed, however often it is asked for: the timer fires once.
+            if self.seen < at {
+                ready!(self.timer.poll(cx, Instant::from_std(self.clock.instant(at))));
+                self.seen = self.clock.now();
+            }
+            if self.seen >= at {
                 if let Some(reason) = reason {
                     self.watch.end(reason);
                 }
