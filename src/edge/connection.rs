@@ -89,14 +89,17 @@ enum Awaited {
 
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     /// Serves a connection until either side closes it.
+    ///
+    /// An idle connection costs as much memory as the largest of what it may come to wait for. So what is rare, or dear anyhow, is on
+    /// the heap for as long as it takes.
     pub async fn serve(&self, mut stream: Box<ClientStream>, mut entrance: Entrance) {
         match self.greet(&mut stream, &entrance).await {
             Greeting::Http1 => {}
-            Greeting::Http2 => return self.serve_http2(*stream, entrance).await,
+            Greeting::Http2 => return Box::pin(self.serve_http2(*stream, entrance)).await,
             Greeting::Over(None) => return,
             Greeting::Over(Some(reason)) => {
                 let received = self.current.clock().now();
-                return self.refuse(stream, &entrance, received, reason, reason.text()).await;
+                return Box::pin(self.refuse(stream, &entrance, received, reason, reason.text())).await;
             }
         }
         let mut drained = pin!(drained(entrance.draining.clone()).fuse());
@@ -113,16 +116,16 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                 Awaited::Ready(ready) => match self.direct(&mut stream, &entrance, &ready, number).await {
                     Served::Again => {}
                     Served::Last => return,
-                    Served::Declined => match self.hand_over(stream, &entrance, &ready, number).await {
+                    Served::Declined => match Box::pin(self.hand_over(stream, &entrance, &ready, number)).await {
                         Some(back) => stream = back,
                         None => return,
                     },
                 },
                 Awaited::Refused(refusal, began) => {
-                    return self.refuse(stream, &entrance, began, refusal.reason, refusal.detail).await;
+                    return Box::pin(self.refuse(stream, &entrance, began, refusal.reason, refusal.detail)).await;
                 }
                 Awaited::Broken(reason, began) => {
-                    return self.refuse(stream, &entrance, began, reason, reason.text()).await;
+                    return Box::pin(self.refuse(stream, &entrance, began, reason, reason.text())).await;
                 }
                 Awaited::Idle => return,
             }

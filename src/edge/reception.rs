@@ -59,7 +59,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                 let received = clock.now();
                 // What has come is read for the log; what else comes is not waited for.
                 if stream.read_more().await.is_ok() {
-                    self.refuse(stream, &entrance, received, Reason::PlainHttp, Reason::PlainHttp.text()).await;
+                    Box::pin(self.refuse(stream, &entrance, received, Reason::PlainHttp, Reason::PlainHttp.text()))
+                        .await;
                 }
             }
             Received::Full(transport) => self.turn_away(transport, &entrance, Refusal::ConnectionsPerClient),

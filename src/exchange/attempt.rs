@@ -47,7 +47,7 @@ async fn lease(exchange: &mut Exchange) -> Result<Lease, Reason> {
     pause(exchange).await?;
     let ask = Ask { hash: exchange.hash, tried: &exchange.tried, sticky: exchange.sticky.as_deref() };
     let outcome = match target.pool.lease(&ask) {
-        Err(NoBackend::AtLimit) => wait_for_place(exchange, &target, &ask).await?,
+        Err(NoBackend::AtLimit) => Box::pin(wait_for_place(exchange, &target, &ask)).await?,
         outcome => outcome,
     };
     outcome.map_err(|why| rescue::no_backend(&why, exchange.failure))
@@ -67,7 +67,7 @@ async fn pause(exchange: &mut Exchange) -> Result<(), Reason> {
         // Another try would come too late: what is known now is told now.
         return Err(exchange.failure.unwrap_or(Failure::OutOfTime).reason());
     }
-    sleep_until(Instant::from_std(exchange.arrival.snapshot.clock.instant(end))).await;
+    Box::pin(sleep_until(Instant::from_std(exchange.arrival.snapshot.clock.instant(end)))).await;
     Ok(())
 }
 

@@ -62,7 +62,7 @@ pub fn write_cut(exchange: &mut Exchange, end: End<'_>) {
     }
     let reason = if std::thread::panicking() { Reason::ProxyInternalError } else { Reason::ProxyShutdown };
     exchange.reason.get_or_insert(reason);
-    write(exchange, End { status: None, bytes_out: 0, ..end });
+    write(exchange, end);
 }
 
 /// The same where nobody holds the request's head: what its watch has noted of it is all that is known.

@@ -27,6 +27,7 @@ use crate::exchange::admission::{self, Admission};
 use crate::exchange::rescue::Failure;
 use crate::exchange::retry::{self, Standing, Verdict};
 use crate::exchange::{Arrival, Exchange, KeepAlive, attempt, grpc, progress, record, reply};
+use crate::filter::auth::basic::Job;
 use crate::filter::{self, Refusal};
 use crate::telemetry::reason::Reason;
 use crate::upstream::connection::{Connection, Connector, Fault};
@@ -69,32 +70,33 @@ impl Lane {
         draining: &watch::Receiver<bool>,
     ) -> Served {
         let bytes = client.lend_head();
-        let served = match parser.head(&bytes).filter(fits) {
-            Some(head) => self.serve_plain(client, arrival, head, draining).await,
-            None => Served::Declined,
+        let Some((mut passage, admission)) = self.open(client, arrival, parser.head(&bytes), draining) else {
+            client.take_back(bytes);
+            return Served::Declined;
         };
+        let served = passage.pass(admission).await;
+        drop(passage);
         client.take_back(bytes);
         served
     }
 
-    async fn serve_plain<C: Client>(
-        &self,
-        client: &mut C,
+    /// Begins what fits. What it moves about is not part of what a connection has room for.
+    fn open<'a, C: Client>(
+        &'a self,
+        client: &'a mut C,
         arrival: Arrival,
-        head: Head<'_>,
-        draining: &watch::Receiver<bool>,
-    ) -> Served {
+        head: Option<Head<'a>>,
+        draining: &'a watch::Receiver<bool>,
+    ) -> Option<(Passage<'a, C>, Admission)> {
+        let head = head.filter(fits)?;
         let mut exchange = Exchange::new(arrival, &head.fields);
         let Some(admission) = begin(&head, &mut exchange) else {
             exchange.decline();
-            return Served::Declined;
+            return None;
         };
         client.accept();
-        let mut passage =
-            Passage { lane: self, client, head, exchange, draining, work: Work::borrow(), status: None, bytes_out: 0 };
-        let afterwards = passage.admit(admission).await;
-        passage.record();
-        if afterwards == Afterwards::Keep && passage.client.body_ended() { Served::Again } else { Served::Last }
+        let work = Work::borrow();
+        Some((Passage { lane: self, client, head, exchange, draining, work, status: None, bytes_out: 0 }, admission))
     }
 }
 
@@ -150,22 +152,32 @@ enum Outcome {
 }
 
 impl<C: Client> Passage<'_, C> {
+    /// The request from the verdict of its route's filters to its record.
+    async fn pass(&mut self, admission: Admission) -> Served {
+        let afterwards = self.admit(admission).await;
+        self.record();
+        if afterwards == Afterwards::Keep && self.client.body_ended() { Served::Again } else { Served::Last }
+    }
+
     /// What becomes of the request, from the verdict of its route's filters on.
     async fn admit(&mut self, admission: Admission) -> Afterwards {
         match admission {
             Admission::Forward => self.forward().await,
+            Admission::Refuse(refusal) => Box::pin(self.refuse(refusal, self.wish())).await,
+            Admission::Answer(answer) => Box::pin(self.answer(answer, self.wish())).await,
+            // On the heap, as it is rare: a connection has room for all that its requests may come to wait for.
+            Admission::MustHash(job) => Box::pin(self.admit_hashed(job)).await,
+        }
+    }
+
+    async fn admit_hashed(&mut self, job: Job) -> Afterwards {
+        // A thread pool that takes no more work is as good as a wrong password.
+        let right = tokio::task::spawn_blocking(move || job.run()).await.unwrap_or(false);
+        match self.resume(right) {
+            Admission::Forward => self.forward().await,
             Admission::Refuse(refusal) => self.refuse(refusal, self.wish()).await,
             Admission::Answer(answer) => self.answer(answer, self.wish()).await,
-            Admission::MustHash(job) => {
-                // A thread pool that takes no more work is as good as a wrong password.
-                let right = tokio::task::spawn_blocking(move || job.run()).await.unwrap_or(false);
-                match self.resume(right) {
-                    Admission::Forward => self.forward().await,
-                    Admission::Refuse(refusal) => self.refuse(refusal, self.wish()).await,
-                    Admission::Answer(answer) => self.answer(answer, self.wish()).await,
-                    Admission::MustHash(_) => self.fail(Reason::ProxyInternalError).await,
-                }
-            }
+            Admission::MustHash(_) => self.fail(Reason::ProxyInternalError).await,
         }
     }
 
@@ -178,7 +190,7 @@ impl<C: Client> Passage<'_, C> {
     async fn forward(&mut self) -> Afterwards {
         loop {
             if let Err(reason) = self.begin_try().await {
-                return self.fail(reason).await;
+                return Box::pin(self.fail(reason)).await;
             }
             match self.attempt().await {
                 Ok(Outcome::Passed(afterwards)) => return afterwards,
@@ -186,7 +198,7 @@ impl<C: Client> Passage<'_, C> {
                 Err(failure) => {
                     let standing = self.standing(failure);
                     if attempt::failed(&mut self.exchange, failure, standing) == Verdict::GiveUp {
-                        return self.fail(failure.reason()).await;
+                        return Box::pin(self.fail(failure.reason())).await;
                     }
                 }
             }
@@ -246,7 +258,9 @@ impl<C: Client> Passage<'_, C> {
             None => {
                 let left = self.exchange.arrival.watch.next().map(|(at, _)| at.since(self.exchange.try_began));
                 let within = left.unwrap_or(Duration::MAX).min(plan.timeouts.connect);
-                let connected = self.lane.connector.connect(&target.peers, backend, None, within).await;
+                let connect = self.lane.connector.connect(&target.peers, backend, None, within);
+                // As above.
+                let connected = Box::pin(connect).await;
                 let out_of_time = self.exchange.out_of_time();
                 let failure = |fault: Fault| match out_of_time {
                     true => Failure::OutOfTime,
@@ -411,7 +425,7 @@ impl<C: Client> Passage<'_, C> {
 impl<C> Drop for Passage<'_, C> {
     /// A request whose task is dropped has its line too.
     fn drop(&mut self) {
-        record::write_cut(&mut self.exchange, end(&self.head, None, 0));
+        record::write_cut(&mut self.exchange, end(&self.head, self.status, self.bytes_out));
     }
 }
 
