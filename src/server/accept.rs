@@ -23,7 +23,7 @@ use crate::telemetry::metrics::series::Refusal;
 /// How long the accept loop rests when the process is out of descriptors or memory: what is open may end meanwhile.
 const BREATHER: Duration = Duration::from_millis(100);
 
-/// How long a handshake that has begun is waited for before a socket is closed: about the way there and back.
+/// How long handshakes that have begun are waited for before the process closes its sockets: about the way there and back.
 const HANDSHAKE: Duration = Duration::from_millis(100);
 
 /// After so long without a failure to accept, the next one is told again.
@@ -96,7 +96,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServiceWithDependents for Accept<
             (self.opened)();
             ready.notify_ready();
             turned(&mut close).await;
-            self.doors.close(self.after_close, (self.listeners)());
+            if (self.listeners)() == Listeners::WeAlone {
+                self.doors.take_no_more();
+                tokio::time::sleep(HANDSHAKE).await;
+            }
+            self.doors.close(self.after_close);
             all_closed.await;
         }
         (self.closed)();
@@ -134,7 +138,6 @@ pub(super) async fn accept_all<A: HttpServerApp + Send + Sync + 'static>(
     let accept = || accept(listening.clone(), door.clone(), edge.clone(), close.clone(), shortage.clone());
     let loops: JoinSet<()> = (0..tasks.max(1)).map(|_| accept()).collect();
     loops.join_all().await;
-    tokio::time::sleep(HANDSHAKE).await;
     for transport in listening.waiting() {
         enter(&door, &edge, transport);
     }

@@ -13,7 +13,7 @@ use pingora_core::apps::HttpServerApp;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use super::accept::{AfterClose, Listeners, accept_all};
+use super::accept::{AfterClose, accept_all};
 use super::listen::{Access, Bound, Listening, Named, SocketFile};
 use crate::config::plan::{self, ListenAddress};
 use crate::edge::connection::{Audience, Edge};
@@ -113,12 +113,17 @@ impl<A> Doors<A> {
         self.posts.lock().iter().any(|post| matches!(&post.socket, Socket::Bound(bound) if bound.is_inherited()))
     }
 
+    /// Has nobody else come: who has begun to is still accepted. No other process may listen on the sockets.
+    pub(super) fn take_no_more(&self) {
+        self.posts.lock().iter().filter_map(Post::listening).for_each(Listening::take_no_more);
+    }
+
     /// Closes all doors: nobody is accepted who has not come yet.
-    pub(super) fn close(&self, after: AfterClose, listeners: Listeners) {
+    pub(super) fn close(&self, after: AfterClose) {
         // No door opens any more.
         self.work.lock().take();
         for post in self.posts.lock().iter_mut() {
-            post.close(listeners);
+            post.close();
             if after == AfterClose::Drain {
                 post.door.drain();
             }
@@ -175,7 +180,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Doors<A> {
                 Some(plan) => post.door.follow(Arc::clone(plan), live(&self.edge, plan)),
                 None => {
                     log::info!("listener closed: listener={} address={}", post.door.plan().name, post.address);
-                    post.close(Listeners::WeAlone);
+                    if let Some(listening) = post.listening() {
+                        listening.take_no_more();
+                    }
+                    post.close();
                     post.door.drain();
                     return false;
                 }
@@ -261,10 +269,7 @@ impl Post {
         }
     }
 
-    fn close(&mut self, listeners: Listeners) {
-        if let (Some(listening), Listeners::WeAlone) = (self.listening(), listeners) {
-            listening.take_no_more();
-        }
+    fn close(&mut self) {
         // The tasks that accept hold the socket until they have taken what waits in its queue.
         self.socket = Socket::Closed;
         self.close.send_replace(true);
