@@ -275,7 +275,8 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
         let (doors, admin_doors) = (doors.clone(), admin_doors.clone());
         move || Ok(doors.sockets()?.into_iter().chain(admin_doors.sockets()?).collect())
     });
-    let launch = file.as_deref().map(Launch::of_this_process).transpose()?;
+    let directory = &plan.server.runtime_directory;
+    let launch = file.as_deref().map(|file| Launch::of_this_process(file, directory)).transpose()?;
     let gifts = upgrade::gifts(current.clone(), lasting.rate_limits.clone(), sockets.clone());
     let upgrades =
         Upgrades::new(launch, place.front, place.notify.clone(), place.pid_file.clone(), gifts, life.clone());

@@ -209,7 +209,7 @@ impl Upgrades {
         let gifts = (self.gifts)().map_err(|error| error.to_string())?;
         let attempt = Attempt::new().map_err(|error| error.to_string())?;
         self.under_way.send_replace(UnderWay::Ours(attempt.canceller()));
-        Ok((attempt, Launch { binary, conf: launch.conf.clone() }, gifts))
+        Ok((attempt, Launch { binary, ..launch.clone() }, gifts))
     }
 }
 

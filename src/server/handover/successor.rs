@@ -29,6 +29,8 @@ pub struct Launch {
     pub binary: PathBuf,
     /// The configuration, by an absolute path.
     pub conf: PathBuf,
+    /// Where this process keeps its pid file and sockets.
+    pub runtime_directory: PathBuf,
 }
 
 /// What it is given.
@@ -169,6 +171,9 @@ impl Broken {
 fn start(launch: &Launch, theirs: RawFd) -> io::Result<Child> {
     let mut command = Command::new(&launch.binary);
     command.arg("-c").arg(&launch.conf).env(VARIABLE, format!("{theirs}:{}", std::process::id()));
+    // It runs as this process's user, which may be another than the one that this process was started by (`server.user`): left
+    // to itself, it would look for its sockets and pid file elsewhere, and commands would not find it.
+    command.env("RUNTIME_DIRECTORY", &launch.runtime_directory);
     // It would say that the watchdog is another process's business.
     command.env_remove("WATCHDOG_PID");
     // SAFETY: fcntl is async-signal-safe, and nothing is allocated.
@@ -296,12 +301,13 @@ impl Launch {
     ///
     /// # Errors
     /// The path of the binary cannot be found out.
-    pub fn of_this_process(conf: &Path) -> io::Result<Self> {
+    pub fn of_this_process(conf: &Path, runtime_directory: &Path) -> io::Result<Self> {
         let running = std::env::current_exe()?;
         let called = std::env::args_os().next().map(PathBuf::from).filter(|path| path.components().count() > 1);
         let called = called.and_then(|path| std::path::absolute(path).ok()).or_else(|| found_in_path(&running));
         let same = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path == running);
-        Ok(Self { binary: called.filter(same).unwrap_or(running), conf: conf.to_owned() })
+        let binary = called.filter(same).unwrap_or(running);
+        Ok(Self { binary, conf: conf.to_owned(), runtime_directory: runtime_directory.to_owned() })
     }
 }
 
@@ -320,7 +326,7 @@ mod tests {
 
     #[test]
     fn the_binary_is_known_by_an_absolute_path() {
-        let launch = Launch::of_this_process(Path::new("/roundel.yaml")).unwrap();
+        let launch = Launch::of_this_process(Path::new("/roundel.yaml"), Path::new("/run")).unwrap();
         assert!(launch.binary.is_absolute() && launch.binary.is_file());
     }
 
@@ -330,7 +336,7 @@ mod tests {
 
     /// A shell in place of the proxy: `sh -c PROGRAM`.
     fn attempt(program: &str, patience: Duration) -> Result<Served, String> {
-        let launch = Launch { binary: "/bin/sh".into(), conf: program.into() };
+        let launch = Launch { binary: "/bin/sh".into(), conf: program.into(), runtime_directory: "/run".into() };
         Attempt::new().unwrap().run(&launch, &gifts(), patience)
     }
 
@@ -349,14 +355,19 @@ mod tests {
     fn an_attempt_can_be_called_off() {
         let attempt = Attempt::new().unwrap();
         let canceller = attempt.canceller();
-        let launch = Launch { binary: "/bin/sh".into(), conf: "exec sleep 600".into() };
+        let launch =
+            Launch { binary: "/bin/sh".into(), conf: "exec sleep 600".into(), runtime_directory: "/run".into() };
         canceller.cancel();
         assert!(attempt.run(&launch, &gifts(), Duration::from_secs(60)).is_err());
     }
 
     #[test]
     fn a_binary_that_is_none_is_told() {
-        let launch = Launch { binary: "/nonexistent/roundel".into(), conf: "/dev/null".into() };
+        let launch = Launch {
+            binary: "/nonexistent/roundel".into(),
+            conf: "/dev/null".into(),
+            runtime_directory: "/run".into(),
+        };
         let why = Attempt::new().unwrap().run(&launch, &gifts(), Duration::from_secs(60)).unwrap_err();
         assert!(why.contains("cannot start /nonexistent/roundel"), "{why}");
     }
