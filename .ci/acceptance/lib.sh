@@ -41,7 +41,9 @@ backend() {
     mkdir -p "$work/$name"
     printf '%s\n' "$name" >"$work/$name/index.html"
     : >"$work/$name.out"
-    python3 -u -m http.server "$wanted" --bind 127.0.0.1 --directory "$work/$name" >"$work/$name.out" 2>/dev/null &
+    # Its queue of five connections overflows under load, and each client that finds it full waits a second for its next try.
+    local roomy="import runpy, socketserver; socketserver.TCPServer.request_queue_size = 1024; runpy.run_module('http.server', run_name='__main__')"
+    python3 -u -c "$roomy" "$wanted" --bind 127.0.0.1 --directory "$work/$name" >"$work/$name.out" 2>/dev/null &
     pid=$!
     children+=("$pid")
     until_true "the backend $name listens" grep -q 'port [0-9]' "$work/$name.out"
