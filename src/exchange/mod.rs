@@ -106,7 +106,7 @@ pub struct Rewritten {
     pub host: Option<http::HeaderValue>,
 }
 
-/// What a client has been given of an answer: for the record of one that is cut off.
+/// What a client has been given of an answer that came from a backend; on the lane, of any answer.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Given {
     /// The status; none before the head.

@@ -161,7 +161,6 @@ impl Crossing {
         client: &mut C,
         work: &mut Set,
         exchange: &mut Exchange,
-        bytes_out: &mut u64,
     ) -> Poll<Result<Step, Failure>> {
         loop {
             let Some(download) = &mut self.body else { return Poll::Ready(Err(Failure::Internal)) };
@@ -176,7 +175,7 @@ impl Crossing {
                 return Poll::Ready(Ok(Step::Received));
             }
             if download.held_until.is_none() && download.has_something(work) {
-                match download.poll_give(cx, client, work, bytes_out) {
+                match download.poll_give(cx, client, work, &mut exchange.given.bytes) {
                     Poll::Ready(Ok(())) => continue,
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(by_client(exchange))),
                     Poll::Pending => {

@@ -26,7 +26,7 @@ use crate::base::request::RequestView;
 use crate::exchange::admission::{self, Admission};
 use crate::exchange::rescue::Failure;
 use crate::exchange::retry::{self, Standing, Verdict};
-use crate::exchange::{Arrival, Exchange, KeepAlive, attempt, grpc, progress, record, reply};
+use crate::exchange::{Arrival, Exchange, Given, KeepAlive, attempt, grpc, progress, record, reply};
 use crate::filter::auth::basic::Job;
 use crate::filter::{self, Refusal};
 use crate::telemetry::reason::Reason;
@@ -96,7 +96,7 @@ impl Lane {
         };
         client.accept();
         let work = Work::borrow();
-        Some((Passage { lane: self, client, head, exchange, draining, work, status: None, bytes_out: 0 }, admission))
+        Some((Passage { lane: self, client, head, exchange, draining, work }, admission))
     }
 }
 
@@ -130,9 +130,6 @@ struct Passage<'a, C> {
     exchange: Exchange,
     draining: &'a watch::Receiver<bool>,
     work: Work,
-    /// The status that the client was sent.
-    status: Option<u16>,
-    bytes_out: u64,
 }
 
 /// The answer of a backend that a try has got.
@@ -205,8 +202,7 @@ impl<C: Client> Passage<'_, C> {
             self.work.answer.clear();
             self.work.received.clear();
             self.work.parser.reset();
-            self.status = None;
-            self.bytes_out = 0;
+            self.exchange.given = Given::default();
         }
     }
 
@@ -230,7 +226,7 @@ impl<C: Client> Passage<'_, C> {
         Standing {
             idempotent: is_idempotent(&self.head),
             replayable: !self.work.lost && self.exchange.body_is_kept(),
-            answer_begun: self.status.is_some() && self.exchange.arrival.watch.is_on_wire(),
+            answer_begun: self.exchange.given.status.is_some() && self.exchange.arrival.watch.is_on_wire(),
             ..standing
         }
     }
@@ -316,7 +312,7 @@ impl<C: Client> Passage<'_, C> {
                     head::answer(&answer, &view(&self.head, exchange), exchange, passing, &mut work.answer);
                     let hold = may_wait(&self.head, body);
                     crossing.begin_body(work, len, body, hold, now);
-                    self.status = Some(status);
+                    self.exchange.given.status = Some(status);
                     return Ok(Some(Answered { crossing, afterwards, persistent }));
                 }
             }
@@ -327,8 +323,8 @@ impl<C: Client> Passage<'_, C> {
     async fn pass_body(&mut self, answered: Answered) -> Result<Afterwards, Failure> {
         let Answered { mut crossing, afterwards, persistent } = answered;
         loop {
-            let Self { client, work, exchange, bytes_out, .. } = self;
-            match poll_fn(|cx| crossing.poll_body(cx, *client, work, exchange, bytes_out)).await? {
+            let Self { client, work, exchange, .. } = self;
+            match poll_fn(|cx| crossing.poll_body(cx, *client, work, exchange)).await? {
                 Step::Received if persistent => self.let_wait(&mut crossing),
                 Step::Received => {}
                 Step::Passed => break,
@@ -356,11 +352,10 @@ impl<C: Client> Passage<'_, C> {
     /// The request has failed, and the client is told as much as can still be told.
     async fn fail(&mut self, reason: Reason) -> Afterwards {
         self.exchange.reason = Some(reason);
-        let answer_begun = self.status.is_some() && self.exchange.arrival.watch.is_on_wire();
+        let answer_begun = self.exchange.given.status.is_some() && self.exchange.arrival.watch.is_on_wire();
         if !answer_begun {
-            self.status = None;
+            self.exchange.given = Given::default();
             self.work.answer.clear();
-            self.bytes_out = 0;
             if reason != Reason::ClientGone {
                 self.refuse(Refusal { reason, fields: Vec::new() }, Afterwards::Close).await;
             }
@@ -382,12 +377,12 @@ impl<C: Client> Passage<'_, C> {
         // As on the general road, a body that no backend has asked for ends with its connection.
         let afterwards = if self.exchange.arrival.body == Some(0) { afterwards } else { Afterwards::Close };
         head::own(&answer, &view(&self.head, &self.exchange), &self.exchange, afterwards, &mut self.work.answer);
-        self.status = Some(answer.status);
+        self.exchange.given.status = Some(answer.status);
         self.exchange.arrival.watch.begin_try();
         let bodiless = matches!(answer.status, 204 | 304) || self.head.method == "HEAD";
         match self.send().await {
             Ok(()) => {
-                self.bytes_out = if bodiless { 0 } else { answer.body.len() as u64 };
+                self.exchange.given.bytes = if bodiless { 0 } else { answer.body.len() as u64 };
                 afterwards
             }
             Err(()) => {
@@ -418,27 +413,29 @@ impl<C: Client> Passage<'_, C> {
     }
 
     fn record(&mut self) {
-        record::write(&mut self.exchange, end(&self.head, self.status, self.bytes_out));
+        let end = end(&self.head, self.exchange.given);
+        record::write(&mut self.exchange, end);
     }
 }
 
 impl<C> Drop for Passage<'_, C> {
     /// A request whose task is dropped has its line too.
     fn drop(&mut self) {
-        record::write_cut(&mut self.exchange, end(&self.head, self.status, self.bytes_out));
+        let end = end(&self.head, self.exchange.given);
+        record::write_cut(&mut self.exchange, end);
     }
 }
 
 /// What is told of a request at its end.
-fn end<'h>(head: &'h Head<'_>, status: Option<u16>, bytes_out: u64) -> record::End<'h> {
+fn end<'h>(head: &'h Head<'_>, given: Given) -> record::End<'h> {
     record::End {
         method: head.method.as_bytes(),
         host: head.host.as_bytes(),
         target: head.target.as_str().as_bytes(),
         version: http::Version::HTTP_11,
         fields: &head.fields,
-        status,
-        bytes_out,
+        status: given.status,
+        bytes_out: given.bytes,
     }
 }
 

@@ -4,9 +4,10 @@
 //! that is no status, a `Content-Length` beside a `Transfer-Encoding`, more than one of either. Like the parser of requests
 //! (`head`) it works line by line, looks at no whole line twice, and keeps offsets, so that the bytes may move.
 
-use super::fields::{FieldSpan, HeadFields, Span};
+use super::fields::{self, FieldSpan, HeadFields, Span};
 use super::framing::Framing;
-use super::grammar::{self, TOKEN};
+use super::grammar;
+use super::lines::{self, Lines};
 use super::refusal::Refusal;
 use crate::telemetry::reason::Reason;
 
@@ -96,17 +97,14 @@ enum Stage {
 #[derive(Debug)]
 pub struct AnswerParser {
     stage: Stage,
-    /// Where the line begins that has not ended yet.
-    line: usize,
-    /// Up to where that line is known to hold no line end.
-    scanned: usize,
+    lines: Lines,
     known: Known,
     fields: Vec<FieldSpan>,
 }
 
 impl Default for AnswerParser {
     fn default() -> Self {
-        Self { stage: Stage::StatusLine, line: 0, scanned: 0, known: Known::default(), fields: Vec::new() }
+        Self { stage: Stage::StatusLine, lines: Lines::default(), known: Known::default(), fields: Vec::new() }
     }
 }
 
@@ -114,8 +112,7 @@ impl AnswerParser {
     /// Begins the next head: the next buffer starts with its first byte.
     pub fn reset(&mut self) {
         self.stage = Stage::StatusLine;
-        self.line = 0;
-        self.scanned = 0;
+        self.lines = Lines::default();
         self.known = Known::default();
         self.fields.clear();
     }
@@ -178,54 +175,32 @@ impl AnswerParser {
         while let Some(span) = self.next_line(buffer)? {
             if span.range().is_empty() {
                 self.known.check(line.old)?;
-                return Ok(Some(self.line));
+                return Ok(Some(self.lines.begin()));
             }
             self.field(buffer, span)?;
         }
         Ok(None)
     }
 
-    /// `name ":" OWS value OWS` (RFC 9112, 5).
-    fn field(&mut self, buffer: &[u8], span: Span) -> Result<(), Refusal> {
+    fn field(&mut self, buffer: &[u8], line: Span) -> Result<(), Refusal> {
         const RULE: &str = "RFC 9112, 5";
-        let line = span.of(buffer);
         if self.fields.len() >= MAX_FIELDS {
             return Err(faulty("the answer has more than 256 fields", RULE));
         }
-        let name_len = grammar::run(line, TOKEN);
-        if name_len == 0 || line.get(name_len) != Some(&b':') {
-            return Err(faulty("a field line does not begin with a name and a colon", RULE));
-        }
-        let rest = &line[name_len + 1..];
-        if !grammar::is_value(rest) {
-            return Err(faulty("a field's value holds a control character", "RFC 9110, 5.5"));
-        }
-        let trimmed = grammar::trimmed(rest);
-        let (start, at) = (span.range().start, span.range().start + name_len + 1);
-        self.known.note(&line[..name_len], &rest[trimmed.clone()])?;
-        let value = Span::new(at + trimmed.start, at + trimmed.end);
-        self.fields.push(FieldSpan { name: Span::new(start, start + name_len), value });
+        let field = FieldSpan::parse(buffer, line).map_err(|fault| match fault {
+            fields::Fault::Name(_) => faulty("a field line does not begin with a name and a colon", RULE),
+            fields::Fault::Value(_) => faulty("a field's value holds a control character", "RFC 9110, 5.5"),
+        })?;
+        self.known.note(field.name.of(buffer), field.value.of(buffer))?;
+        self.fields.push(field);
         Ok(())
     }
 
-    /// The next whole line without its CRLF, or None where it has not ended.
     fn next_line(&mut self, buffer: &[u8]) -> Result<Option<Span>, Refusal> {
-        let unseen = buffer.get(self.scanned..).unwrap_or_default();
-        let too_large = || faulty("the answer's head is larger than 256 KiB", "RFC 9112, 5");
-        let Some(at) = memchr::memchr(b'\n', unseen) else {
-            self.scanned = buffer.len();
-            return if buffer.len() > MAX_BYTES { Err(too_large()) } else { Ok(None) };
-        };
-        let lf = self.scanned + at;
-        if lf >= MAX_BYTES {
-            return Err(too_large());
-        }
-        let start = std::mem::replace(&mut self.line, lf + 1);
-        self.scanned = lf + 1;
-        if buffer[start..lf].last() != Some(&b'\r') {
-            return Err(faulty("a line ends with a bare LF", "RFC 9112, 2.2"));
-        }
-        Ok(Some(Span::new(start, lf - 1)))
+        self.lines.next(buffer, MAX_BYTES).map_err(|fault| match fault {
+            lines::Fault::Beyond => faulty("the answer's head is larger than 256 KiB", "RFC 9112, 5"),
+            lines::Fault::BareLf => faulty("a line ends with a bare LF", "RFC 9112, 2.2"),
+        })
     }
 }
 

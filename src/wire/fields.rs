@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::grammar::{self, TOKEN};
 use crate::base::request::Fields;
 
 /// A part of the buffer, in 8 bytes: heads are limited to less than 4 GiB.
@@ -36,6 +37,34 @@ impl Span {
 pub(super) struct FieldSpan {
     pub(super) name: Span,
     pub(super) value: Span,
+}
+
+/// Why a field line is refused, with the length of what can be a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It does not begin with a name and a colon.
+    Name(usize),
+    /// Its value, which begins after the colon, holds what no value may.
+    Value(usize),
+}
+
+impl FieldSpan {
+    /// `name ":" OWS value OWS` (RFC 9112, 5), in the line that `line` names.
+    #[inline]
+    pub(super) fn parse(buffer: &[u8], line: Span) -> Result<Self, Fault> {
+        let (text, start) = (line.of(buffer), line.range().start);
+        let name_len = grammar::run(text, TOKEN);
+        if name_len == 0 || text.get(name_len) != Some(&b':') {
+            return Err(Fault::Name(name_len));
+        }
+        let rest = &text[name_len + 1..];
+        if !grammar::is_value(rest) {
+            return Err(Fault::Value(name_len));
+        }
+        let (trimmed, at) = (grammar::trimmed(rest), start + name_len + 1);
+        let value = Span::new(at + trimmed.start, at + trimmed.end);
+        Ok(Self { name: Span::new(start, start + name_len), value })
+    }
 }
 
 /// A field line as it came.
@@ -83,14 +112,14 @@ impl<'b> HeadFields<'b> {
     /// Every field line as name and value, without the white space around the value.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'b str, &'b [u8])> + use<'b> {
         let buffer = self.buffer;
-        self.spans.iter().map(move |span| (super::grammar::ascii(span.name.of(buffer)), span.value.of(buffer)))
+        self.spans.iter().map(move |span| (grammar::ascii(span.name.of(buffer)), span.value.of(buffer)))
     }
 
     /// Every field line with its place in the bytes of the head.
     pub fn lines(&self) -> impl ExactSizeIterator<Item = Line<'b>> + use<'b> {
         let buffer = self.buffer;
         self.spans.iter().map(move |span| Line {
-            name: super::grammar::ascii(span.name.of(buffer)),
+            name: grammar::ascii(span.name.of(buffer)),
             value: span.value.of(buffer),
             name_ends: span.name.range().end,
             bytes: span.name.range().start..span.value.range().end,

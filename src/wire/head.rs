@@ -6,10 +6,11 @@
 
 use std::net::IpAddr;
 
-use super::fields::{FieldSpan, HeadFields, Span};
+use super::fields::{self, FieldSpan, HeadFields, Span};
 use super::framing::Framing;
 use super::grammar::{self, TOKEN};
 use super::known::Known;
+use super::lines::{self, Lines};
 use super::refusal::Refusal;
 use super::target::{self, Target, TargetSpans};
 use crate::base::request::{RequestView, Scheme};
@@ -141,10 +142,7 @@ enum Stage {
 pub struct HeadParser {
     limits: Limits,
     stage: Stage,
-    /// Where the line begins that has not ended yet.
-    line: usize,
-    /// Up to where that line is known to hold no line end.
-    scanned: usize,
+    lines: Lines,
     known: Known,
     fields: Vec<FieldSpan>,
 }
@@ -155,14 +153,13 @@ impl HeadParser {
     pub fn new(limits: Limits) -> Self {
         let limits = Limits { header_bytes: limits.header_bytes.min(u32::MAX as usize), ..limits };
         let stage = Stage::Start { skipped: false };
-        Self { limits, stage, line: 0, scanned: 0, known: Known::default(), fields: Vec::with_capacity(USUAL) }
+        Self { limits, stage, lines: Lines::default(), known: Known::default(), fields: Vec::with_capacity(USUAL) }
     }
 
     /// Begins the next head: the next buffer starts with its first byte. Room for fields is kept.
     pub fn reset(&mut self) {
         self.stage = Stage::Start { skipped: false };
-        self.line = 0;
-        self.scanned = 0;
+        self.lines = Lines::default();
         self.known = Known::default();
         self.fields.clear();
     }
@@ -170,7 +167,7 @@ impl HeadParser {
     /// Whether no byte of a head has been seen, so that the connection is idle. An empty line is not yet a head.
     #[must_use]
     pub const fn is_idle(&self) -> bool {
-        matches!(self.stage, Stage::Start { .. }) && self.scanned == self.line
+        matches!(self.stage, Stage::Start { .. }) && self.lines.is_at_begin()
     }
 
     /// Judges all bytes of the head so far: `buffer` holds what the last call saw, and more after it. Bytes after the head
@@ -228,28 +225,28 @@ impl HeadParser {
     /// ended, so that bytes of another protocol are refused at once.
     fn start(&mut self, buffer: &[u8], skipped: bool) -> Result<Option<Stage>, Refusal> {
         const RULE: &str = "RFC 9112, 2.2";
-        let bytes = buffer.get(self.line..).unwrap_or_default();
+        let begin = self.lines.begin();
+        let bytes = buffer.get(begin..).unwrap_or_default();
         match bytes {
             [] | [b'\r'] => Ok(self.wait(buffer)),
             [b'\r', b'\n', ..] if skipped => {
                 Err(Refusal::malformed("more than one empty line comes before the request line", RULE))
             }
             [b'\r', b'\n', ..] => {
-                self.line += 2;
-                self.scanned = self.line;
+                self.lines.pass(2);
                 Ok(Some(Stage::Start { skipped: true }))
             }
             [b'\r', ..] => Err(bare_cr()),
             [b'\n', ..] => Err(bare_lf()),
             _ => match method_len(bytes)? {
-                Some(len) => Ok(Some(Stage::RequestLine { method: Span::new(self.line, self.line + len) })),
+                Some(len) => Ok(Some(Stage::RequestLine { method: Span::new(begin, begin + len) })),
                 None => Ok(self.wait(buffer)),
             },
         }
     }
 
     fn wait(&mut self, buffer: &[u8]) -> Option<Stage> {
-        self.scanned = buffer.len().max(self.line);
+        self.lines.wait(buffer);
         None
     }
 
@@ -274,16 +271,14 @@ impl HeadParser {
         while let Some(line) = self.next_line(buffer, too_large)? {
             if line.range().is_empty() {
                 self.known.check(request.version, request.target.authority, buffer)?;
-                return Ok(Some(Stage::Complete(request, self.line)));
+                return Ok(Some(Stage::Complete(request, self.lines.begin())));
             }
             self.field(buffer, line)?;
         }
         Ok(None)
     }
 
-    /// `name ":" OWS value OWS` (RFC 9112, 5).
-    fn field(&mut self, buffer: &[u8], span: Span) -> Result<(), Refusal> {
-        let line = span.of(buffer);
+    fn field(&mut self, buffer: &[u8], line: Span) -> Result<(), Refusal> {
         if self.fields.len() >= self.limits.header_count {
             return Err(Refusal {
                 reason: Reason::HeaderCount,
@@ -291,40 +286,21 @@ impl HeadParser {
                 rule: "RFC 6585, 5; limits.header_count",
             });
         }
-        let name_len = grammar::run(line, TOKEN);
-        if name_len == 0 || line.get(name_len) != Some(&b':') {
-            return Err(bad_name(line, name_len, self.fields.is_empty()));
-        }
-        let rest = &line[name_len + 1..];
-        if !grammar::is_value(rest) {
-            return Err(bad_value(rest));
-        }
-        let trimmed = grammar::trimmed(rest);
-        let (start, at) = (span.range().start, span.range().start + name_len + 1);
-        let value = Span::new(at + trimmed.start, at + trimmed.end);
-        self.known.note(&line[..name_len], &rest[trimmed], value)?;
-        self.fields.push(FieldSpan { name: Span::new(start, start + name_len), value });
+        let field = FieldSpan::parse(buffer, line).map_err(|fault| match fault {
+            fields::Fault::Name(len) => bad_name(line.of(buffer), len, self.fields.is_empty()),
+            fields::Fault::Value(name_len) => bad_value(&line.of(buffer)[name_len + 1..]),
+        })?;
+        self.known.note(field.name.of(buffer), field.value.of(buffer), field.value)?;
+        self.fields.push(field);
         Ok(())
     }
 
-    /// The next whole line without its CRLF, or None where it has not ended. A line that goes beyond the limit is refused
-    /// with `beyond`, ended or not.
+    /// The next whole line; one that goes beyond the limit is refused with `beyond`.
     fn next_line(&mut self, buffer: &[u8], beyond: fn() -> Refusal) -> Result<Option<Span>, Refusal> {
-        let unseen = buffer.get(self.scanned..).unwrap_or_default();
-        let Some(at) = memchr::memchr(b'\n', unseen) else {
-            self.wait(buffer);
-            return if buffer.len() > self.limits.header_bytes { Err(beyond()) } else { Ok(None) };
-        };
-        let lf = self.scanned + at;
-        if lf >= self.limits.header_bytes {
-            return Err(beyond());
-        }
-        let start = std::mem::replace(&mut self.line, lf + 1);
-        self.scanned = lf + 1;
-        if buffer[start..lf].last() != Some(&b'\r') {
-            return Err(bare_lf());
-        }
-        Ok(Some(Span::new(start, lf - 1)))
+        self.lines.next(buffer, self.limits.header_bytes).map_err(|fault| match fault {
+            lines::Fault::Beyond => beyond(),
+            lines::Fault::BareLf => bare_lf(),
+        })
     }
 }
 

@@ -17,6 +17,7 @@ pub mod framing;
 mod grammar;
 pub mod head;
 mod known;
+mod lines;
 pub mod refusal;
 pub mod target;
 mod trailer;
