@@ -238,7 +238,7 @@ impl Exchange {
     }
 
     /// The request goes another road, where it is told of.
-    pub fn decline(mut self) {
+    pub fn decline(&mut self) {
         self.recorded = true;
     }
 
