@@ -90,8 +90,8 @@ enum Awaited {
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     /// Serves a connection until either side closes it.
     ///
-    /// An idle connection costs as much memory as the largest of what it may come to wait for. So what is rare, or dear anyhow, is on
-    /// the heap for as long as it takes.
+    /// An idle connection costs as much memory as the largest of what it may come to wait for. So a request is on the heap for as long
+    /// as it takes, and so is what is rare.
     pub async fn serve(&self, mut stream: Box<ClientStream>, mut entrance: Entrance) {
         match self.greet(&mut stream, &entrance).await {
             Greeting::Http1 => {}
@@ -113,7 +113,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                 stream.bound(entrance.listener.timeouts);
             }
             match self.next_head(&mut stream, &entrance.listener).await {
-                Awaited::Ready(ready) => match self.direct(&mut stream, &entrance, &ready, number).await {
+                Awaited::Ready(ready) => match Box::pin(self.direct(&mut stream, &entrance, &ready, number)).await {
                     Served::Again => {}
                     Served::Last => return,
                     Served::Declined => match Box::pin(self.hand_over(stream, &entrance, &ready, number)).await {

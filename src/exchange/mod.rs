@@ -242,7 +242,7 @@ impl Exchange {
     }
 
     /// The request goes another road, where it is told of.
-    pub fn decline(mut self) {
+    pub fn decline(&mut self) {
         self.recorded = true;
     }
 
@@ -328,6 +328,14 @@ impl Exchange {
         let limits = self.limit_fields.iter().map(|(name, value)| Edit::Add(name.clone(), value.clone()));
         let route = self.route.as_ref().map(|route| route.filters.response_edits(request, facts));
         limits.chain(route.unwrap_or_default()).collect()
+    }
+
+    /// Whether the present try may be sent on a connection that waits at its backend. The one that follows a connection that was
+    /// closed on it may not: where a backend closes one waiting connection it closes others too, and the try would be spent on
+    /// finding that out.
+    #[must_use]
+    pub fn may_reuse(&self) -> bool {
+        self.failure != Some(Failure::Closed)
     }
 
     /// Notes the connection that a try has got.

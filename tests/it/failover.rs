@@ -1,6 +1,6 @@
 //! A backend that dies costs no request that may be repeated, and no request that must not be is repeated.
 
-use crate::harness::{Connection, Load, Origin, Proxy, Reply, Script, request, until};
+use crate::harness::{Connection, Load, Origin, Proxy, Reply, Road, Script, Setup, request, until};
 
 /// Nothing but the request itself finds out that a backend is dead.
 const UNNOTICED: &str = "
@@ -121,6 +121,26 @@ async fn a_backend_that_closes_its_idle_connections_fails_no_idempotent_request(
     let proxy = Proxy::start(&[&a], "upstreams: { web: { backends: [{a}], outlier: none } }").await;
 
     Load::of(600, 4).run(proxy.address()).await.expect_all_ok();
+}
+
+#[tokio::test]
+async fn the_try_after_a_waiting_connection_was_closed_gets_a_new_one() {
+    for road in [Road::Lane, Road::General] {
+        let a = Origin::start("a").await;
+        let yaml = "upstreams: { web: { backends: [{a}], health_check: none, outlier: none } }";
+        let proxy = Setup::new(&[&a]).on(road).start(yaml).await;
+        a.hold();
+        let load = Load::of(3, 3).start(proxy.address());
+        until("three connections", async || a.in_flight() == 3).await;
+        a.release();
+        load.finish().await.expect_all_ok();
+
+        // All that wait would do the same, and one retry is what a request has.
+        a.next(Script::close());
+        assert_eq!(request(proxy.address(), "GET", "/", "", b"").await.status, 200);
+
+        assert_eq!(a.connections(), 4, "{road:?}");
+    }
 }
 
 #[tokio::test]
