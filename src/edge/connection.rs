@@ -304,7 +304,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         let snapshot = self.current.load();
         stream.watch().reset();
         let refused = Refused::new(&snapshot, &entrance.listener, reason);
-        if let Some(answer) = refused.answer(stream.inbox().starts_with(b"HEAD ")) {
+        if let Some(answer) = refused.answer(Seen::of(stream.inbox()).method == Some(b"HEAD")) {
             stream.send_and_close(&answer).await;
         }
         if self.audience == Audience::Clients {

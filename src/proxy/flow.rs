@@ -376,7 +376,7 @@ impl ProxyHttp for Flow {
         let header = session.req_header();
         let end = record::End {
             method: header.method.as_str().as_bytes(),
-            host: header.headers.get(http::header::HOST).map_or(b"", |host| host.as_bytes()),
+            host: forward::host_of(header).as_bytes(),
             target: header.raw_path(),
             version: header.version,
             fields: &header.headers,

@@ -19,7 +19,7 @@ const USUAL: usize = 768;
 
 /// A format, ready to write lines.
 #[derive(Debug)]
-pub(super) struct Format(Kind);
+pub struct Format(Kind);
 
 #[derive(Debug)]
 enum Kind {
@@ -31,7 +31,7 @@ enum Kind {
 impl Format {
     /// The format of a plan. `combined` tells times in the system's time zone, which is looked up here (UTC if unknown).
     #[must_use]
-    pub(super) fn new(plan: &LogFormat) -> Self {
+    pub fn new(plan: &LogFormat) -> Self {
         match plan {
             LogFormat::Json => Self(Kind::Json),
             LogFormat::Combined => Self::combined(TimeZone::try_system().unwrap_or(TimeZone::UTC)),
@@ -46,7 +46,7 @@ impl Format {
     }
 
     /// Appends the line of `record` with its line feed; `second` is kept from line to line.
-    pub(super) fn write(&self, record: &Record<'_>, second: &mut Second, line: &mut Vec<u8>) {
+    pub fn write(&self, record: &Record<'_>, second: &mut Second, line: &mut Vec<u8>) {
         match &self.0 {
             Kind::Json => json_line(line, record, second),
             Kind::Combined(zone) => combined_line(line, record, zone),
