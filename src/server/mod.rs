@@ -252,7 +252,7 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
     let Sockets { listeners, admin, predecessor, abandoned } = sockets;
     let bound_at: Vec<_> = listeners.iter().map(|bound| bound.local().to_string()).collect();
     let connections = Arc::new(Connections::default());
-    let connector = Arc::new(Connector::new(&server_conf(&plan.server)));
+    let connector = Arc::new(Connector::new(&server_conf(&plan.server), current.load().clock));
     let highest_descriptor = process::highest_descriptor_of_clients();
     // Clients that are told that there is no room take of what is kept for connections to backends.
     let few = usize::try_from(highest_descriptor / 12).unwrap_or(FAREWELLS);

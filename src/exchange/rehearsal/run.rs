@@ -188,7 +188,11 @@ impl Run<'_> {
             self.was_out = true;
             self.outcome.detected.get_or_insert(now.since(self.outage.from));
             self.outcome.recovered = None;
-        } else if now >= self.outage.until && self.was_out && self.failing.share() >= 1.0 {
+        } else if now >= self.outage.until
+            && self.was_out
+            && !self.failing.on_probation()
+            && self.failing.share() >= 1.0
+        {
             self.outcome.recovered.get_or_insert(now.since(self.outage.until));
         }
     }
