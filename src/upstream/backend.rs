@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::berths::{Berth, Berths};
 use super::breaker::Breaker;
 use super::connection::Connection;
-use super::doubt::{Doubt, Knock};
+use super::doubt::{Answer, Doubt, Knock};
 use super::idle::Uses;
 use super::latency::{PeakEwma, Quantiles};
 use super::state::{Entry, Health, Policy, State};
@@ -197,6 +197,17 @@ impl Backend {
     /// Notes that a connect begins that may take as long as `within`, until what is returned is dropped.
     pub(super) fn knock(&self, clock: Clock, within: Duration) -> Knock<'_> {
         self.doubt.knock(clock, within)
+    }
+
+    /// Notes that a connect begins at `now` that may take as long as `within`, and which [`Backend::connect_ends`] ends: for
+    /// rehearsals.
+    pub fn connect_begins(&self, now: Moment, within: Duration) {
+        self.doubt.begin(now, within);
+    }
+
+    /// Notes that a connect ends so at `now`.
+    pub fn connect_ends(&self, answer: Answer, now: Moment) {
+        self.doubt.end(answer, now);
     }
 
     /// Whether it comes from an ejection and has yet to prove that it serves, by one request at a time.

@@ -36,7 +36,7 @@ struct Knocks {
 
 /// How a connect ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub enum Answer {
     /// Somebody is there, if only to refuse.
     Some,
     /// Nothing came.
@@ -97,8 +97,18 @@ impl Doubt {
 
     /// A connect begins that may take as long as `within`. It ends when what is returned is dropped.
     pub(super) fn knock(&self, clock: Clock, within: Duration) -> Knock<'_> {
-        self.change(|knocks| knocks.begin(clock.now(), within));
+        self.begin(clock.now(), within);
         Knock { doubt: self, clock, answer: Answer::None }
+    }
+
+    /// A connect begins at `now` that may take as long as `within`.
+    pub(super) fn begin(&self, now: Moment, within: Duration) {
+        self.change(|knocks| knocks.begin(now, within));
+    }
+
+    /// A connect ends so at `now`.
+    pub(super) fn end(&self, answer: Answer, now: Moment) {
+        self.change(|knocks| knocks.end(answer, now));
     }
 
     fn change(&self, change: impl FnOnce(&mut Knocks)) {
@@ -125,7 +135,7 @@ impl Knock<'_> {
 
 impl Drop for Knock<'_> {
     fn drop(&mut self) {
-        self.doubt.change(|knocks| knocks.end(self.answer, self.clock.now()));
+        self.doubt.end(self.answer, self.clock.now());
     }
 }
 

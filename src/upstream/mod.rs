@@ -14,7 +14,7 @@ pub mod change;
 pub mod connection;
 mod dial;
 pub mod discovery;
-mod doubt;
+pub mod doubt;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod health;
