@@ -326,6 +326,14 @@ impl Exchange {
         limits.chain(route.unwrap_or_default()).collect()
     }
 
+    /// Whether the present try may be sent on a connection that waits at its backend. The one that follows a connection that was
+    /// closed on it may not: where a backend closes one waiting connection it closes others too, and the try would be spent on
+    /// finding that out.
+    #[must_use]
+    pub fn may_reuse(&self) -> bool {
+        self.failure != Some(Failure::Closed)
+    }
+
     /// Notes the connection that a try has got.
     pub fn connected(&mut self, connection: RawFd, reused: bool) {
         self.reused = Some(reused);

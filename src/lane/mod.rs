@@ -248,8 +248,9 @@ impl<C: Client> Passage<'_, C> {
         };
         let (plan, backend) = (&target.plan, lease.backend());
         let group = target.peers.group();
-        let warm = backend.warm().take(group, self.exchange.try_began, plan.keepalive.idle, Connection::is_quiet);
-        let (connection, reused) = match warm {
+        let now = self.exchange.try_began;
+        let take = || backend.warm().take(group, now, plan.keepalive.idle, Connection::is_quiet);
+        let (connection, reused) = match self.exchange.may_reuse().then(take).flatten() {
             Some(connection) => (connection, true),
             None => {
                 let left = self.exchange.arrival.watch.next().map(|(at, _)| at.since(self.exchange.try_began));

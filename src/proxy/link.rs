@@ -44,6 +44,7 @@ pub(super) struct Link {
     connector: Arc<Connector>,
     place: Place,
     ends: Option<Ends>,
+    may_reuse: bool,
     gate: Option<Gate>,
     given: OnceLock<Given>,
 }
@@ -84,7 +85,8 @@ impl Link {
             group: target.peers.group_of(ends),
             clock: exchange.arrival.snapshot.clock,
         };
-        let link = Self { connector: connector.clone(), place, ends, gate, given: OnceLock::new() };
+        let may_reuse = exchange.may_reuse();
+        let link = Self { connector: connector.clone(), place, ends, may_reuse, gate, given: OnceLock::new() };
         speaks_http_1.then(|| Arc::new(link))
     }
 
@@ -96,7 +98,8 @@ impl Link {
     async fn connection(&self) -> Result<Connection> {
         let Place { target, backend, group, clock } = &self.place;
         let (now, idle) = (clock.now(), target.plan.keepalive.idle);
-        let waiting = backend.warm().take(*group, now, idle, Connection::is_quiet);
+        let take = || backend.warm().take(*group, now, idle, Connection::is_quiet);
+        let waiting = self.may_reuse.then(take).flatten();
         let reused = waiting.is_some();
         let connection = match waiting {
             Some(connection) => connection,

@@ -131,6 +131,26 @@ async fn a_backend_that_closes_its_idle_connections_fails_no_idempotent_request(
 }
 
 #[tokio::test]
+async fn the_try_after_a_waiting_connection_was_closed_gets_a_new_one() {
+    for road in [Road::Lane, Road::General] {
+        let a = Origin::start("a").await;
+        let yaml = "upstreams: { web: { backends: [{a}], health_check: none, outlier: none } }";
+        let proxy = Setup::new(&[&a]).on(road).start(yaml).await;
+        a.hold();
+        let load = Load::of(3, 3).start(proxy.address());
+        until("three connections", async || a.in_flight() == 3).await;
+        a.release();
+        load.finish().await.expect_all_ok();
+
+        // All that wait would do the same, and one retry is what a request has.
+        a.next(Script::close());
+        assert_eq!(request(proxy.address(), "GET", "/", "", b"").await.status, 200);
+
+        assert_eq!(a.connections(), 4, "{road:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_put_with_a_body_is_repeated_whole() {
     let [a, b] = [Origin::start("a").await, Origin::start("b").await];
     let proxy = Proxy::start(&[&a, &b], "upstreams: { web: { backends: [{a}, {b}], outlier: none } }").await;
