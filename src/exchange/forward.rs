@@ -164,7 +164,7 @@ pub fn told_to_backend(
         set(hops::FIELD, itoa::Buffer::new().format(hops.saturating_sub(1)).as_bytes());
     }
     if let Some(parent) = exchange.traceparent() {
-        set("traceparent", parent.as_bytes());
+        set("traceparent", &parent);
     }
     if exchange.afterwards == Afterwards::Close {
         set("connection", b"close");

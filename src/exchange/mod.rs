@@ -384,7 +384,7 @@ impl Exchange {
 
     /// What the backend is told of the trace, where there is one.
     #[must_use]
-    pub fn traceparent(&self) -> Option<String> {
+    pub fn traceparent(&self) -> Option<[u8; 55]> {
         Some(self.trace?.traceparent(self.try_span))
     }
 

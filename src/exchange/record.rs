@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::base::request::Fields;
+use crate::base::text;
 use crate::exchange::recent::Past;
 use crate::exchange::trail::Trail;
 use crate::exchange::{Exchange, refused, spans};
@@ -88,7 +89,7 @@ fn write_line(exchange: &Exchange, end: &End<'_>, outcome: &Outcome) {
         return;
     }
     let last = exchange.trail.last();
-    let trace_id = exchange.trace.map(|trace| format!("{:032x}", trace.id));
+    let trace_id = exchange.trace.map(|trace| text::hex(trace.id));
     log.write(&Record {
         time: snapshot.clock.wall(exchange.arrival.received),
         request_id: exchange.id.as_str(),
@@ -116,7 +117,7 @@ fn write_line(exchange: &Exchange, end: &End<'_>, outcome: &Outcome) {
         user_agent: end.fields.get("user-agent"),
         referer: end.fields.get("referer"),
         tls: exchange.arrival.tls.as_deref().map(|facts| facts.version),
-        trace_id: trace_id.as_deref(),
+        trace_id: trace_id.as_ref().and_then(|digits| text::ascii(digits)),
     });
 }
 

@@ -105,7 +105,8 @@ impl Link {
             Some(connection) => connection,
             None => {
                 let within = target.plan.timeouts.connect;
-                let made = self.connector.connect(&target.peers, backend, self.ends, within).await;
+                // On the heap, as it is rare and large: each request has room for all that it may come to wait for.
+                let made = Box::pin(self.connector.connect(&target.peers, backend, self.ends, within)).await;
                 made.map_err(|fault| Error::new_up(type_of(fault)))?
             }
         };

@@ -8,6 +8,7 @@ pub mod otlp;
 mod spans;
 
 use crate::base::request::Fields;
+use crate::base::text;
 
 pub use self::spans::{Kind, Span, Spans, Value};
 
@@ -47,10 +48,14 @@ impl Trace {
         }
     }
 
-    /// What the backend is told, where `span` is the try that it gets the request by.
+    /// What the backend is told, in ASCII, where `span` is the try that it gets the request by.
     #[must_use]
-    pub fn traceparent(&self, span: u64) -> String {
-        format!("00-{:032x}-{span:016x}-{:02x}", self.id, u8::from(self.sampled))
+    pub fn traceparent(&self, span: u64) -> [u8; 55] {
+        let mut field = *b"00-................................-................-00";
+        field[3..35].copy_from_slice(&text::hex(self.id));
+        field[36..52].copy_from_slice(&text::hex(span.into())[16..]);
+        field[54] += u8::from(self.sampled);
+        field
     }
 }
 
@@ -111,7 +116,7 @@ mod tests {
             (trace.id, trace.parent, trace.sampled),
             (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, Some(0x00f0_67aa_0ba9_02b7), true)
         );
-        assert_eq!(trace.traceparent(0x1234), "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000001234-01");
+        assert_eq!(&trace.traceparent(0x1234), b"00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000001234-01");
     }
 
     #[test]
