@@ -82,6 +82,11 @@ fn check_requests(road: &str, sent: &[Request], answers: &[Answer], seen: &Seen)
 }
 
 fn check_request(road: &str, sent: &Request, got: &Request) {
+    if got.field("x-edited").is_some() {
+        // Its path and fields are the route's to change, and nothing else.
+        assert_eq!((&sent.method, &sent.body), (&got.method, &got.body), "on the {road}");
+        return;
+    }
     assert!(sent.meaning() == got.meaning(), "the {road} makes of {}: {}", told(sent), told(got));
     if !sent.host().is_empty() {
         assert_eq!(got.host(), sent.host(), "the host on the {road}");
