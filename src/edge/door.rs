@@ -140,6 +140,12 @@ impl Entrance {
         if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
     }
 
+    /// Whether the TLS handshake has settled on HTTP/2.
+    #[must_use]
+    pub fn agreed_on_http2(&self) -> bool {
+        self.tls.as_ref().is_some_and(|facts| facts.alpn == Some(plan::Alpn::H2))
+    }
+
     /// Whether connections come to an end.
     #[must_use]
     pub fn is_draining(&self) -> bool {

@@ -362,8 +362,12 @@ impl Exchange {
     fn try_ended(&mut self, failure: Option<Failure>, now: Moment) {
         let Some(lease) = self.lease.as_ref().filter(|_| self.trail.len() < self.attempts) else { return };
         let backend = lease.backend();
-        let choice =
-            Choice { by_cookie: self.is_bound_to(backend.id()), hashed: self.hash.is_some(), backup: backend.backup() };
+        let choice = Choice {
+            by_cookie: self.is_bound_to(backend.id()),
+            hashed: self.hash.is_some(),
+            backup: backend.backup(),
+            trial: lease.is_trial(),
+        };
         self.trail.add(Try {
             backend: backend.address().clone(),
             began: self.try_began,

@@ -74,8 +74,10 @@ impl Lane {
             client.take_back(bytes);
             return Served::Declined;
         };
-        let exchange = Exchange::new(arrival, &head.fields);
-        let mut passage = Passage { lane: self, client: &mut *client, head, exchange, draining, work: Work::borrow() };
+        // Large: it is made where it stays.
+        let mut exchange = Exchange::new(arrival, &head.fields);
+        let (work, exchange) = (Work::borrow(), &mut exchange);
+        let mut passage = Passage { lane: self, client: &mut *client, head, exchange, draining, work };
         let served = match passage.begin() {
             Some(admission) => passage.pass(admission).await,
             None => passage.decline(),
@@ -107,7 +109,7 @@ struct Passage<'a, C> {
     lane: &'a Lane,
     client: &'a mut C,
     head: Head<'a>,
-    exchange: Exchange,
+    exchange: &'a mut Exchange,
     draining: &'a watch::Receiver<bool>,
     work: Work,
 }
