@@ -121,6 +121,8 @@ fn told(target: &Target, backends: &[Arc<Backend>]) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn order(path: &str, query: &str) -> Option<Order> {
@@ -148,6 +150,17 @@ mod tests {
         for (deed, query) in [("drain", "wait=30"), ("drain", "force=1"), ("resume", "wait=30s")] {
             let path = format!("/api/v1/upstreams/web/backends/a/{deed}");
             assert!(Order::parse(&path, query).is_some_and(|order| order.is_err()), "{deed} {query}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_and_query_is_an_order_or_none(
+            name in "[a-z%/0-9\u{0}é]{0,8}", deed in "drain|resume|x|", query in "(wait|force|x)?=?[a-z0-9&=%]{0,8}"
+        ) {
+            let path = format!("/api/v1/upstreams/{name}/backends/{name}/{deed}");
+            let _ = Order::parse(&path, &query);
+            let _ = Order::parse(&name, &query);
         }
     }
 }

@@ -61,10 +61,11 @@ def body_end(data, start, lines):
             size = re.compile(rb"([0-9a-fA-F]+)(;[^\r\n]*)?\r\n").match(data, at)
             if not size:
                 return None
-            at = size.end() + int(size[1], 16) + 2
             if int(size[1], 16) == 0:
-                # No trailers are passed on: the last chunk is followed by the empty line.
-                return at if len(data) >= at else None
+                # Trailers, if there are any, and the empty line.
+                trailers = re.compile(rb"([^\r\n]+\r\n)*\r\n").match(data, size.end())
+                return trailers.end() if trailers else None
+            at = size.end() + int(size[1], 16) + 2
     end = start + (int(lengths[0]) if lengths else 0)
     return end if len(data) >= end else None
 

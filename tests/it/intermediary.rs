@@ -6,7 +6,7 @@ const BOTH: &str = r#"
 listeners:
   - { name: lane, address: "{listen}", lane: auto }
   - { name: general, address: "{general}", lane: "off" }
-upstreams: { web: { backends: [{a}], outlier: none, retry: none } }
+upstreams: { web: { backends: [{a}], health_check: none, outlier: none, retry: none } }
 routes:
   - { name: named, hosts: [named.example], to: web }
   - { name: all, respond: { status: 404 } }
@@ -61,7 +61,8 @@ async fn an_absolute_target_names_the_host_where_there_is_none() {
     for (at, road) in roads.iter().enumerate() {
         let path = format!("/{at}");
         let mut connection = open(road, &format!("GET http://named.example:81{path} HTTP/1.0\r\n\r\n")).await;
-        assert_eq!(connection.answer().await.status, 200);
+        let answer = connection.answer().await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
         let head = a.received_for(&path).head;
         assert_eq!(
             (head.all("host"), head.all("x-forwarded-host")),

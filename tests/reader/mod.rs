@@ -53,6 +53,16 @@ impl Request {
     }
 }
 
+impl std::fmt::Display for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.method.escape_ascii(), self.target.escape_ascii())?;
+        for (name, value) in &self.fields {
+            write!(f, " | {name}: {}", value.escape_ascii())?;
+        }
+        write!(f, " | {:?}", self.body.escape_ascii().to_string())
+    }
+}
+
 /// One answer, informational ones included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {

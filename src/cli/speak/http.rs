@@ -120,6 +120,8 @@ impl<R: Read> Body<R> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn body(answer: &str) -> io::Result<(u16, String)> {
@@ -150,6 +152,17 @@ mod tests {
             "SSH-2.0\r\n\r\n",
         ] {
             assert!(body(cut).is_err(), "{cut:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_ends_or_is_a_fault(
+            framing in "(content-length|transfer-encoding): ?(chunked|[0-9]{0,20}|-1)", rest in "[0-9a-f;\\r\\n +-]{0,40}"
+        ) {
+            if let Ok((_, text)) = body(&format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{rest}")) {
+                prop_assert!(text.len() <= rest.len());
+            }
         }
     }
 }

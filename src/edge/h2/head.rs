@@ -151,10 +151,16 @@ fn authority(uri: &Uri, fields: &HeaderMap) -> Result<HeaderValue, Refusal> {
 
 /// The path: `/...`, or `*` for OPTIONS, by the grammar of HTTP/1.1.
 fn path(uri: &Uri, method: &Method) -> Result<PathAndQuery, Refusal> {
-    let path = uri.path_and_query();
+    let path = uri.path_and_query().filter(|path| !is_absent(path));
     let text = path.map_or("", PathAndQuery::as_str);
     target::check_path(text.as_bytes(), method.as_str().as_bytes())?;
     path.cloned().ok_or_else(|| Refusal::malformed("the request has no :path", "RFC 9113, 8.3.1"))
+}
+
+/// Whether there was no `:path`. The codec lets a head without one pass where it has no `:authority` either, and what is then read
+/// as a slash is none.
+fn is_absent(path: &PathAndQuery) -> bool {
+    path.as_str() == "/" && *path != PathAndQuery::from_static("/")
 }
 
 /// The codec holds a body to its length; a head alone must not promise one (RFC 9113, 8.1.1).
@@ -208,6 +214,16 @@ mod tests {
 
     fn detail(uri: &str, fields: &[(&str, &str)]) -> &'static str {
         judged(uri, fields).unwrap_err().detail
+    }
+
+    #[test]
+    fn a_head_without_a_path_is_refused() {
+        let mut head = parts("GET", "/", &[("host", "a")]);
+        head.uri = Uri::default();
+        assert!(judge(head, Body::None, Limits::default()).is_ok());
+        let mut head = parts("GET", "/", &[("host", "a")]);
+        head.uri = Uri::from_parts(http::uri::Parts::default()).unwrap();
+        assert_eq!(judge(head, Body::None, Limits::default()).unwrap_err().rule, "RFC 9113, 8.3.1");
     }
 
     #[test]

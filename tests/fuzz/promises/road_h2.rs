@@ -119,7 +119,7 @@ fn check(sent: &[Sent], seen: &Seen) {
     let mut used = HashSet::new();
     for got in &seen.requests {
         let source = sent.iter().enumerate().find(|(at, request)| !used.contains(at) && request.is(got));
-        let (at, _) = source.unwrap_or_else(|| panic!("nobody has sent {got:#?}"));
+        let (at, _) = source.unwrap_or_else(|| panic!("nobody has sent {got}"));
         used.insert(at);
     }
 }

@@ -26,20 +26,33 @@ use crate::reader::{self, Reading, Request};
 /// Longer than anything here takes: what takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Both roads to one backend. What is tried again would be a second request to the backend.
-const PLAN: &str = "
+/// Both roads to one backend. What is tried again would be a second request to the backend. What clients write reaches fields,
+/// paths and a redirect; requests on that route say so to the backend by `x-edited`.
+const PLAN: &str = r#"
 listeners:
-  - { name: lane, address: \"127.0.0.1:1\", lane: auto, protocols: [h1, h2], timeouts: TIMEOUTS }
-  - { name: general, address: \"127.0.0.1:2\", lane: \"off\", protocols: [h1, h2], timeouts: TIMEOUTS }
+  - { name: lane, address: "127.0.0.1:1", lane: auto, protocols: [h1, h2], timeouts: TIMEOUTS }
+  - { name: general, address: "127.0.0.1:2", lane: "off", protocols: [h1, h2], timeouts: TIMEOUTS }
 access_log: none
 upstreams:
   web:
-    backends: [\"unix:SOCKET\"]
+    backends: ["unix:SOCKET"]
     health_check: none
     outlier: none
     retry: none
     timeouts: { first_byte: 1s, idle: 1s }
-";
+routes:
+  - name: edited
+    match: [{ path_prefix: /edited }]
+    filters:
+      - request_headers: { set: { x-edited: "1", x-of: "{method} {host} {path} {query}" }, remove: [x-gone] }
+      - response_headers: { add: { x-of: "{method} {host} {path} {query}" } }
+      - rewrite: { path_prefix: /new }
+    to: web
+  - name: moved
+    match: [{ path_prefix: /moved }]
+    redirect: { path_prefix: /new, status: 308 }
+  - { name: all, to: web }
+"#;
 const TIMEOUTS: &str = "{ header: 1s, body_idle: 1s, keepalive: 1s, write_idle: 1s }";
 
 type Receive = Box<dyn Fn(Transport, Entrance, Ticket) -> JoinHandle<()> + Send + Sync>;
