@@ -34,7 +34,7 @@ pub fn holds(bytes: &[u8]) {
         let id = RequestId::of(&fields, trust);
         assert!((1..=128).contains(&id.as_str().len()) && id.as_str().bytes().all(|byte| byte.is_ascii_graphic()));
         let trace = Trace::begin(&fields, trust, 0.5);
-        let told = HeaderValue::from_str(&trace.traceparent(trace.span)).expect("hex digits and dashes");
+        let told = HeaderValue::from_bytes(&trace.traceparent(trace.span)).expect("hex digits and dashes");
         let mut next = HeaderMap::new();
         next.insert("traceparent", told);
         let next = Trace::begin(&next, true, 0.5);
