@@ -117,7 +117,7 @@ runs! {
     head: 5_000,
     headers: 10_000,
     host: 20_000,
-    log_line: 3_000,
+    log_line: 1_500,
     path: 20_000,
     proxy_protocol: 20_000,
     road: 600,
