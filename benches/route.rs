@@ -76,6 +76,7 @@ fn route(number: usize, host: HostPattern, path: PathPattern) -> Arc<Route> {
         filters: Filters::default(),
         request_timeout: None,
         body_limit: None,
+        websocket: true,
         errors: std::collections::BTreeMap::new(),
         action: Action::Respond(Respond { status: 200, body: bytes::Bytes::new(), headers: Vec::new() }),
     })

@@ -87,6 +87,9 @@ fn split_port(text: &str) -> Result<(&str, &str), Misread> {
     if text.is_empty() {
         return Err(Misread::new("address missing", "write \"10.0.0.7:8080\""));
     }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Misread::new("address missing", format!("write \"127.0.0.1:{text}\"")));
+    }
     if text.parse::<Ipv6Addr>().is_ok() {
         return Err(missing(&format!("[{text}]")));
     }

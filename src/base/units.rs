@@ -109,7 +109,12 @@ pub fn format_size(size: u64) -> String {
 pub fn parse_share(text: &str) -> Result<f64, Misread> {
     let number = text.strip_suffix('%').map(str::trim_end);
     let Some(number) = number.filter(|number| is_decimal(number)) else {
-        let remedy = if is_decimal(text) { format!("write `{text}%`") } else { "write it like `20%`".to_owned() };
+        let remedy = match text.parse::<f64>() {
+            // `0.2` was meant as a part of one.
+            Ok(part) if is_decimal(text) && part < 1.0 && part > 0.0 => format!("write `{}`", format_share(part)),
+            Ok(_) if is_decimal(text) => format!("write `{text}%`"),
+            _ => "write it like `20%`".to_owned(),
+        };
         return Err(Misread::new(format!("`{text}` is not a share"), remedy));
     };
     match number.parse::<f64>() {
@@ -199,6 +204,7 @@ mod tests {
         assert_eq!(parse_duration("10").unwrap_err().remedy, "write `10s`");
         assert!(parse_size("10").unwrap_err().remedy.starts_with("write `10B`"));
         assert_eq!(parse_share("20").unwrap_err().remedy, "write `20%`");
+        assert_eq!(parse_share("0.2").unwrap_err().remedy, "write `20%`");
         assert_eq!(parse_size("64KB").unwrap_err().remedy, "write `64KiB`");
     }
 

@@ -699,6 +699,8 @@ pub struct Route {
     pub request_timeout: Option<Duration>,
     /// The body limit that replaces the listener's (`Some(None)`: no limit).
     pub body_limit: Option<Option<u64>>,
+    /// Whether requests may become WebSockets (`upgrade`).
+    pub websocket: bool,
     /// Own error pages, before those of the listener.
     pub errors: ErrorPages,
     /// What becomes of the request.

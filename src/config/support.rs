@@ -57,7 +57,6 @@ const RULES: &[Rule] = &[
     never("server.downstream_tls_offload_threadpools", OFFLOAD),
     never("server.downstream_tls_offload_thread_per_pool", OFFLOAD),
     never("server.fast_timeout_to_tokio_threshold_seconds", "remove it: it stays at Pingora's default"),
-    rule("routes[].upgrade", &["websocket"], "remove it: `websocket` is the default"),
     rule("routes[].filters[].auth.jwt", &[], "write `basic`"),
     rule("routes[].filters[].auth.forward", &[], "write `basic`"),
     rule("routes[].filters[].mirror", &[], ""),

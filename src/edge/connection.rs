@@ -81,8 +81,6 @@ enum Awaited {
     Ready(Ready),
     /// What came is no request; since when it was coming.
     Refused(Refusal, Moment),
-    /// Nothing is lost: no byte of a request had come.
-    Idle,
     /// The client left, or was too slow, in the middle of a head.
     Broken(Reason, Moment),
 }
@@ -90,9 +88,17 @@ enum Awaited {
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     /// Serves a connection until either side closes it.
     ///
-    /// An idle connection costs as much memory as the largest of what it may come to wait for. So what is rare, or dear anyhow, is on
-    /// the heap for as long as it takes.
+    /// An idle connection costs as much memory as the largest of what it may come to wait for. So a request is on the heap for as long
+    /// as it takes, and so is what is rare.
     pub async fn serve(&self, mut stream: Box<ClientStream>, mut entrance: Entrance) {
+        let accepted = self.current.clock().now();
+        let mut drained = pin!(drained(entrance.draining.clone()).fuse());
+        // One that never speaks is idle as well: it must not hold up a drain.
+        let first = accepted + entrance.listener.timeouts.header;
+        let is_silent = stream.inbox().is_empty() && !entrance.agreed_on_http2();
+        if is_silent && !matches!(self.park(&mut stream, first, drained.as_mut()).await, Some(Ok(1..))) {
+            return;
+        }
         match self.greet(&mut stream, &entrance).await {
             Greeting::Http1 => {}
             Greeting::Http2 => return Box::pin(self.serve_http2(*stream, entrance)).await,
@@ -102,18 +108,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                 return Box::pin(self.refuse(stream, &entrance, received, reason, reason.text())).await;
             }
         }
-        let mut drained = pin!(drained(entrance.draining.clone()).fuse());
+        // A connection that has just been accepted has its header deadline from the start.
+        let mut began = Some(accepted);
         for number in 1_u32.. {
-            // A connection that has just been accepted has its header deadline from the start.
-            let begun = number == 1 || !stream.inbox().is_empty();
-            if !begun && !matches!(self.park(&mut stream, &entrance, drained.as_mut()).await, Some(Ok(1..))) {
+            let deadline = || self.current.clock().now() + entrance.listener.timeouts.keepalive;
+            if stream.inbox().is_empty()
+                && !matches!(self.park(&mut stream, deadline(), drained.as_mut()).await, Some(Ok(1..)))
+            {
                 return;
             }
             if entrance.follow() {
                 stream.bound(entrance.listener.timeouts);
             }
-            match self.next_head(&mut stream, &entrance.listener).await {
-                Awaited::Ready(ready) => match self.direct(&mut stream, &entrance, &ready, number).await {
+            match self.next_head(&mut stream, &entrance.listener, began.take()).await {
+                Awaited::Ready(ready) => match Box::pin(self.direct(&mut stream, &entrance, &ready, number)).await {
                     Served::Again => {}
                     Served::Last => return,
                     Served::Declined => match Box::pin(self.hand_over(stream, &entrance, &ready, number)).await {
@@ -127,7 +135,6 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                 Awaited::Broken(reason, began) => {
                     return Box::pin(self.refuse(stream, &entrance, began, reason, reason.text())).await;
                 }
-                Awaited::Idle => return,
             }
         }
     }
@@ -136,7 +143,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     async fn greet(&self, stream: &mut ClientStream, entrance: &Entrance) -> Greeting {
         let listener = &entrance.listener;
         match &entrance.tls {
-            Some(facts) if facts.alpn == Some(plan::Alpn::H2) => return Greeting::Http2,
+            Some(_) if entrance.agreed_on_http2() => return Greeting::Http2,
             Some(_) if listener.protocols.http1() => return Greeting::Http1,
             _ if !listener.protocols.http2() => return Greeting::Http1,
             _ => {}
@@ -164,49 +171,48 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         h2::serve(&self.app, self.audience, &self.current, came).await;
     }
 
-    /// Reads the next head, which has begun unless it is the connection's first.
-    async fn next_head(&self, stream: &mut ClientStream, listener: &plan::Listener) -> Awaited {
+    /// Reads the next head, which has begun: at `began`, or else now.
+    async fn next_head(
+        &self,
+        stream: &mut ClientStream,
+        listener: &plan::Listener,
+        mut began: Option<Moment>,
+    ) -> Awaited {
         let limits = Limits { header_bytes: listener.limits.header_bytes, header_count: listener.limits.header_count };
         let mut parser = HeadParser::new(limits);
         // Asked for only where the head is not here at once.
-        let mut began = None;
         let now = || self.current.clock().now();
         loop {
-            if !stream.inbox().is_empty() {
-                match parser.parse(stream.inbox()) {
-                    Outcome::Complete(head) => {
-                        let (framing, len, persistent) = (head.body, head.len, head.persistent);
-                        // What came of the body with the head is known to be sound before anyone else hears of the request.
-                        return match stream.begin(len, framing) {
-                            Ok(()) => Awaited::Ready(Ready { framing, received: now(), persistent, parser }),
-                            Err(refusal) => Awaited::Refused(refusal, began.unwrap_or_else(now)),
-                        };
-                    }
-                    Outcome::Refused(refusal) => return Awaited::Refused(refusal, began.unwrap_or_else(now)),
-                    Outcome::Partial => {}
+            match parser.parse(stream.inbox()) {
+                Outcome::Complete(head) => {
+                    let (framing, len, persistent) = (head.body, head.len, head.persistent);
+                    // What came of the body with the head is known to be sound before anyone else hears of the request.
+                    return match stream.begin(len, framing) {
+                        Ok(()) => Awaited::Ready(Ready { framing, received: now(), persistent, parser }),
+                        Err(refusal) => Awaited::Refused(refusal, began.unwrap_or_else(now)),
+                    };
                 }
+                Outcome::Refused(refusal) => return Awaited::Refused(refusal, began.unwrap_or_else(now)),
+                Outcome::Partial => {}
             }
-            let begun = !stream.inbox().is_empty();
             let since = *began.get_or_insert_with(now);
             match stream.read_until(since + listener.timeouts.header).await {
                 Some(Ok(1..)) => {}
-                None if begun => return Awaited::Broken(Reason::ClientTimeout, since),
-                Some(_) if begun => return Awaited::Broken(Reason::ClientGone, since),
-                _ => return Awaited::Idle,
+                None => return Awaited::Broken(Reason::ClientTimeout, since),
+                Some(_) => return Awaited::Broken(Reason::ClientGone, since),
             }
         }
     }
 
-    /// An idle connection waits here, holding next to nothing, until the client speaks, its time is over, or its listener
-    /// drains and it stays idle for `drain.idle`.
+    /// An idle connection waits here, holding next to nothing, until the client speaks, its time is over at `deadline`, or its
+    /// listener drains and it stays idle for `drain.idle`.
     async fn park(
         &self,
         stream: &mut ClientStream,
-        entrance: &Entrance,
+        mut deadline: Moment,
         mut drained: Pin<&mut impl FusedFuture<Output = ()>>,
     ) -> Option<std::io::Result<usize>> {
         stream.rest();
-        let mut deadline = self.current.clock().now() + entrance.listener.timeouts.keepalive;
         let mut draining = false;
         poll_fn(|cx| {
             if let Poll::Ready(read) = stream.poll_fill(cx) {
@@ -298,7 +304,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         let snapshot = self.current.load();
         stream.watch().reset();
         let refused = Refused::new(&snapshot, &entrance.listener, reason);
-        if let Some(answer) = refused.answer(stream.inbox().starts_with(b"HEAD ")) {
+        if let Some(answer) = refused.answer(Seen::of(stream.inbox()).method == Some(b"HEAD")) {
             stream.send_and_close(&answer).await;
         }
         if self.audience == Audience::Clients {

@@ -10,6 +10,7 @@ use crate::base::path::NormalPath;
 use crate::base::request::RequestView;
 use crate::config::plan::RouteMatch;
 use crate::exchange::grpc;
+use crate::exchange::hops;
 use crate::exchange::key;
 use crate::exchange::snapshot::RouteLive;
 use crate::exchange::watch::Deadline;
@@ -76,7 +77,7 @@ fn filtered(
     found: Found<'_>,
 ) -> Admission {
     exchange.route = Some(route.clone());
-    if let Some(reason) = refused_upgrade(request) {
+    if let Some(reason) = refused_upgrade(request, route.plan.websocket) {
         return reason.into();
     }
     match route.filters.admit(request) {
@@ -133,6 +134,10 @@ fn finish(exchange: &mut Exchange, request: &RequestView<'_>, path: &NormalPath<
         Decision::Continue => {}
         decision => return decided(decision),
     }
+    exchange.hops = hops::left(request);
+    if exchange.hops == Some(0) {
+        return hops::last(request.method);
+    }
     if let Some(reason) = bound_body(exchange) {
         return reason.into();
     }
@@ -182,9 +187,9 @@ fn is_loop(request: &RequestView<'_>, pseudonym: &str) -> bool {
     found
 }
 
-/// WebSockets pass; an upgrade to HTTP/2 is ignored (RFC 9113, 3.1, has withdrawn it), and so is one that `Connection` does not
-/// name (RFC 9110, 7.8); any other is refused.
-pub(super) fn refused_upgrade(request: &RequestView<'_>) -> Option<Reason> {
+/// WebSockets pass where the route lets them; an upgrade to HTTP/2 is ignored (RFC 9113, 3.1, has withdrawn it), and so is one
+/// that `Connection` does not name (RFC 9110, 7.8); any other is refused.
+pub(super) fn refused_upgrade(request: &RequestView<'_>, websocket: bool) -> Option<Reason> {
     let upgrade = request.fields.get("upgrade")?;
     let mut named = false;
     request.fields.each("connection", &mut |value| {
@@ -193,6 +198,6 @@ pub(super) fn refused_upgrade(request: &RequestView<'_>) -> Option<Reason> {
     if !named {
         return None;
     }
-    let known = upgrade.eq_ignore_ascii_case(b"websocket") || upgrade.eq_ignore_ascii_case(b"h2c");
-    (!known).then_some(Reason::UpgradeRefused)
+    let passes = upgrade.eq_ignore_ascii_case(b"websocket") && websocket || upgrade.eq_ignore_ascii_case(b"h2c");
+    (!passes).then_some(Reason::UpgradeRefused)
 }

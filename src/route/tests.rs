@@ -19,6 +19,7 @@ fn route(name: &str, hosts: &[&str], matches: Vec<RouteMatch>) -> Arc<Route> {
         filters: Filters::default(),
         request_timeout: None,
         body_limit: None,
+        websocket: true,
         errors: Default::default(),
         action,
     })

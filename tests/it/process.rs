@@ -73,6 +73,25 @@ async fn sigterm_waits_for_what_is_in_flight_and_then_ends_at_once() {
 }
 
 #[tokio::test]
+async fn connections_that_never_speak_do_not_hold_up_the_end() {
+    let a = Origin::start("a").await;
+    for protocols in ["[h1]", "[h1, h2]"] {
+        // Far longer than a test may take: the end must come with `drain.idle`.
+        let yaml = format!(
+            "server: {{ threads: 1, grace_period_seconds: 600 }}\ndrain: {{ idle: 50ms }}\nlisteners: [{{ address: \"{{listen}}\", \
+             name: l, protocols: {protocols}, timeouts: {{ header: 10m }} }}]\n{PLAIN}"
+        );
+        let mut proxy = Proxy::start(&[&a], &yaml).await;
+        let _silent = Connection::open(proxy.address()).await;
+        until("it is accepted", async || proxy.metric("roundel_connections", &[("listener", "l")]).await >= 1.0).await;
+
+        proxy.signal(Signal::SIGTERM);
+
+        assert!(proxy.wait_exit().await.success());
+    }
+}
+
+#[tokio::test]
 async fn an_idle_connection_may_send_one_more_request_in_a_drain() {
     let a = Origin::start("a").await;
     let mut proxy = Proxy::start(&[&a], &format!("drain: {{ idle: 10s }}\n{PLAIN}")).await;

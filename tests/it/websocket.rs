@@ -140,3 +140,24 @@ upstreams: { web: { backends: [{a}] } }
     assert_eq!((&line["status"], &line["reason"]), (&101.into(), &"proxy_shutdown".into()));
     assert_eq!(line["bytes_out"], 5);
 }
+
+#[tokio::test]
+async fn a_route_may_refuse_to_become_a_tunnel() {
+    let a = Origin::start("a").await;
+    let yaml = r#"
+upstreams: { web: { backends: [{a}], health_check: none } }
+routes:
+  - { name: none, match: [{ path: /none }], upgrade: none, to: web }
+  - { name: empty, match: [{ path: /empty }], upgrade: [], to: web }
+  - { name: written, match: [{ path: /written }], upgrade: [websocket], to: web }
+"#;
+    a.on("/written", Script::new([Step::Send(SWITCH.to_vec()), Step::Hang]));
+    let proxy = Proxy::start(&[&a], yaml).await;
+
+    for (path, status) in [("/none", 501), ("/empty", 501), ("/written", 101)] {
+        let mut client = Connection::open(proxy.address()).await;
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n{ASK}\r\n")).await;
+        assert_eq!(client.answer().await.status, status, "{path}");
+    }
+    assert_eq!(proxy.log_for("/none").await["reason"], "http_request_error");
+}

@@ -26,6 +26,7 @@ pub(super) struct Args {
     #[command(flatten)]
     conf: Conf,
     /// The method, such as GET
+    #[arg(value_parser = method)]
     method: Method,
     /// The URL, such as https://api.example.com/v1/x
     #[arg(value_parser = Url::parse)]
@@ -45,6 +46,14 @@ pub(super) struct Args {
     /// Print the whole route table, in order of precedence
     #[arg(long, conflicts_with = "json")]
     all: bool,
+}
+
+fn method(text: &str) -> Result<Method, String> {
+    match text.parse() {
+        Ok(method) if !text.contains("://") => Ok(method),
+        _ if text.contains("://") => Err(format!("the method comes first: write `GET {text}`")),
+        _ => Err("write a method, such as GET".to_owned()),
+    }
 }
 
 /// A URL as a client would send it.

@@ -81,7 +81,8 @@ fn overlapping<'a>(
 }
 
 fn listener(file: &Listener, name: &str, address: ListenAddress, checker: &mut Checker<'_, '_>) -> plan::Listener {
-    let trusted = file.trusted_proxies.value().map(|list| list.0.values()).unwrap_or_default();
+    let trusted =
+        file.trusted_proxies.value().and_then(OrNone::as_some).map(|list| list.0.values()).unwrap_or_default();
     plan::Listener {
         name: name.into(),
         address,

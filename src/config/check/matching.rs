@@ -16,10 +16,14 @@ use crate::config::read::At;
 /// The most memory that one compiled regular expression may take, in bytes.
 const MAX_REGEX: usize = 1024 * 1024;
 
-pub(super) fn plan(field: &Field<OneOrMany<Match>>, checker: &mut Checker<'_, '_>) -> Vec<Spanned<RouteMatch>> {
+/// The matches of the route that stands at `route`; where none is written, everything matches there.
+pub(super) fn plan(
+    field: &Field<OneOrMany<Match>>,
+    route: At,
+    checker: &mut Checker<'_, '_>,
+) -> Vec<Spanned<RouteMatch>> {
     let Some(Spanned { value, at }) = field.given() else {
-        let everything = RouteMatch::default();
-        return vec![Spanned { value: everything, at: At::default() }];
+        return vec![Spanned { value: RouteMatch::default(), at: route }];
     };
     if value.0.items.is_empty() && !value.0.is_partial {
         checker.error(*at, "no match is written", "write one, or remove `match` to match everything");
@@ -66,6 +70,10 @@ fn path(written: &Match, checker: &mut Checker<'_, '_>) -> Option<PathPattern> {
 
 /// A path that a normalised path can be: anything else would never match.
 fn normal_path(text: &str) -> Result<String, Misread> {
+    if text.starts_with(['~', '^']) {
+        let expression = text.trim_start_matches(['~', '*', ' ']);
+        return Err(Misread::new(format!("`{text}` is not a path"), format!("write `path_regex: \"{expression}\"`")));
+    }
     if !text.starts_with('/') {
         return Err(Misread::new(format!("`{text}` is not a path"), format!("write `/{text}`")));
     }

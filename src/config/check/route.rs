@@ -12,7 +12,7 @@ use crate::base::address::{Host, parse_host, parse_host_name};
 use crate::base::units::Misread;
 use crate::config::file::File;
 use crate::config::file::collection::{List, OneOrMany};
-use crate::config::file::route::{Redirect, Respond, Route, Split};
+use crate::config::file::route::{Redirect, Respond, Route, Split, Upgrade};
 use crate::config::file::term::{Field, Spanned};
 use crate::config::plan::{self, Action, HostPattern, PathPattern, PathRewrite, RouteMatch, Upstream};
 use crate::config::read::At;
@@ -88,6 +88,7 @@ fn everything(upstream: &Arc<Upstream>) -> plan::Route {
         filters: plan::Filters::default(),
         request_timeout: None,
         body_limit: None,
+        websocket: true,
         errors: plan::ErrorPages::new(),
         action: Action::Forward(vec![plan::Split { upstream: upstream.clone(), weight: 1 }]),
     }
@@ -103,7 +104,7 @@ fn one(
     let Spanned { value: written, at } = item;
     let name = name(written, *at, names, checker);
     let hosts = hosts(written, checker);
-    let matches = matching::plan(&written.matches, checker);
+    let matches = matching::plan(&written.matches, *at, checker);
     if let Some(hosts) = &hosts {
         seen.check(&name, hosts, &matches, checker);
     }
@@ -120,8 +121,14 @@ fn one(
             .value()
             .and_then(|limits| limits.body.value())
             .map(|body| body.some().map(|size| size.0)),
+        websocket: may_be_websocket(written),
         errors: pages::read(&written.errors, checker),
     }
+}
+
+fn may_be_websocket(written: &Route) -> bool {
+    let protocols = written.upgrade().some().unwrap_or_default();
+    protocols.items.iter().any(|item| item.value == Upgrade::Websocket)
 }
 
 fn name(written: &Route, at: At, names: &mut HashMap<String, At>, checker: &mut Checker<'_, '_>) -> String {
@@ -291,6 +298,14 @@ fn new_path(text: &str) -> Result<String, Misread> {
 }
 
 fn answer(written: &Respond, checker: &mut Checker<'_, '_>) -> plan::Respond {
+    let status = written.status().0;
+    if let (204 | 205 | 304, Some(at), false) = (status, written.body.at(), written.body().is_empty()) {
+        checker.error(
+            at,
+            format!("an answer of status {status} has no body"),
+            "remove `body`, or write another status",
+        );
+    }
     plan::Respond {
         status: written.status().0,
         body: written.body().into(),

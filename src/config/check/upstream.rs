@@ -241,14 +241,26 @@ fn cookie_name(text: &str) -> Result<String, Misread> {
     }
 }
 
+/// A lower and an upper bound, each with the place where it is written: a default gives way to what is written, so that
+/// nobody is told of a key that they have not written.
+fn in_order(lower: (Duration, Option<At>), upper: (Duration, Option<At>)) -> (Duration, Duration) {
+    match (lower, upper) {
+        ((low, _), (high, _)) if low <= high => (low, high),
+        ((_, None), (high, _)) => (high, high),
+        ((low, Some(_)), (_, None)) => (low, low),
+        ((low, Some(_)), (high, Some(_))) => (low, high),
+    }
+}
+
 fn outlier(field: &Field<OrNone<file::Outlier>>, checker: &mut Checker<'_, '_>) -> Option<plan::Outlier> {
     let written = match field.value() {
         Some(OrNone::None) => return None,
         Some(OrNone::Some(written)) => written.clone(),
         None => file::Outlier::default(),
     };
-    let (base, max) = (written.base_ejection().0, written.max_ejection().0);
-    if let (true, Some(at)) = (base > max, written.base_ejection.at().or(written.max_ejection.at())) {
+    let first = (written.base_ejection().0, written.base_ejection.at());
+    let (base, max) = in_order(first, (written.max_ejection().0, written.max_ejection.at()));
+    if let (true, Some(at)) = (base > max, written.base_ejection.at()) {
         checker.error(at, "`base_ejection` is longer than `max_ejection`", "write a shorter `base_ejection`");
     }
     Some(plan::Outlier {
@@ -304,13 +316,14 @@ fn readable(field: &Field<FilePath>, checker: &mut Checker<'_, '_>) -> Option<Pa
 
 fn timeouts(written: &file::UpstreamTimeouts, checker: &mut Checker<'_, '_>) -> plan::UpstreamTimeouts {
     let total = written.total().some().map(|total| total.0);
-    if let (Some(total), Some(at)) = (total, written.total.at())
-        && total <= written.connect().0
+    if let (Some(total), Some(at), Some(connect)) = (total, written.total.at(), written.connect.value())
+        && total <= connect.0
     {
         checker.error(at, "`total` leaves no time after `connect`", "write a longer `total`, or a shorter `connect`");
     }
+    let connect = written.connect().0;
     plan::UpstreamTimeouts {
-        connect: written.connect().0,
+        connect: total.map_or(connect, |total| total.min(connect)),
         first_byte: written.first_byte().0,
         idle: written.idle().0,
         total,
@@ -323,9 +336,9 @@ fn retry(field: &Field<OrNone<file::Retry>>, checker: &mut Checker<'_, '_>) -> p
         Some(OrNone::Some(written)) => written.clone(),
         None => file::Retry::default(),
     };
-    if let (true, Some(at)) =
-        (written.backoff() > written.max_backoff(), written.backoff.at().or(written.max_backoff.at()))
-    {
+    let first = (written.backoff(), written.backoff.at());
+    let (backoff, max_backoff) = in_order(first, (written.max_backoff(), written.max_backoff.at()));
+    if let (true, Some(at)) = (backoff > max_backoff, written.backoff.at()) {
         checker.error(at, "`backoff` is longer than `max_backoff`", "write a shorter `backoff`");
     }
     if let (true, Some(at)) = (written.body().0 > MAX_RETRY_BODY, written.body.at()) {
@@ -337,8 +350,8 @@ fn retry(field: &Field<OrNone<file::Retry>>, checker: &mut Checker<'_, '_>) -> p
         min_per_second: written.min_per_second().small(),
         statuses: written.statuses(),
         grpc_statuses: written.grpc_statuses().values().into_iter().map(grpc_code).collect(),
-        backoff: written.backoff(),
-        max_backoff: written.max_backoff(),
+        backoff,
+        max_backoff,
         body: written.body().0.min(MAX_RETRY_BODY),
     }
 }

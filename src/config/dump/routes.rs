@@ -17,6 +17,7 @@ pub(super) fn route(route: &Route) -> Json {
         "match": route.matches.iter().map(matching).collect::<Vec<_>>(),
         "filters": filters(&route.filters),
         "timeouts": { "request": or_none(route.request_timeout, |timeout| json!(time(timeout))) },
+        "upgrade": if route.websocket { json!(["websocket"]) } else { json!("none") },
         "errors": pages(&route.errors),
     });
     if let Some(body) = route.body_limit {

@@ -25,7 +25,7 @@ section! {
         /// The PROXY protocol, version 1 or 2, from proxies in front.
         proxy_protocol: OrNone<ProxyProtocol>,
         /// Peers whose `X-Forwarded-For` and `Forwarded` are believed. Without it: nobody's.
-        trusted_proxies: OneOrMany<IpNet>,
+        trusted_proxies: OrNone<OneOrMany<IpNet>>,
         /// Connections at once; more are answered 503 and closed.
         max_connections: Integer<1, 10_000_000> = Integer(20_000),
         /// Which way plain HTTP/1.1 requests take (docs/lane.md): without it `auto`, the direct lane where it fits; `off` sends

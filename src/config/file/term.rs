@@ -147,7 +147,10 @@ impl<'a> Decoder<'a> {
 
     /// Tells that a key is not known; returns the known one that looks most like it, which is what was meant.
     pub fn unknown_key<'k>(&mut self, entry: &Entry, known: &[&'k str]) -> Option<&'k str> {
-        let help = instead(&entry.key, known, "known here:");
+        let help = match entry.key.as_str() {
+            "<<" => "write the keys out: an alias (`*name`) stands for a whole value, and nothing is merged".to_owned(),
+            key => instead(key, known, "known here:"),
+        };
         self.error(entry.key_at, format!("unknown key `{}`", shortened(&entry.key)), help);
         closest(&entry.key, known)
     }

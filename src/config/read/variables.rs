@@ -86,6 +86,12 @@ fn value_of(inside: &str, environment: Environment<'_>) -> Result<String, Fault>
             help: "write `${NAME}` or `${NAME:-default}`, or `$$` for a dollar".to_owned(),
         });
     }
+    if default.is_some_and(|default| default.contains("${")) {
+        return Err(Fault {
+            message: format!("`${{{inside}}}` holds another variable"),
+            help: "write one variable, or a default without variables".to_owned(),
+        });
+    }
     // As in a shell, the default of `:-` also stands for a variable that is empty.
     match (environment(name), default) {
         (Some(value), None) => Ok(value),

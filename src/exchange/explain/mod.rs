@@ -165,7 +165,7 @@ impl<'p> Explainer<'p> {
         explanation.deliveries =
             route.action.splits().iter().map(|split| Delivery::of(split, question, request, route)).collect();
         explanation.body_limit = route.body_limit.unwrap_or(question.listener.limits.body);
-        explanation.outcome = outcome(question, request, explanation);
+        explanation.outcome = outcome(question, request, route, explanation);
         explanation.route = Some(route.clone());
         Ok(())
     }
@@ -210,8 +210,13 @@ fn facts<'a>(question: &Question<'a>, request: &RequestView<'a>, route: &'a str)
 
 /// How the request ends, in the order of [`admission`]: an upgrade that is not supported, the first filter that does not let
 /// it pass, the bound on its body, or a backend.
-fn outcome(question: &Question<'_>, request: &RequestView<'_>, explanation: &Explanation) -> Outcome {
-    if let Some(reason) = admission::refused_upgrade(request) {
+fn outcome(
+    question: &Question<'_>,
+    request: &RequestView<'_>,
+    route: &plan::Route,
+    explanation: &Explanation,
+) -> Outcome {
+    if let Some(reason) = admission::refused_upgrade(request, route.websocket) {
         return Outcome::Refused { reason, by: "upgrade" };
     }
     let ended = explanation.filters.iter().find_map(|step| match step.verdict {
