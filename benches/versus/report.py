@@ -241,7 +241,13 @@ SCALE = {
         "Telling what happens",
         "A JSON log, 1 % of requests traced and metrics scraped every second, beside none of it: two processes in turn, seven times; the median "
         "of the ratios.",
-        [("on_us", "µs for a request, on", 1), ("off_us", "off", 1), ("ratio", "ratio", 2)],
+        [("one_us", "µs for a request, on", 1), ("other_us", "off", 1), ("ratio", "ratio", 2)],
+    ),
+    "general": (
+        "The general road beside bare Pingora",
+        "With everything that is on by default, a JSON log included, beside the least load balancer that Pingora allows "
+        "([examples/bare.rs](../examples/bare.rs)), of one build and with one allocator: in turn, seven times; the median of the ratios.",
+        [("one_us", "µs for a request, general road", 1), ("other_us", "bare Pingora", 1), ("ratio", "ratio", 2)],
     ),
 }
 

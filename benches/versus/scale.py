@@ -28,14 +28,14 @@ from workloads import Workload
 
 SECONDS = 1.5
 ROUNDS = 3
-TELLING_ROUNDS = 7
+PAIRS = 7
 SMALL = ("--path", "/", "--expect", "32")
 
 
 class Scaled(Proxy):
     """Roundel with a configuration of any size."""
 
-    def __init__(self, bench, *parts, threads=1, listener="", kept=128, log=True):
+    def __init__(self, bench, *parts, threads=1, listener="", lane="auto", kept=128, log=True):
         directory = bench.directory / f"scale-{free_port()}"
         directory.mkdir()
         self.binary, self.admin = bench.binary, directory / "admin.sock"
@@ -45,7 +45,7 @@ class Scaled(Proxy):
             f"server: {{ threads: {threads}, upstream_keepalive_pool_size: {kept} }}",
             f"admin: {{ address: 'unix:{self.admin}' }}",
             f"access_log: {{ path: {directory}/access.log }}" if log else "access_log: none",
-            f"listeners: [{{ address: '127.0.0.1:{ports['plain']}', lane: auto, limits: {{ keepalive_requests: 1000000000 }}{listener} }}]",
+            f"listeners: [{{ address: '127.0.0.1:{ports['plain']}', lane: {lane}, limits: {{ keepalive_requests: 1000000000 }}{listener} }}]",
         ]
         self.write(*parts)
 
@@ -75,6 +75,20 @@ class Scaled(Proxy):
                 raise Missing(f"not ready within a minute: {self.ask('GET', '/readyz')[1][:200]}")
             time.sleep(0.02)
         return self.ready_after + time.monotonic() - begun
+
+
+class Bare(Proxy):
+    """The least load balancer that Pingora allows: examples/bare.rs."""
+
+    def __init__(self, bench):
+        directory = bench.directory / f"bare-{free_port()}"
+        directory.mkdir()
+        self.backends = [f"127.0.0.1:{port}" for port in (bench.origin.one, bench.origin.two)]
+        self.binary = build("--example", "bare")
+        super().__init__(directory, directory / "none", bench.cores[:1], {"plain": free_port()})
+
+    def command(self):
+        return [str(self.binary), f"127.0.0.1:{self.ports['plain']}", *self.backends]
 
 
 class Bench:
@@ -240,12 +254,27 @@ def telling(bench, _):
         scraper = threading.Thread(target=scrape, args=(loud, over))
         scraper.start()
         try:
-            pairs = [(bench.cost_once(loud, workload), bench.cost_once(mute, workload)) for _ in range(TELLING_ROUNDS)]
+            yield beside(bench, loud, mute, workload)
         finally:
             over.set()
             scraper.join()
-        on, off = zip(*pairs)
-        yield {"on_us": median(on), "off_us": median(off), "ratio": median([one / other for one, other in pairs])}
+
+
+def general(bench, _):
+    """The general road, with everything that is on by default, beside bare Pingora of the same build."""
+    workload = Workload("scale", "", "plain", SMALL, connections=32)
+    with Scaled(bench, bench.pair(), lane="off") as ours, Bare(bench) as bare:
+        yield beside(bench, ours, bare, workload)
+
+
+def beside(bench, one, other, workload):
+    """Processor time of a request in µs at two proxies, in turn."""
+    pairs = [(bench.cost_once(one, workload), bench.cost_once(other, workload)) for _ in range(PAIRS)]
+    return {
+        "one_us": median([one for one, _ in pairs]),
+        "other_us": median([other for _, other in pairs]),
+        "ratio": median([one / other for one, other in pairs]),
+    }
 
 
 def scrape(proxy, over):
@@ -261,6 +290,7 @@ EXPERIMENTS = {
     "certificates": certificates,
     "reload": reload,
     "telling": telling,
+    "general": general,
 }
 
 

@@ -181,6 +181,7 @@ impl<C: Client> Passage<'_, C> {
 
     /// One try after the other, until one has an answer or none may follow.
     async fn forward(&mut self) -> Afterwards {
+        self.work.lost = !retry::is_idempotent(self.head.method);
         loop {
             if let Err(reason) = self.begin_try().await {
                 return Box::pin(self.fail(reason)).await;
