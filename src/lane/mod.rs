@@ -133,8 +133,8 @@ enum Outcome {
 impl<C: Client> Passage<'_, C> {
     /// Asks the route and its filters, where the route fits.
     fn begin(&mut self) -> Option<Admission> {
-        let view = view(&self.head, &self.exchange);
-        let admission = admission::begin_where(&mut self.exchange, &view, |route| route.direct)?;
+        let view = view(&self.head, self.exchange);
+        let admission = admission::begin_where(self.exchange, &view, |route| route.direct)?;
         self.client.accept();
         Some(admission)
     }
@@ -175,8 +175,8 @@ impl<C: Client> Passage<'_, C> {
     }
 
     fn resume(&mut self, right: bool) -> Admission {
-        let view = view(&self.head, &self.exchange);
-        admission::resume(&mut self.exchange, &view, right)
+        let view = view(&self.head, self.exchange);
+        admission::resume(self.exchange, &view, right)
     }
 
     /// One try after the other, until one has an answer or none may follow.
@@ -191,7 +191,7 @@ impl<C: Client> Passage<'_, C> {
                 Ok(Outcome::PassedOver) => {}
                 Err(failure) => {
                     let standing = self.standing(failure);
-                    if attempt::failed(&mut self.exchange, failure, standing) == Verdict::GiveUp {
+                    if attempt::failed(self.exchange, failure, standing) == Verdict::GiveUp {
                         return Box::pin(self.fail(failure.reason())).await;
                     }
                 }
@@ -216,7 +216,7 @@ impl<C: Client> Passage<'_, C> {
 
     /// What a request stands at whose try has failed so.
     fn standing(&self, failure: Failure) -> Standing {
-        let standing = attempt::standing(&self.exchange);
+        let standing = attempt::standing(self.exchange);
         if matches!(failure, Failure::Connect(_)) {
             return Standing { replayable: true, ..standing };
         }
@@ -270,13 +270,7 @@ impl<C: Client> Passage<'_, C> {
     fn write_request(&mut self) {
         let work = &mut *self.work;
         work.request.clear();
-        head::request(
-            &self.head,
-            &view(&self.head, &self.exchange),
-            &self.exchange,
-            &mut work.value,
-            &mut work.request,
-        );
+        head::request(&self.head, &view(&self.head, self.exchange), self.exchange, &mut work.value, &mut work.request);
         work.request.extend_from_slice(&work.kept);
     }
 
@@ -374,7 +368,7 @@ impl<C: Client> Passage<'_, C> {
     async fn answer(&mut self, answer: filter::Answer, afterwards: Afterwards) -> Afterwards {
         // As on the general road, a body that no backend has asked for ends with its connection.
         let afterwards = if self.exchange.arrival.body == Some(0) { afterwards } else { Afterwards::Close };
-        head::own(&answer, &view(&self.head, &self.exchange), &self.exchange, afterwards, &mut self.work.answer);
+        head::own(&answer, &view(&self.head, self.exchange), self.exchange, afterwards, &mut self.work.answer);
         self.exchange.given.status = Some(answer.status);
         self.exchange.arrival.watch.begin_try();
         let bodiless = matches!(answer.status, 204 | 304) || self.head.method == "HEAD";
@@ -403,16 +397,16 @@ impl<C: Client> Passage<'_, C> {
     }
 
     fn by_client(&self) -> Failure {
-        crossing::by_client(&self.exchange)
+        crossing::by_client(self.exchange)
     }
 
     fn wish(&self) -> Afterwards {
-        wish(&self.exchange, &self.head, self.draining)
+        wish(self.exchange, &self.head, self.draining)
     }
 
     fn record(&mut self) {
         let end = end(&self.head, self.exchange.given);
-        record::write(&mut self.exchange, end);
+        record::write(self.exchange, end);
     }
 }
 
@@ -420,7 +414,7 @@ impl<C> Drop for Passage<'_, C> {
     /// A request whose task is dropped has its line too.
     fn drop(&mut self) {
         let end = end(&self.head, self.exchange.given);
-        record::write_cut(&mut self.exchange, end);
+        record::write_cut(self.exchange, end);
     }
 }
 

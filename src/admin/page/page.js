@@ -325,7 +325,7 @@ function drawRates(history) {
 
 function drawLatency(history) {
   const most = Math.max(1, ...history.p99_ms.map((value) => value || 0));
-  const plot = frame($("c-latency"), most, (value) => (most >= 2000 ? `${value / 1000} s` : `${+value.toFixed(2)} ms`));
+  const plot = frame($("c-latency"), most, (value) => (most >= 1000 ? `${value / 1000} s` : `${+value.toFixed(2)} ms`));
   show($("c-latency"), plot, [
     s("path", { class: "p50", d: curve(history.p50_ms, plot) }),
     s("path", { class: "p99", d: curve(history.p99_ms, plot) }),

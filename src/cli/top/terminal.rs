@@ -146,3 +146,63 @@ fn give_back() {
     let _ = disable_raw_mode();
     let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::{FromRawFd, OwnedFd};
+    use std::process::{Command, Stdio};
+    use std::ptr::null_mut;
+
+    use super::Screen;
+
+    const TAKEN_OVER: &str = "\x1b[?1049h";
+    const GIVEN_BACK: &str = "\x1b[?1049l";
+
+    /// A screen, and the terminal that it shows.
+    fn terminal() -> (OwnedFd, OwnedFd) {
+        let (mut screen, mut terminal) = (-1, -1);
+        // Two descriptors are written to, and what is null is not asked for.
+        let opened = unsafe { libc::openpty(&mut screen, &mut terminal, null_mut(), null_mut(), null_mut()) };
+        assert_eq!(opened, 0);
+        // They were opened just now, for nobody else.
+        unsafe { (OwnedFd::from_raw_fd(screen), OwnedFd::from_raw_fd(terminal)) }
+    }
+
+    #[test]
+    #[ignore = "takes a terminal over and panics: what the test below runs in a terminal of its own"]
+    fn panics_while_it_has_the_terminal() {
+        let _screen = Screen::open().unwrap();
+        panic!("provoked");
+    }
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_it_speaks() {
+        let (screen, terminal) = terminal();
+        let end = || Stdio::from(terminal.try_clone().unwrap());
+        let settings = || Command::new("stty").arg("-g").stdin(end()).output().unwrap().stdout;
+        let before = settings();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--nocapture", "--exact"])
+            .arg("cli::top::terminal::tests::panics_while_it_has_the_terminal")
+            .env("RUST_BACKTRACE", "0")
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .unwrap();
+
+        assert!(!child.wait().unwrap().success());
+
+        assert!(!before.is_empty());
+        assert_eq!(settings(), before, "keys are echoed again");
+        drop(terminal);
+        let mut told = Vec::new();
+        // It ends with an error: nobody has the other end any more.
+        let _ = File::from(screen).read_to_end(&mut told);
+        let told = String::from_utf8_lossy(&told);
+        let places = [TAKEN_OVER, GIVEN_BACK, "provoked"].map(|words| told.find(words));
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{told:?}");
+    }
+}
