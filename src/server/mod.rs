@@ -385,7 +385,7 @@ fn supervisor(snapshot: &Snapshot) -> io::Result<Supervisor> {
         series.probed(if result.is_ok() { Probe::Success } else { Probe::Failure });
     });
     let resolver = Resolver::system().map_err(io::Error::other)?;
-    let supervisor = Supervisor::new(Prober::new(&snapshot.plan.server), resolver, listener, snapshot.clock);
+    let supervisor = Supervisor::new(Prober::new(&snapshot.plan.server), resolver, listener, snapshot.clock.clone());
     supervisor.look_after(charges(snapshot));
     Ok(supervisor)
 }
