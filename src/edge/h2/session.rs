@@ -267,7 +267,10 @@ impl H2Session {
         let mut response = Response::new(());
         *response.status_mut() = header.status;
         *response.headers_mut() = of_http2(&header);
-        if let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now())) {
+        // A recipient with a clock dates what came undated, and nothing else (RFC 9110, 6.6.1).
+        if !response.headers().contains_key(DATE)
+            && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
+        {
             response.headers_mut().insert(DATE, date);
         }
         self.send = Some(self.respond.send_response(response, end).map_err(gone)?);
