@@ -20,11 +20,13 @@ fn main() {
     let policy = Policy::of(&probed());
     let mut health = Health::new(&policy, Entry::AtStart, Moment::START);
     health.apply(&policy, Event::ProbeGood, Moment::START);
-    measure("a request that succeeds", TIMES, |number| health.apply(&policy, Event::RequestSucceeded, at(number)));
+    measure("a request that succeeds", TIMES, |number| {
+        health.apply(&policy, Event::RequestSucceeded { begun: at(number) }, at(number))
+    });
     measure("a good probe of a healthy backend", TIMES, |number| health.apply(&policy, Event::ProbeGood, at(number)));
     measure("a tick", TIMES, |number| health.apply(&policy, Event::Tick, at(number)));
     measure("down by three probes, up by two", TIMES / 10, |number| down_and_up(&mut health, &policy, at(number)));
-    measure("ejected by five errors, back by time", TIMES / 10, |number| {
+    measure("ejected by five errors, back by time and an answer", TIMES / 10, |number| {
         ejected_and_back(&mut health, &policy, at(number * 1_000_000))
     });
     for count in [2, 100, 10_000] {
@@ -50,10 +52,12 @@ fn down_and_up(health: &mut Health, policy: &Policy, now: Moment) -> usize {
 }
 
 fn ejected_and_back(health: &mut Health, policy: &Policy, now: Moment) -> usize {
-    let error = Event::RequestFailed { failure: Failure::Gateway, why: "status 502", may_eject: true };
+    let begun = Moment::START;
+    let error = Event::RequestFailed { begun, failure: Failure::Gateway, why: "status 502", may_eject: true };
     let out = (0..5).filter_map(|_| health.apply(policy, error, now)).count();
     let back = now + Duration::from_secs(301);
-    out + health.apply(policy, Event::Tick, back).iter().count()
+    let proven = Event::RequestSucceeded { begun: back };
+    out + [Event::Tick, proven].into_iter().filter_map(|event| health.apply(policy, event, back)).count()
 }
 
 /// One backend of `count` goes down and comes back.

@@ -8,8 +8,7 @@ cd "$(dirname "$0")/../.."
 # shellcheck source=.ci/acceptance/lib.sh
 . .ci/acceptance/lib.sh
 
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check aiohttp gunicorn uvicorn waitress
+venv aiohttp gunicorn uvicorn waitress
 python=$work/venv/bin/python
 hostile=$PWD/tests/hostile
 

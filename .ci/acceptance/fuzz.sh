@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every fuzz target for some seconds, from its seeds: a parser that panics, hangs or breaks its promise stops the run.
-# FUZZ_SECONDS is the time for each; docs/fuzzing.md tells what a long run found.
+# FUZZ_SECONDS is the time for each, FUZZ_TARGETS names some of them, FUZZ_SANITIZER=none builds without AddressSanitizer;
+# docs/fuzzing.md tells what a long run found.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=.ci/acceptance/lib.sh
@@ -12,20 +13,18 @@ cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuz
 export RUSTC_BOOTSTRAP=1
 
 say "building"
-timeout 15m cargo fuzz build
+sanitizer=${FUZZ_SANITIZER:-address}
+timeout 20m cargo fuzz build --sanitizer "$sanitizer"
 
-for file in fuzz/fuzz_targets/*.rs; do
-    target=$(basename "$file" .rs)
+all=$(basename --suffix=.rs --multiple fuzz/fuzz_targets/*.rs)
+for target in ${FUZZ_TARGETS:-$all}; do
     say "$target: $seconds s"
     # What is found grows here, and not in the repository.
     mkdir -p "$work/$target"
-    corpus=("$work/$target")
-    case "$target" in
-    config) corpus+=(conf tests/config) ;;
-    *) corpus+=("fuzz/seeds/$target") ;;
-    esac
-    timeout $((seconds + 60)) cargo fuzz run "$target" "${corpus[@]}" -- \
-        -max_total_time="$seconds" -timeout=5 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
+    corpus=("$work/$target" "tests/fuzz/seeds/$target")
+    [[ "$target" != config ]] || corpus+=(conf tests/config)
+    timeout $((seconds + 60)) cargo fuzz run --sanitizer "$sanitizer" "$target" "${corpus[@]}" -- \
+        -max_total_time="$seconds" -timeout=30 -max_len=4096 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
         >"$work/out" 2>&1 || {
         tail -n 40 "$work/out"
         fail "$target found something: see above, and fuzz/artifacts/$target"

@@ -7,8 +7,7 @@ cd "$(dirname "$0")/../.."
 # shellcheck source=.ci/acceptance/lib.sh
 . .ci/acceptance/lib.sh
 
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check grpcio
+venv grpcio
 cat >"$work/server.py" <<'PYTHON'
 import concurrent.futures, sys, threading, time
 import grpc

@@ -8,8 +8,7 @@ cd "$(dirname "$0")/../.."
 # shellcheck source=.ci/acceptance/lib.sh
 . .ci/acceptance/lib.sh
 
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check grpcio grpcio-health-checking
+venv grpcio grpcio-health-checking
 
 # Takes the service's next status from each line of a named pipe; tells its port.
 cat >"$work/server.py" <<'PYTHON'

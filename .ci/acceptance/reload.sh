@@ -10,8 +10,7 @@ cd "$(dirname "$0")/../.."
 . .ci/acceptance/lib.sh
 
 reloads=${RELOADS:-1000}
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check websockets h2
+venv websockets h2
 
 cat >"$work/echo.py" <<'PYTHON'
 import asyncio

@@ -55,8 +55,7 @@ children+=("$!")
 until_true "roundel is ready" curl -fsS http://127.0.0.1:9901/readyz
 
 say "sslyze"
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check sslyze
+venv sslyze
 "$work/venv/bin/sslyze" --json_out="$work/sslyze.json" --sslv2 --sslv3 --tlsv1 --tlsv1_1 --tlsv1_2 --tlsv1_3 \
     --elliptic_curves --compression --early_data --fallback --heartbleed --openssl_ccs --reneg --robot --resum --ems \
     127.0.0.1:8443 >"$work/sslyze.out" 2>&1 || { tail -n 40 "$work/sslyze.out"; fail "sslyze did not run"; }

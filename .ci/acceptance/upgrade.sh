@@ -11,8 +11,7 @@ cd "$(dirname "$0")/../.."
 . .ci/acceptance/lib.sh
 
 upgrades=${UPGRADES:-100}
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check websockets h2
+venv websockets h2
 
 # Backends: small answers, downloads of 4 MB, and an echo over WebSockets.
 cat >"$work/origin.py" <<'PYTHON'

@@ -8,8 +8,7 @@ cd "$(dirname "$0")/../.."
 # shellcheck source=.ci/acceptance/lib.sh
 . .ci/acceptance/lib.sh
 
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check websockets
+venv websockets
 
 # Echoes text and binary as they come, in as many fragments as it is asked for; closes with the code it is told.
 cat >"$work/server.py" <<'PYTHON'

@@ -185,6 +185,7 @@ def compare(binary, keep):
 
 FEATURES = [
     ("all defaults", {}),
+    ("all defaults, and 1 % of requests traced", {"more": "tracing: { otlp: 'http://127.0.0.1:9', sample: 1% }\n"}),
     ("without the access log", {"log": False}),
     ("without outlier detection", {"upstream": ", outlier: none"}),
     ("without health checks", {"upstream": ", health_check: none"}),

@@ -248,12 +248,12 @@ def machine():
     return {"cores": cores, "processor": model[0], "memory_gib": round(memory, 1), "kernel": platform.release(), "system": system[0], "load": os.getloadavg()[0]}
 
 
-def build():
-    print("building roundel (--roundel PATH takes one that is built)", file=sys.stderr)
-    done = run(["cargo", "build", "--release", "--locked", "--bin", "roundel"], cwd=ROOT)
+def build(kind="--bin", name="roundel"):
+    print(f"building {name}", file=sys.stderr)
+    done = run(["cargo", "build", "--release", "--locked", kind, name], cwd=ROOT)
     if done.returncode:
         raise Missing(f"cargo build failed: {done.stderr[-600:]}")
-    return ROOT / "target/release/roundel"
+    return ROOT / "target/release" / ("examples" if kind == "--example" else "") / name
 
 
 def arguments():

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How the cost of roundel grows: with backends, routes, open connections, threads, certificates and the size of a reload.
+"""How the cost of roundel grows: with backends, routes, open connections, threads, certificates, the size of a reload, and what is told.
 
     python3 benches/versus/scale.py [--roundel PATH] [--only backends routes ...] [--most 10000]
 
@@ -18,6 +18,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 
 from clients import Clients
@@ -27,13 +28,14 @@ from workloads import Workload
 
 SECONDS = 1.5
 ROUNDS = 3
+PAIRS = 7
 SMALL = ("--path", "/", "--expect", "32")
 
 
 class Scaled(Proxy):
     """Roundel with a configuration of any size."""
 
-    def __init__(self, bench, *parts, threads=1, listener="", kept=128):
+    def __init__(self, bench, *parts, threads=1, listener="", lane="auto", kept=128, log=True):
         directory = bench.directory / f"scale-{free_port()}"
         directory.mkdir()
         self.binary, self.admin = bench.binary, directory / "admin.sock"
@@ -42,8 +44,8 @@ class Scaled(Proxy):
         self.head = [
             f"server: {{ threads: {threads}, upstream_keepalive_pool_size: {kept} }}",
             f"admin: {{ address: 'unix:{self.admin}' }}",
-            f"access_log: {{ path: {directory}/access.log }}",
-            f"listeners: [{{ address: '127.0.0.1:{ports['plain']}', lane: auto, limits: {{ keepalive_requests: 1000000000 }}{listener} }}]",
+            f"access_log: {{ path: {directory}/access.log }}" if log else "access_log: none",
+            f"listeners: [{{ address: '127.0.0.1:{ports['plain']}', lane: {lane}, limits: {{ keepalive_requests: 1000000000 }}{listener} }}]",
         ]
         self.write(*parts)
 
@@ -75,6 +77,20 @@ class Scaled(Proxy):
         return self.ready_after + time.monotonic() - begun
 
 
+class Bare(Proxy):
+    """The least load balancer that Pingora allows: examples/bare.rs."""
+
+    def __init__(self, bench):
+        directory = bench.directory / f"bare-{free_port()}"
+        directory.mkdir()
+        self.backends = [f"127.0.0.1:{port}" for port in (bench.origin.one, bench.origin.two)]
+        self.binary = build("--example", "bare")
+        super().__init__(directory, directory / "none", bench.cores[:1], {"plain": free_port()})
+
+    def command(self):
+        return [str(self.binary), f"127.0.0.1:{self.ports['plain']}", *self.backends]
+
+
 class Bench:
     def __init__(self, options):
         self.binary = str((options.roundel or build()).resolve())
@@ -94,13 +110,14 @@ class Bench:
         """Processor time of a request in µs: the median of some runs. Any error ends it."""
         workload = Workload("scale", "", "plain", flags, connections=connections)
         self.drive(proxy, workload, warm)
-        found = []
-        for _ in range(ROUNDS):
-            before = proxy.cpu_seconds()
-            seen = self.drive(proxy, workload, SECONDS)
-            found.append(1e6 * (proxy.cpu_seconds() - before) / max(1, seen["requests"]))
+        found = [self.cost_once(proxy, workload) for _ in range(ROUNDS)]
         (proxy.directory / "access.log").write_text("")
-        return sorted(found)[ROUNDS // 2]
+        return median(found)
+
+    def cost_once(self, proxy, workload):
+        before = proxy.cpu_seconds()
+        seen = self.drive(proxy, workload, SECONDS)
+        return 1e6 * (proxy.cpu_seconds() - before) / max(1, seen["requests"])
 
     def drive(self, proxy, workload, seconds):
         seen = self.clients.drive(workload, proxy.ports["plain"], seconds, self.load_cpus)
@@ -112,6 +129,10 @@ class Bench:
 
 def upstream(addresses, more=""):
     return f"upstreams:\n  web:\n    backends: {json.dumps(addresses)}\n{more}"
+
+
+def median(numbers):
+    return sorted(numbers)[len(numbers) // 2]
 
 
 def mib(proxy):
@@ -224,6 +245,43 @@ def reload_once(bench, proxy, parts):
     return {"reload_ms": 1000 * took, "reload_cpu_ms": 1000 * used, "slowest_ms": seen["latency_us"]["max"] / 1000}
 
 
+def telling(bench, _):
+    """All that tells what happens, turned on (a JSON log, 1 % of requests traced, metrics scraped every second) beside none of it."""
+    workload = Workload("scale", "", "plain", SMALL, connections=32)
+    traced = f"tracing: {{ otlp: 'http://127.0.0.1:{bench.origin.one}', sample: 1% }}"
+    with Scaled(bench, bench.pair(), traced) as loud, Scaled(bench, bench.pair(), log=False) as mute:
+        over = threading.Event()
+        scraper = threading.Thread(target=scrape, args=(loud, over))
+        scraper.start()
+        try:
+            yield beside(bench, loud, mute, workload)
+        finally:
+            over.set()
+            scraper.join()
+
+
+def general(bench, _):
+    """The general road, with everything that is on by default, beside bare Pingora of the same build."""
+    workload = Workload("scale", "", "plain", SMALL, connections=32)
+    with Scaled(bench, bench.pair(), lane="off") as ours, Bare(bench) as bare:
+        yield beside(bench, ours, bare, workload)
+
+
+def beside(bench, one, other, workload):
+    """Processor time of a request in µs at two proxies, in turn."""
+    pairs = [(bench.cost_once(one, workload), bench.cost_once(other, workload)) for _ in range(PAIRS)]
+    return {
+        "one_us": median([one for one, _ in pairs]),
+        "other_us": median([other for _, other in pairs]),
+        "ratio": median([one / other for one, other in pairs]),
+    }
+
+
+def scrape(proxy, over):
+    while not over.wait(1):
+        proxy.ask("GET", "/metrics")
+
+
 EXPERIMENTS = {
     "backends": backends,
     "routes": routes,
@@ -231,6 +289,8 @@ EXPERIMENTS = {
     "threads": threads,
     "certificates": certificates,
     "reload": reload,
+    "telling": telling,
+    "general": general,
 }
 
 

@@ -1,36 +1,3 @@
-//! Any text as a configuration: no panic, no hang, and a plan whose routes and filters can be built.
-//! `RUSTC_BOOTSTRAP=1 cargo fuzz run config fuzz/corpus/config conf tests/config`
-
+//! `tests/fuzz/promises/config.rs` under libFuzzer.
 #![no_main]
-
-use libfuzzer_sys::{Corpus, fuzz_target};
-use roundel::config::{self, Paint};
-use roundel::filter::Chain;
-use roundel::route::RouteTable;
-
-fuzz_target!(|bytes: &[u8]| -> Corpus {
-    let Ok(text) = std::str::from_utf8(bytes) else { return Corpus::Reject };
-    // Included files are this machine's, and not the fuzzer's.
-    if text.contains("include") {
-        return Corpus::Reject;
-    }
-    match config::load_text("fuzz", text, &environment) {
-        Ok(loaded) => {
-            let _ = RouteTable::build(&loaded.plan.routes);
-            for route in &loaded.plan.routes {
-                // A file of users may be missing; that is told, and no panic.
-                let _ = Chain::build(&route.filters, &route.action, Default::default());
-            }
-        }
-        Err(faults) => {
-            assert!(faults.has_errors());
-            // Each fault is shown with its line: that must work for any text too.
-            let _ = faults.render(Paint::Plain);
-        }
-    }
-    Corpus::Keep
-});
-
-fn environment(name: &str) -> Option<String> {
-    (name == "SET").then(|| "a: [b".to_owned())
-}
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| roundel_fuzz::promises::config::holds(bytes));

@@ -105,9 +105,16 @@ impl Chain {
     /// # Errors
     /// The file cannot be read, holds no certificate, or one that is no X.509.
     pub fn read(path: &Path) -> Result<Self, Fault> {
+        Self::parse(&contents(path)?, path)
+    }
+
+    /// Reads the chain that the file at `path` holds.
+    ///
+    /// # Errors
+    /// It holds no certificate, or one that is no X.509.
+    pub fn parse(pem: &[u8], path: &Path) -> Result<Self, Fault> {
         let fault = |why: String| Fault::Certificate { path: path.to_owned(), why };
-        let pem = contents(path)?;
-        let certificates = CertificateDer::pem_slice_iter(&pem)
+        let certificates = CertificateDer::pem_slice_iter(pem)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| fault(error.to_string()))?;
         let first = certificates.first().ok_or_else(|| Fault::NoCertificate { path: path.to_owned() })?;

@@ -88,8 +88,8 @@ enum Awaited {
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     /// Serves a connection until either side closes it.
     ///
-    /// An idle connection costs as much memory as the largest of what it may come to wait for. So what is rare, or dear anyhow, is on
-    /// the heap for as long as it takes.
+    /// An idle connection costs as much memory as the largest of what it may come to wait for. So a request is on the heap for as long
+    /// as it takes, and so is what is rare.
     pub async fn serve(&self, mut stream: Box<ClientStream>, mut entrance: Entrance) {
         let accepted = self.current.clock().now();
         let mut drained = pin!(drained(entrance.draining.clone()).fuse());
@@ -121,7 +121,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                 stream.bound(entrance.listener.timeouts);
             }
             match self.next_head(&mut stream, &entrance.listener, began.take()).await {
-                Awaited::Ready(ready) => match self.direct(&mut stream, &entrance, &ready, number).await {
+                Awaited::Ready(ready) => match Box::pin(self.direct(&mut stream, &entrance, &ready, number)).await {
                     Served::Again => {}
                     Served::Last => return,
                     Served::Declined => match Box::pin(self.hand_over(stream, &entrance, &ready, number)).await {
@@ -304,7 +304,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         let snapshot = self.current.load();
         stream.watch().reset();
         let refused = Refused::new(&snapshot, &entrance.listener, reason);
-        if let Some(answer) = refused.answer(stream.inbox().starts_with(b"HEAD ")) {
+        if let Some(answer) = refused.answer(Seen::of(stream.inbox()).method == Some(b"HEAD")) {
             stream.send_and_close(&answer).await;
         }
         if self.audience == Audience::Clients {

@@ -8,7 +8,7 @@ use pingora_core::server::ShutdownWatch;
 use tokio::sync::watch;
 
 use crate::base::request::Scheme;
-use crate::config::plan;
+use crate::config::plan::{self, ListenAddress};
 use crate::edge::limits::{Connections, Gate};
 use crate::edge::transport::Transport;
 use crate::telemetry::metrics::series::{self, Refusal};
@@ -103,7 +103,12 @@ impl Entrance {
     #[must_use]
     pub fn by(door: &Arc<Door>, transport: &Transport) -> Self {
         let (listener, draining) = (door.plan.load_full(), door.draining.subscribe());
-        Self { listener, peer: transport.peer(), local: transport.local(), tls: None, draining, door: Arc::clone(door) }
+        let local = match listener.address {
+            // All its connections have the same end here.
+            ListenAddress::Inet(address) if !address.ip().is_unspecified() && address.port() != 0 => Some(address),
+            _ => transport.local(),
+        };
+        Self { listener, peer: transport.peer(), local, tls: None, draining, door: Arc::clone(door) }
     }
 
     /// Takes up a change of the listener's plan, before the next request. Whether there was one.

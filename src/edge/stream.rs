@@ -45,6 +45,8 @@ const MORE: usize = 4096;
 /// before the system resets the connection for the bytes nobody read (RFC 9112, 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
+/// Up to so many bytes, two parts are written as one: the kernel takes one buffer for less than two, by more than a copy costs.
+const JOINED: usize = 1024;
 
 /// The client's connection, with what has been read of it and not yet handed on.
 #[derive(Debug)]
@@ -538,6 +540,7 @@ impl AsyncWrite for ClientStream {
     }
 }
 
+/// Up to so many bytes, two parts are written as one: the kernel takes one buffer for less than two, by more than a copy costs.
 /// The lane moves bytes by itself: nothing is held back on their way.
 impl Client for ClientStream {
     fn lend_head(&mut self) -> BytesMut {
@@ -582,7 +585,18 @@ impl Client for ClientStream {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<Result<usize>> {
-        let written = self.transport()?.poll_write_vectored(cx, parts);
+        let transport = self.transport()?;
+        let mut joined = [0; JOINED];
+        let written = match parts {
+            [part] => transport.poll_write(cx, part),
+            [head, body] if head.len() + body.len() <= JOINED => {
+                let (first, rest) = joined.split_at_mut(head.len());
+                first.copy_from_slice(head);
+                rest[..body.len()].copy_from_slice(body);
+                transport.poll_write(cx, &joined[..head.len() + body.len()])
+            }
+            parts => transport.poll_write_vectored(cx, parts),
+        };
         self.poll_written(cx, written)
     }
 

@@ -19,8 +19,8 @@ use crate::tls::Facts;
 /// A connection from a client, before HTTP.
 #[derive(Debug)]
 pub enum Transport {
-    /// TCP.
-    Tcp(TcpStream),
+    /// TCP, and who is at the other end.
+    Tcp(TcpStream, SocketAddr),
     /// A unix socket.
     Unix(UnixStream),
     /// TLS over one of the other two.
@@ -28,19 +28,11 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// A TCP connection, which sends what it has at once.
-    #[must_use]
-    pub fn tcp(stream: TcpStream) -> Self {
-        // It fails only for a connection that is gone already, which shows at its first read.
-        let _ = stream.set_nodelay(true);
-        Self::Tcp(stream)
-    }
-
     /// The descriptor.
     #[must_use]
     pub fn fd(&self) -> RawFd {
         match self {
-            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Tcp(stream, _) => stream.as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),
             Self::Tls(stream) => stream.get_ref().0.fd(),
         }
@@ -50,7 +42,7 @@ impl Transport {
     #[must_use]
     pub fn peer(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(stream) => stream.peer_addr().ok(),
+            Self::Tcp(_, peer) => Some(*peer),
             Self::Unix(_) => None,
             Self::Tls(stream) => stream.get_ref().0.peer(),
         }
@@ -60,7 +52,7 @@ impl Transport {
     #[must_use]
     pub fn local(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Tcp(stream, _) => stream.local_addr().ok(),
             Self::Unix(_) => None,
             Self::Tls(stream) => stream.get_ref().0.local(),
         }
@@ -74,7 +66,7 @@ impl Transport {
         let fd = self.fd();
         let look = || recv(fd, bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).map_err(Into::into);
         match self {
-            Self::Tcp(stream) => stream.async_io(Interest::READABLE, look).await,
+            Self::Tcp(stream, _) => stream.async_io(Interest::READABLE, look).await,
             Self::Unix(stream) => stream.async_io(Interest::READABLE, look).await,
             Self::Tls(_) => Err(ErrorKind::Unsupported.into()),
         }
@@ -104,7 +96,7 @@ impl Transport {
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tcp(stream, _) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
         }
@@ -114,7 +106,7 @@ impl AsyncRead for Transport {
 impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tcp(stream, _) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
         }
@@ -122,7 +114,7 @@ impl AsyncWrite for Transport {
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tcp(stream, _) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, slices),
         }
@@ -130,7 +122,7 @@ impl AsyncWrite for Transport {
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Tcp(stream, _) => stream.is_write_vectored(),
             Self::Unix(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
         }
@@ -138,7 +130,7 @@ impl AsyncWrite for Transport {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tcp(stream, _) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
@@ -146,7 +138,7 @@ impl AsyncWrite for Transport {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tcp(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
@@ -159,7 +151,7 @@ struct Hasty<'a>(&'a Transport);
 impl Write for Hasty<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         match self.0 {
-            Transport::Tcp(stream) => stream.try_write(bytes),
+            Transport::Tcp(stream, _) => stream.try_write(bytes),
             Transport::Unix(stream) => stream.try_write(bytes),
             Transport::Tls(_) => Err(ErrorKind::Unsupported.into()),
         }

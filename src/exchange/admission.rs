@@ -10,6 +10,7 @@ use crate::base::path::NormalPath;
 use crate::base::request::RequestView;
 use crate::config::plan::RouteMatch;
 use crate::exchange::grpc;
+use crate::exchange::hops;
 use crate::exchange::key;
 use crate::exchange::snapshot::RouteLive;
 use crate::exchange::watch::Deadline;
@@ -132,6 +133,10 @@ fn finish(exchange: &mut Exchange, request: &RequestView<'_>, path: &NormalPath<
     match route.filters.answer(request, path, found.matched) {
         Decision::Continue => {}
         decision => return decided(decision),
+    }
+    exchange.hops = hops::left(request);
+    if exchange.hops == Some(0) {
+        return hops::last(request.method);
     }
     if let Some(reason) = bound_body(exchange) {
         return reason.into();

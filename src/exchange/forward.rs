@@ -12,7 +12,7 @@ use crate::base::request::{Fields, RequestView};
 use crate::base::text;
 use crate::exchange::retry::MARK;
 use crate::exchange::watch::Deadline;
-use crate::exchange::{Exchange, grpc};
+use crate::exchange::{Exchange, grpc, hops};
 use crate::filter::edit::Edit;
 use crate::filter::headers::Variables;
 use crate::upstream::idle::Afterwards;
@@ -75,6 +75,7 @@ pub fn passes_to_backend(name: &str, exchange: &Exchange) -> bool {
         || is_continued(name)
         || is_traced_anew(name, exchange)
         || exchange.patience.is_some() && name.eq_ignore_ascii_case(grpc::TIMEOUT)
+        || exchange.hops.is_some() && name.eq_ignore_ascii_case(hops::FIELD)
         || name.eq_ignore_ascii_case(MARK) && (exchange.retries > 0 || !exchange.marked)
         || is_for_this_proxy(name)
         || !exchange.client.via_trusted && tells_of_the_client(name))
@@ -83,8 +84,8 @@ pub fn passes_to_backend(name: &str, exchange: &Exchange) -> bool {
 /// Whether a field of an answer with this status goes to the client as it came, where `Connection` does not name it.
 #[must_use]
 pub fn passes_to_client(name: &str, status: u16) -> bool {
-    // A 204 has no body whatever these say (RFC 9110, 8.6; RFC 9112, 6.1), and a client might believe them.
-    let misleads = status == 204
+    // A 1xx and a 204 have no body whatever these say (RFC 9110, 8.6; RFC 9112, 6.1), and a client might believe them.
+    let misleads = matches!(status, 100..=199 | 204)
         && (name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding"));
     !is_of_one_hop(name) && !misleads
 }
@@ -158,6 +159,9 @@ pub fn told_to_backend(
     if let Some(at) = exchange.patience.and_then(|_| exchange.arrival.watch.at(Deadline::Request)) {
         // What is left of the time that the client waits, tries before this one included.
         set(grpc::TIMEOUT, grpc::written(at.since(exchange.now())).as_bytes());
+    }
+    if let Some(hops) = exchange.hops {
+        set(hops::FIELD, itoa::Buffer::new().format(hops.saturating_sub(1)).as_bytes());
     }
     if let Some(parent) = exchange.traceparent() {
         set("traceparent", parent.as_bytes());

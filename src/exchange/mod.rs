@@ -14,6 +14,7 @@ pub mod counters;
 pub mod explain;
 pub mod forward;
 pub mod grpc;
+pub mod hops;
 pub mod key;
 mod news;
 pub mod progress;
@@ -134,6 +135,8 @@ pub struct Exchange {
     pub hash: Option<u64>,
     /// How long its client waits, where it is a call of gRPC that says so.
     pub patience: Option<Duration>,
+    /// How many more recipients it may pass, where it is one that counts them.
+    pub hops: Option<u64>,
     /// The value of its sticky cookie.
     pub sticky: Option<String>,
     /// The backend it is at, or was at last.
@@ -211,6 +214,7 @@ impl Exchange {
             rewritten: Rewritten::default(),
             hash: None,
             patience: None,
+            hops: None,
             sticky: None,
             lease: None,
             tried,
@@ -238,7 +242,7 @@ impl Exchange {
     }
 
     /// The request goes another road, where it is told of.
-    pub fn decline(mut self) {
+    pub fn decline(&mut self) {
         self.recorded = true;
     }
 
@@ -358,8 +362,12 @@ impl Exchange {
     fn try_ended(&mut self, failure: Option<Failure>, now: Moment) {
         let Some(lease) = self.lease.as_ref().filter(|_| self.trail.len() < self.attempts) else { return };
         let backend = lease.backend();
-        let choice =
-            Choice { by_cookie: self.is_bound_to(backend.id()), hashed: self.hash.is_some(), backup: backend.backup() };
+        let choice = Choice {
+            by_cookie: self.is_bound_to(backend.id()),
+            hashed: self.hash.is_some(),
+            backup: backend.backup(),
+            trial: lease.is_trial(),
+        };
         self.trail.add(Try {
             backend: backend.address().clone(),
             began: self.try_began,

@@ -90,8 +90,8 @@ fn again(standing: Standing, retry: &plan::Retry, wait: Duration) -> Verdict {
 
 /// Whether a method is idempotent (RFC 9110, 9.2.2). An unknown method is not.
 #[must_use]
-pub fn is_idempotent(method: &http::Method) -> bool {
-    method.is_idempotent()
+pub fn is_idempotent(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
 }
 
 /// The failure that an answer stands for, where the operator has chosen its status for another try; `now` is the wall time.
@@ -234,7 +234,7 @@ mod tests {
                 .into_iter()
                 .chain([("POST", false), ("PATCH", false), ("PURGE", false), ("get", false)])
         {
-            assert_eq!(is_idempotent(&http::Method::from_bytes(method.as_bytes()).unwrap()), idempotent, "{method}");
+            assert_eq!(is_idempotent(method), idempotent, "{method}");
         }
     }
 }

@@ -126,6 +126,25 @@ pub struct Lasting {
     pub terminators: HashMap<Arc<str>, Arc<Terminator>>,
 }
 
+impl Lasting {
+    /// What a process begins with that has learnt nothing yet and serves on so many threads.
+    #[must_use]
+    pub fn new(threads: usize, access_log: Option<Arc<AccessLog>>) -> Self {
+        Self {
+            clock: Clock::start(),
+            pseudonym: format!("roundel-{:08x}", fastrand::u32(..)).into(),
+            registry: Arc::new(Registry::new(threads)),
+            access_log,
+            recent: Arc::new(Recent::new(threads)),
+            events: Arc::default(),
+            spans: Arc::default(),
+            pools: HashMap::new(),
+            rate_limits: Arc::default(),
+            terminators: HashMap::new(),
+        }
+    }
+}
+
 impl RouteLive {
     fn build(
         (index, plan): (usize, &Arc<plan::Route>),

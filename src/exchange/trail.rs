@@ -47,6 +47,8 @@ pub struct Choice {
     pub hashed: bool,
     /// The backend is a backup.
     pub backup: bool,
+    /// The backend comes from an ejection, and this request was to show whether it serves again.
+    pub trial: bool,
 }
 
 /// All tries of one request, in their order.

@@ -110,10 +110,12 @@ impl Crossing {
     ) -> Poll<Result<(), Failure>> {
         loop {
             self.advance_upload(cx, client, work, exchange)?;
-            match work.parser.parse(&work.received) {
-                Outcome::Complete(_) => return Poll::Ready(Ok(())),
-                Outcome::Refused(_) => return Poll::Ready(Err(Failure::NotHttp)),
-                Outcome::Partial => {}
+            if !work.received.is_empty() {
+                match work.parser.parse(&work.received) {
+                    Outcome::Complete(_) => return Poll::Ready(Ok(())),
+                    Outcome::Refused(_) => return Poll::Ready(Err(Failure::NotHttp)),
+                    Outcome::Partial => {}
+                }
             }
             match self.poll_receive(cx, work) {
                 Poll::Ready(Ok(1..)) => {}

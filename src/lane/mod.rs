@@ -70,40 +70,22 @@ impl Lane {
         draining: &watch::Receiver<bool>,
     ) -> Served {
         let bytes = client.lend_head();
-        let Some((mut passage, admission)) = self.open(client, arrival, parser.head(&bytes), draining) else {
+        let Some(head) = parser.head(&bytes).filter(fits) else {
             client.take_back(bytes);
             return Served::Declined;
         };
-        let served = passage.pass(admission).await;
+        // Large: it is made where it stays.
+        let mut exchange = Exchange::new(arrival, &head.fields);
+        let (work, exchange) = (Work::borrow(), &mut exchange);
+        let mut passage = Passage { lane: self, client: &mut *client, head, exchange, draining, work };
+        let served = match passage.begin() {
+            Some(admission) => passage.pass(admission).await,
+            None => passage.decline(),
+        };
         drop(passage);
         client.take_back(bytes);
         served
     }
-
-    /// Begins what fits. What it moves about is not part of what a connection has room for.
-    fn open<'a, C: Client>(
-        &'a self,
-        client: &'a mut C,
-        arrival: Arrival,
-        head: Option<Head<'a>>,
-        draining: &'a watch::Receiver<bool>,
-    ) -> Option<(Passage<'a, C>, Admission)> {
-        let head = head.filter(fits)?;
-        let mut exchange = Exchange::new(arrival, &head.fields);
-        let Some(admission) = begin(&head, &mut exchange) else {
-            exchange.decline();
-            return None;
-        };
-        client.accept();
-        let work = Work::borrow();
-        Some((Passage { lane: self, client, head, exchange, draining, work }, admission))
-    }
-}
-
-/// Asks the route and its filters, where the route fits.
-fn begin(head: &Head<'_>, exchange: &mut Exchange) -> Option<Admission> {
-    let view = view(head, exchange);
-    admission::begin_where(exchange, &view, |route| route.direct)
 }
 
 /// Whether a head asks for nothing but a message passed on.
@@ -127,7 +109,7 @@ struct Passage<'a, C> {
     lane: &'a Lane,
     client: &'a mut C,
     head: Head<'a>,
-    exchange: Exchange,
+    exchange: &'a mut Exchange,
     draining: &'a watch::Receiver<bool>,
     work: Work,
 }
@@ -149,6 +131,20 @@ enum Outcome {
 }
 
 impl<C: Client> Passage<'_, C> {
+    /// Asks the route and its filters, where the route fits.
+    fn begin(&mut self) -> Option<Admission> {
+        let view = view(&self.head, &self.exchange);
+        let admission = admission::begin_where(&mut self.exchange, &view, |route| route.direct)?;
+        self.client.accept();
+        Some(admission)
+    }
+
+    /// The request goes another road.
+    fn decline(&mut self) -> Served {
+        self.exchange.decline();
+        Served::Declined
+    }
+
     /// The request from the verdict of its route's filters to its record.
     async fn pass(&mut self, admission: Admission) -> Served {
         let afterwards = self.admit(admission).await;
@@ -185,6 +181,7 @@ impl<C: Client> Passage<'_, C> {
 
     /// One try after the other, until one has an answer or none may follow.
     async fn forward(&mut self) -> Afterwards {
+        self.work.lost = !retry::is_idempotent(self.head.method);
         loop {
             if let Err(reason) = self.begin_try().await {
                 return Box::pin(self.fail(reason)).await;
@@ -224,7 +221,7 @@ impl<C: Client> Passage<'_, C> {
             return Standing { replayable: true, ..standing };
         }
         Standing {
-            idempotent: is_idempotent(&self.head),
+            idempotent: retry::is_idempotent(self.head.method),
             replayable: !self.work.lost && self.exchange.body_is_kept(),
             answer_begun: self.exchange.given.status.is_some() && self.exchange.arrival.watch.is_on_wire(),
             ..standing
@@ -454,20 +451,18 @@ fn wish(exchange: &Exchange, head: &Head<'_>, draining: &watch::Receiver<bool>) 
 /// Whether the head of an answer may wait for its body, so that the request can be sent again if the backend dies between
 /// them: where it has a length, and the request is idempotent and has no body.
 fn may_wait(head: &Head<'_>, body: Body) -> bool {
-    is_idempotent(head) && head.body.length() == Some(0) && matches!(body, Body::Framed(Framing::Length(1..)))
+    retry::is_idempotent(head.method)
+        && head.body.length() == Some(0)
+        && matches!(body, Body::Framed(Framing::Length(1..)))
 }
 
 /// Whether the request is tried again in place of passing on the answer that has come.
 fn passes_over(answer: &answer::Head<'_>, head: &Head<'_>, lost: bool, exchange: &mut Exchange) -> bool {
     let Some(failure) = attempt::chosen(exchange, answer.status, &answer.fields) else { return false };
     let standing = Standing {
-        idempotent: is_idempotent(head),
+        idempotent: retry::is_idempotent(head.method),
         replayable: !lost && exchange.body_is_kept(),
         ..attempt::standing(exchange)
     };
     attempt::answered(exchange, answer.status, failure, standing) != Verdict::GiveUp
-}
-
-fn is_idempotent(head: &Head<'_>) -> bool {
-    http::Method::from_bytes(head.method.as_bytes()).is_ok_and(|method| retry::is_idempotent(&method))
 }

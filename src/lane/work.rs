@@ -29,7 +29,7 @@ pub(super) struct Set {
     pub(super) request: Vec<u8>,
     /// What was sent of the body so far, as long as it may have to be sent again.
     pub(super) kept: Vec<u8>,
-    /// Whether something of the body was sent that is not kept.
+    /// Whether what is sent of the body is not kept: it is too much, or its request is never sent again.
     pub(super) lost: bool,
     /// The answer for the client: its head, and of its body what is framed anew.
     pub(super) answer: Vec<u8>,

@@ -261,7 +261,7 @@ impl ProxyHttp for Flow {
             session.set_keepalive(None);
         }
         let method = &session.req_header().method;
-        if retry::is_idempotent(method)
+        if retry::is_idempotent(method.as_str())
             && *method != http::Method::HEAD
             && exchange.arrival.body == Some(0)
             && forward::has_length(header)
@@ -330,7 +330,7 @@ impl ProxyHttp for Flow {
         let failure = failure::of_request(&error, exchange, answer_begun);
         let kept = !session.as_ref().retry_buffer_truncated() && exchange.body_is_kept();
         let standing = Standing {
-            idempotent: retry::is_idempotent(&session.req_header().method),
+            idempotent: retry::is_idempotent(session.req_header().method.as_str()),
             replayable: if head_given { exchange.arrival.body == Some(0) } else { kept },
             answer_begun,
             ..attempt::standing(exchange)
@@ -376,7 +376,7 @@ impl ProxyHttp for Flow {
         let header = session.req_header();
         let end = record::End {
             method: header.method.as_str().as_bytes(),
-            host: header.headers.get(http::header::HOST).map_or(b"", |host| host.as_bytes()),
+            host: forward::host_of(header).as_bytes(),
             target: header.raw_path(),
             version: header.version,
             fields: &header.headers,
@@ -459,7 +459,7 @@ fn passes_over(session: &Session, header: &ResponseHeader, exchange: &mut Exchan
     let status = header.status.as_u16();
     let Some(failure) = attempt::chosen(exchange, status, &header.headers) else { return false };
     let standing = Standing {
-        idempotent: retry::is_idempotent(&session.req_header().method),
+        idempotent: retry::is_idempotent(session.req_header().method.as_str()),
         replayable: !session.as_ref().retry_buffer_truncated() && exchange.body_is_kept(),
         ..attempt::standing(exchange)
     };

@@ -10,6 +10,7 @@ use crate::exchange::{Exchange, forward, grpc};
 use crate::filter::compress::Coding;
 use crate::filter::edit::Edit;
 use crate::upstream::peer::authority_of;
+use crate::wire::target;
 
 /// Turns the request as the client sent it into the request as the backend gets it. The body's framing is Pingora's part.
 ///
@@ -20,6 +21,7 @@ use crate::upstream::peer::authority_of;
 pub(super) fn request(header: &mut RequestHeader, came: &RequestHeader, exchange: &Exchange) -> Result<()> {
     let over_http2 = header.version == http::Version::HTTP_2;
     let upgrade = websocket(header);
+    name_host_of_target(header)?;
     let (host, version) = (header.headers.get(HOST).cloned(), came.version);
     for name in connection_options(header.headers.get_all(CONNECTION).iter()) {
         if !forward::outlives_connection(name.as_str()) {
@@ -51,6 +53,14 @@ pub(super) fn request(header: &mut RequestHeader, came: &RequestHeader, exchange
     }
     rewrite(header, exchange)?;
     name_host(header, exchange)
+}
+
+/// An absolute target says whom the request is for where a client of HTTP/1.0 has sent no Host (RFC 9112, 3.2.2).
+fn name_host_of_target(header: &mut RequestHeader) -> Result<()> {
+    match target::authority(header.raw_path()).map(HeaderValue::from_str) {
+        Some(Ok(authority)) if !header.headers.contains_key(HOST) => header.insert_header(HOST, authority),
+        _ => Ok(()),
+    }
 }
 
 /// HTTP/1.1 has one Host always (RFC 9112, 3.2), and a client of HTTP/1.0 may have sent none: the backend's own name stands for it.
@@ -102,12 +112,18 @@ pub(super) fn view<'a>(header: &'a RequestHeader, exchange: &Exchange) -> Reques
     RequestView {
         method: header.method.as_str(),
         scheme: exchange.arrival.scheme,
-        host: header.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or(""),
+        host: host_of(header),
         path,
         query,
         client: exchange.client_address(),
         fields: &header.headers,
     }
+}
+
+/// Whom a request is for: its `Host`, or the authority of its target; empty where it has neither.
+pub(super) fn host_of(header: &RequestHeader) -> &str {
+    let host = header.headers.get(HOST).and_then(|host| host.to_str().ok());
+    host.or_else(|| target::authority(header.raw_path())).unwrap_or("")
 }
 
 /// Path and query of a request in origin form or absolute form.

@@ -185,7 +185,11 @@ impl Bound {
         }
         self.socket.set_nonblocking(true)?;
         let listening = match self.address {
-            ListenAddress::Inet(_) => Listening::Tcp(tokio::net::TcpListener::from_std(self.socket.into())?),
+            ListenAddress::Inet(_) => {
+                // Its connections inherit it, which saves each of them a system call: they send what they have at once.
+                self.socket.set_tcp_nodelay(true)?;
+                Listening::Tcp(tokio::net::TcpListener::from_std(self.socket.into())?)
+            }
             ListenAddress::Unix(_) => Listening::Unix(tokio::net::UnixListener::from_std(self.socket.into())?),
         };
         Ok(listening)
@@ -237,7 +241,7 @@ impl Listening {
     /// The process is out of descriptors or memory, or the client is gone already.
     pub async fn accept(&self) -> io::Result<Transport> {
         match self {
-            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Transport::tcp(stream)),
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, peer)| Transport::Tcp(stream, peer)),
             Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Transport::Unix(stream)),
         }
     }
@@ -276,10 +280,10 @@ impl Listening {
     pub fn waiting(&self) -> Vec<Transport> {
         let socket = self.socket();
         let mut waiting = Vec::new();
-        while let Ok((stream, _)) = socket.accept() {
-            let transport = stream.set_nonblocking(true).and_then(|()| match self {
-                Self::Tcp(_) => tokio::net::TcpStream::from_std(stream.into()).map(Transport::tcp),
-                Self::Unix(_) => tokio::net::UnixStream::from_std(stream.into()).map(Transport::Unix),
+        while let Ok((stream, peer)) = socket.accept() {
+            let transport = stream.set_nonblocking(true).and_then(|()| match peer.as_socket() {
+                Some(peer) => tokio::net::TcpStream::from_std(stream.into()).map(|stream| Transport::Tcp(stream, peer)),
+                None => tokio::net::UnixStream::from_std(stream.into()).map(Transport::Unix),
             });
             waiting.extend(transport);
         }
@@ -514,6 +518,25 @@ mod tests {
         assert!(std::net::TcpStream::connect(address).is_err());
         let _listening = bound.listen().unwrap();
         assert!(std::net::TcpStream::connect(address).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_connection_sends_what_it_has_at_once_whichever_way_it_was_accepted() {
+        let listening =
+            Bound::claim(&any_port(), Access::Anybody, &mut Inherited::default()).unwrap().listen().unwrap();
+        let Listening::Tcp(listener) = &listening else { unreachable!() };
+        let address = listener.local_addr().unwrap();
+        let first = std::net::TcpStream::connect(address).unwrap();
+        let accepted = listening.accept().await.unwrap();
+        let second = std::net::TcpStream::connect(address).unwrap();
+        let waiting = listening.waiting();
+
+        for (transport, client) in [(&accepted, &first), (&waiting[0], &second)] {
+            let Transport::Tcp(stream, peer) = transport else { unreachable!() };
+            assert!(stream.nodelay().unwrap());
+            assert_eq!(*peer, client.local_addr().unwrap());
+            assert_eq!(transport.local(), Some(address));
+        }
     }
 
     #[tokio::test]

@@ -24,7 +24,6 @@ pub mod traces;
 pub mod upgrade;
 pub mod watch;
 
-use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,8 +31,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pingora_core::server::{RunArgs, Server};
+use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::background_service;
+use pingora_proxy::HttpProxy;
 use tokio::sync::{Semaphore, mpsc};
 
 use self::accept::{Accept, AfterClose, Listeners};
@@ -55,19 +55,16 @@ use self::traces::Traces;
 use self::upgrade::{Front, Share, Upgrades};
 use self::watch::{ConfigurationWatch, Files};
 use crate::admin::Rules;
-use crate::base::clock::Clock;
 use crate::base::crypto;
 use crate::config::plan::{LogPath, Plan};
 use crate::edge::connection::{Audience, Edge};
 use crate::edge::limits::Connections;
-use crate::exchange::recent::Recent;
 use crate::exchange::snapshot::{Current, Lasting, Snapshot, Target};
 use crate::lane::Lane;
 use crate::proxy::Flow;
 use crate::telemetry;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log::ProcessLog;
-use crate::telemetry::metrics::Registry;
 use crate::telemetry::metrics::series::Probe;
 use crate::upstream::connection::Connector;
 use crate::upstream::discovery::dns::Resolver;
@@ -192,18 +189,7 @@ fn start(plan: Plan, mut options: Options, parent: &Parent) -> io::Result<Ending
     identity.assume()?;
 
     let plan = Arc::new(plan);
-    let mut lasting = Lasting {
-        clock: Clock::start(),
-        pseudonym: format!("roundel-{:08x}", fastrand::u32(..)).into(),
-        registry: Arc::new(Registry::new(plan.server.threads)),
-        access_log,
-        recent: Arc::new(Recent::new(plan.server.threads)),
-        events: Arc::default(),
-        spans: Arc::default(),
-        pools: HashMap::new(),
-        rate_limits: Arc::default(),
-        terminators: HashMap::new(),
-    };
+    let mut lasting = Lasting::new(plan.server.threads, access_log);
     let generation = options.predecessor.as_ref().map_or(1, Predecessor::generation);
     let snapshot = Snapshot::build(plan.clone(), generation, &mut lasting).map_err(io::Error::other)?;
     if let Some(predecessor) = &mut options.predecessor
@@ -252,21 +238,7 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
     let Sockets { listeners, admin, predecessor, abandoned } = sockets;
     let bound_at: Vec<_> = listeners.iter().map(|bound| bound.local().to_string()).collect();
     let connections = Arc::new(Connections::default());
-    let connector = Arc::new(Connector::new(&server_conf(&plan.server)));
-    let highest_descriptor = process::highest_descriptor_of_clients();
-    // Clients that are told that there is no room take of what is kept for connections to backends.
-    let few = usize::try_from(highest_descriptor / 12).unwrap_or(FAREWELLS);
-    let edge = Edge {
-        app: Arc::new(pingora_proxy::http_proxy(
-            &Arc::new(server_conf(&plan.server)),
-            Flow { draining: life.draining(), connector: connector.clone() },
-        )),
-        audience: Audience::Clients,
-        highest_descriptor,
-        current: current.clone(),
-        farewells: Arc::new(Semaphore::new(FAREWELLS.min(few))),
-        lane: Some(Lane::new(connector)),
-    };
+    let edge = edge(&current, life.draining());
     let planned = plan.listeners.iter().cloned().map(Arc::new);
     let doors = Doors::new(edge, connections.clone(), planned.zip(listeners).collect());
     let (orders, ordered) = mpsc::channel(1);
@@ -367,6 +339,24 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// What serves the connections of clients by `current`; no connection carries another request once `draining` turns true.
+#[must_use]
+pub fn edge(current: &Current, draining: ShutdownWatch) -> Edge<HttpProxy<Flow>> {
+    let conf = Arc::new(server_conf(&current.load().plan.server));
+    let connector = Arc::new(Connector::new(&conf, current.clock().clone()));
+    let highest_descriptor = process::highest_descriptor_of_clients();
+    // Clients that are told that there is no room take of what is kept for connections to backends.
+    let few = usize::try_from(highest_descriptor / 12).unwrap_or(FAREWELLS);
+    Edge {
+        app: Arc::new(pingora_proxy::http_proxy(&conf, Flow { draining, connector: connector.clone() })),
+        audience: Audience::Clients,
+        highest_descriptor,
+        current: current.clone(),
+        farewells: Arc::new(Semaphore::new(FAREWELLS.min(few))),
+        lane: Some(Lane::new(connector)),
+    }
+}
+
 /// Which files of unix sockets stay when the process ends: those on which another process listens, be it the one that has
 /// taken the sockets over, or the one whose place this one has not come to take.
 fn socket_files(life: &Life) -> Leave {
@@ -378,7 +368,10 @@ fn socket_files(life: &Life) -> Leave {
 }
 
 /// What finds and probes the backends of all upstreams.
-fn supervisor(snapshot: &Snapshot) -> io::Result<Supervisor> {
+///
+/// # Errors
+/// The system's resolver cannot be set up.
+pub fn supervisor(snapshot: &Snapshot) -> io::Result<Supervisor> {
     let registry = snapshot.counters.registry().clone();
     let listener: ProbeListener = Box::new(move |upstream, backend, result| {
         let series = backend.series().get_or_init(|| registry.backend(&upstream.into(), backend.address()));

@@ -18,11 +18,12 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::berths::{Berth, Berths};
 use super::breaker::Breaker;
 use super::connection::Connection;
+use super::doubt::{Answer, Doubt, Knock};
 use super::idle::Uses;
 use super::latency::{PeakEwma, Quantiles};
 use super::state::{Entry, Health, Policy, State};
 use super::warm::Warm;
-use crate::base::clock::Moment;
+use crate::base::clock::{Clock, Moment};
 use crate::telemetry::metrics::series;
 
 /// A backend as discovery or the plan names it.
@@ -82,6 +83,7 @@ pub struct Backend {
     uses: Uses,
     warm: Warm<Connection>,
     berths: Arc<Berths>,
+    doubt: Doubt,
     speaks_http_2: AtomicBool,
 }
 
@@ -105,6 +107,7 @@ const USABLE: u8 = 1;
 const OPEN: u8 = 2;
 const BLEMISHED: u8 = 4;
 const WITHDRAWN: u8 = 8;
+const ON_PROBATION: u8 = 16;
 
 /// The share of its weight that a backend out of slow start has, in `Backend::share`.
 const WHOLE: u32 = 1 << 16;
@@ -151,6 +154,7 @@ impl Backend {
             uses: Uses::default(),
             warm: Warm::default(),
             berths: Berths::new(member.berths),
+            doubt: Doubt::default(),
             speaks_http_2: AtomicBool::new(false),
         };
         backend.publish(&backend.health.lock(), policy, now);
@@ -188,6 +192,48 @@ impl Backend {
                 freed.await;
             }
         }
+    }
+
+    /// Notes that a connect begins that may take as long as `within`, until what is returned is dropped.
+    pub(super) fn knock<'k>(&'k self, clock: &'k Clock, within: Duration) -> Knock<'k> {
+        self.doubt.knock(clock, within)
+    }
+
+    /// Notes that a connect begins at `now` that may take as long as `within`, and which [`Backend::connect_ends`] ends: for
+    /// rehearsals.
+    pub fn connect_begins(&self, now: Moment, within: Duration) {
+        self.doubt.begin(now, within);
+    }
+
+    /// Notes that a connect ends so at `now`.
+    pub fn connect_ends(&self, answer: Answer, now: Moment) {
+        self.doubt.end(answer, now);
+    }
+
+    /// Whether it comes from an ejection and has yet to prove that it serves, by one request at a time.
+    #[must_use]
+    pub fn on_probation(&self) -> bool {
+        self.standing.load(SeqCst) & ON_PROBATION != 0
+    }
+
+    /// Whether it is on probation, and its trial is under way.
+    pub(super) fn on_trial(&self) -> bool {
+        self.on_probation() && self.doubt.is_tried()
+    }
+
+    /// Whether a request had better go elsewhere at `now`, if it can.
+    pub(super) fn is_doubtful(&self, now: Moment) -> bool {
+        self.doubt.is_silent(now) || self.on_trial()
+    }
+
+    /// Begins a trial, where it is on probation and none is under way.
+    pub(super) fn begin_trial(&self) -> bool {
+        self.on_probation() && self.doubt.begin_trial()
+    }
+
+    /// Ends the trial.
+    pub(super) fn end_trial(&self) {
+        self.doubt.end_trial();
     }
 
     /// What it chose when it was asked last.
@@ -408,6 +454,7 @@ impl Backend {
         standing |= if health.usable() { USABLE } else { 0 };
         standing |= if health.open() { OPEN } else { WITHDRAWN };
         standing |= if health.blemished() { BLEMISHED } else { 0 };
+        standing |= if health.on_probation() { ON_PROBATION } else { 0 };
         self.standing.store(standing, SeqCst);
         self.share.store((health.share(policy, now) * f64::from(WHOLE)) as u32, Relaxed);
     }

@@ -25,7 +25,9 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::backend::Backend;
 use super::berths::Berth;
+use super::doubt::Answer;
 use super::peer::{self, PeerTemplate};
+use crate::base::clock::Clock;
 use crate::base::proxy_protocol::Ends;
 
 /// A connection to a backend.
@@ -62,6 +64,7 @@ pub struct Connector {
     made: TransportConnector,
     /// Whether plain connections too need what Pingora's connector does.
     special: bool,
+    clock: Clock,
 }
 
 impl std::fmt::Debug for Connector {
@@ -73,11 +76,11 @@ impl std::fmt::Debug for Connector {
 impl Connector {
     /// A connector with the settings of the process.
     #[must_use]
-    pub fn new(conf: &ServerConf) -> Self {
+    pub fn new(conf: &ServerConf, clock: Clock) -> Self {
         let special = !conf.client_bind_to_ipv4.is_empty()
             || !conf.client_bind_to_ipv6.is_empty()
             || conf.upstream_connect_offload_threadpool().is_some();
-        Self { made: TransportConnector::new(Some(ConnectorOptions::from_server_conf(conf))), special }
+        Self { made: TransportConnector::new(Some(ConnectorOptions::from_server_conf(conf))), special, clock }
     }
 
     /// Connects to a backend, TLS included, within the upstream's time for it; for the client with these ends alone, where the
@@ -94,21 +97,30 @@ impl Connector {
     ) -> std::result::Result<Connection, Fault> {
         let connect = async {
             if self.special || backend.tls() || peers.introduces() {
-                return self.made(peers, backend, ends).await;
+                // Where berths are few, most of the time may go by before the backend is asked.
+                if backend.berths().most().is_some() {
+                    return self.made(peers, backend, ends).await;
+                }
+                return self.knocking(peers, backend, self.made(peers, backend, ends)).await;
             }
             let berth = backend.berth().await;
-            match backend.addr() {
-                SocketAddr::Inet(address) => {
-                    let stream = plain(TcpStream::connect(*address)).await?;
-                    tcp(stream, berth).map_err(|_| Fault::Refused)
-                }
-                SocketAddr::Unix(address) => {
-                    let path = address.as_pathname().ok_or(Fault::Refused)?;
-                    Ok(Connection::Unix(plain(UnixStream::connect(path)).await?, berth))
-                }
-            }
+            self.knocking(peers, backend, direct(backend.addr(), berth)).await
         };
         tokio::time::timeout(within, connect).await.unwrap_or(Err(Fault::TimedOut))
+    }
+
+    /// Connects so that others know how long it has been waited for.
+    async fn knocking(
+        &self,
+        peers: &PeerTemplate,
+        backend: &Backend,
+        connect: impl Future<Output = std::result::Result<Connection, Fault>>,
+    ) -> std::result::Result<Connection, Fault> {
+        let knock = backend.knock(&self.clock, peers.patience());
+        let result = connect.await;
+        let unanswered = matches!(result, Err(Fault::TimedOut | Fault::OutOfDescriptors));
+        knock.ended(if unanswered { Answer::None } else { Answer::Some });
+        result
     }
 
     async fn made(
@@ -119,6 +131,19 @@ impl Connector {
     ) -> std::result::Result<Connection, Fault> {
         let peer = peers.counted_peer(backend, ends);
         self.made.new_stream(&peer).await.map(Connection::Made).map_err(|error| fault_of(&error))
+    }
+}
+
+async fn direct(to: &SocketAddr, berth: Option<Berth>) -> std::result::Result<Connection, Fault> {
+    match to {
+        SocketAddr::Inet(address) => {
+            let stream = plain(TcpStream::connect(*address)).await?;
+            tcp(stream, berth).map_err(|_| Fault::Refused)
+        }
+        SocketAddr::Unix(address) => {
+            let path = address.as_pathname().ok_or(Fault::Refused)?;
+            Ok(Connection::Unix(plain(UnixStream::connect(path)).await?, berth))
+        }
     }
 }
 

@@ -48,20 +48,32 @@ pub enum NoBackend {
     Empty,
 }
 
+/// Whether a request is the trial of a backend on probation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trial {
+    /// It is: nobody else gets there before it has ended, if he can go elsewhere.
+    UnderWay,
+    /// It was.
+    Over,
+    /// It is not.
+    None,
+}
+
 /// One request's hold on one backend, counted as in flight until it is dropped.
 #[derive(Debug)]
 pub struct Lease {
     pool: Arc<Pool>,
     backend: Arc<Backend>,
+    trial: Trial,
     begun: Moment,
     roll: Arc<Roll>,
 }
 
 impl Lease {
-    /// Takes over one count of `backend`'s requests in flight.
-    pub(super) fn new(pool: Arc<Pool>, backend: Arc<Backend>, begun: Moment, roll: Arc<Roll>) -> Self {
+    /// Takes over one count of `backend`'s requests in flight, and its trial if it is that.
+    pub(super) fn new(pool: Arc<Pool>, backend: Arc<Backend>, trial: Trial, begun: Moment, roll: Arc<Roll>) -> Self {
         backend.count_request();
-        Self { pool, backend, begun, roll }
+        Self { pool, backend, trial, begun, roll }
     }
 
     /// The backend that is held.
@@ -74,6 +86,12 @@ impl Lease {
     #[must_use]
     pub fn begun(&self) -> Moment {
         self.begun
+    }
+
+    /// Whether it is what shows whether a backend that was ejected serves again.
+    #[must_use]
+    pub fn is_trial(&self) -> bool {
+        self.trial != Trial::None
     }
 
     /// Who else could have been chosen, and who could not.
@@ -91,12 +109,21 @@ impl Lease {
     /// The backend answered, `latency_to_first_byte` after the request was sent to it. A 4xx or a 500 is an answer; a
     /// 502, 503 or 504 is a failure.
     pub fn succeeded(&mut self, latency_to_first_byte: Duration) {
-        self.pool.request_succeeded(&self.backend, latency_to_first_byte, self.begun + latency_to_first_byte);
+        self.pool.request_succeeded(&self.backend, self.begun, latency_to_first_byte);
+        self.end_trial();
     }
 
     /// The backend failed this request, for the cause `why`, in words an operator understands.
     pub fn failed(&mut self, kind: Failure, why: &str) {
-        self.pool.request_failed(&self.backend, kind, why);
+        self.pool.request_failed(&self.backend, self.begun, kind, why);
+        self.end_trial();
+    }
+
+    fn end_trial(&mut self) {
+        if self.trial == Trial::UnderWay {
+            self.trial = Trial::Over;
+            self.backend.end_trial();
+        }
     }
 }
 
@@ -110,6 +137,7 @@ impl Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.end_trial();
         self.pool.release(&self.backend);
     }
 }

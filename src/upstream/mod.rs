@@ -14,6 +14,7 @@ pub mod change;
 pub mod connection;
 mod dial;
 pub mod discovery;
+pub mod doubt;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod health;

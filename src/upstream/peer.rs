@@ -150,10 +150,15 @@ impl PeerTemplate {
                 header: header.unwrap_or_default(),
                 counted,
                 from: self.source_for(backend.addr()),
-                patience: self.options.connection_timeout.unwrap_or(PATIENCE),
+                patience: self.patience(),
             }));
         }
         peer
+    }
+
+    /// How long a connect may take.
+    pub(super) fn patience(&self) -> Duration {
+        self.options.connection_timeout.unwrap_or(PATIENCE)
     }
 
     /// The peer of one backend whose connections `link` makes, TLS included.

@@ -11,6 +11,7 @@ mod floor;
 mod heritage;
 mod succession;
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -25,12 +26,12 @@ pub use self::floor::Shortage;
 pub use self::heritage::BackendSnapshot;
 use self::heritage::Heritage;
 use super::backend::{Admission, Backend, BackendId, ProbeReport};
-use super::balance::{Choice, Luck};
+use super::balance::{Choice, Doubts, Luck};
 use super::breaker::{Breaker, LimitsStatus, most_at_once};
 use super::budget::{Budget, BudgetStatus, Terms};
 use super::change::Listener;
 use super::connection::Connection;
-use super::lease::{Ask, Lease, NoBackend};
+use super::lease::{Ask, Lease, NoBackend, Trial};
 use super::members::Members;
 use super::queue::{Choosiness, Queue};
 use super::roll::Roll;
@@ -355,7 +356,7 @@ impl Pool {
             return Err(self.nobody(ask, Room::None));
         }
         match self.choose(ask, now).or_else(|| self.choose_again(ask, now)) {
-            Some(backend) => Ok(Lease::new(Arc::clone(self), backend, now, self.roll())),
+            Some((backend, trial)) => Ok(Lease::new(Arc::clone(self), backend, trial, now, self.roll())),
             None => {
                 self.in_flight.leave();
                 let why = self.nobody(ask, Room::Some);
@@ -367,7 +368,7 @@ impl Pool {
         }
     }
 
-    fn choose(&self, ask: &Ask<'_>, now: Moment) -> Option<Arc<Backend>> {
+    fn choose(&self, ask: &Ask<'_>, now: Moment) -> Option<(Arc<Backend>, Trial)> {
         let turnout = self.turnout.load();
         let choice = Choice {
             now,
@@ -376,17 +377,26 @@ impl Pool {
             // This one is counted already.
             in_flight: self.in_flight().saturating_sub(1),
             admission: turnout.admission,
+            doubts: Doubts::Heeded,
             luck: &self.luck,
         };
-        let board = |backend: &Backend| self.board(backend, &choice);
-        ask.sticky
+        let trial = Cell::new(Trial::None);
+        let board = |backend: &Backend, choice: &Choice<'_>| {
+            self.board(backend, choice).map(|boarded| trial.set(boarded)).is_some()
+        };
+        // A session is not given up for a connect that is slow.
+        let may_stick =
+            |backend: &Backend| choice.would_admit(backend) && backend.has_room() && board(backend, &choice);
+        let chosen = ask
+            .sticky
             .and_then(|cookie| self.members.load().stuck_to(cookie).cloned())
-            .filter(|backend| choice.admits(backend) && board(backend))
-            .or_else(|| turnout.choose(&choice, board))
+            .filter(|backend| may_stick(backend))
+            .or_else(|| turnout.choose(&choice, board))?;
+        Some((chosen, trial.get()))
     }
 
     /// Chooses from a fresh turnout, where the last one was out of date.
-    fn choose_again(&self, ask: &Ask<'_>, now: Moment) -> Option<Arc<Backend>> {
+    fn choose_again(&self, ask: &Ask<'_>, now: Moment) -> Option<(Arc<Backend>, Trial)> {
         if !self.stale.load(Relaxed) {
             return None;
         }
@@ -428,17 +438,22 @@ impl Pool {
         self.members.load().backends.iter().any(|backend| left(backend) && limited(backend))
     }
 
-    /// Counts a request as in flight at `backend`, unless that is full or has stopped admitting requests since it was picked:
-    /// a drain that sees nothing in flight can rely on it.
-    fn board(&self, backend: &Backend, choice: &Choice<'_>) -> bool {
+    /// Counts a request as in flight at `backend`, unless that is full, has stopped admitting requests since it was picked (a
+    /// drain that sees nothing in flight can rely on it), or is on trial by another one.
+    fn board(&self, backend: &Backend, choice: &Choice<'_>) -> Option<Trial> {
         if !backend.board() {
-            return false;
+            return None;
         }
-        let admitted = backend.admits(choice.admission);
-        if !admitted {
-            self.alight(backend);
+        let trial = if backend.begin_trial() { Trial::UnderWay } else { Trial::None };
+        let heeds = choice.doubts == Doubts::Heeded;
+        if backend.admits(choice.admission) && (trial == Trial::UnderWay || !heeds || !backend.on_probation()) {
+            return Some(trial);
         }
-        admitted
+        if trial == Trial::UnderWay {
+            backend.end_trial();
+        }
+        self.alight(backend);
+        None
     }
 
     fn alight(&self, backend: &Backend) {
@@ -459,18 +474,19 @@ impl Pool {
         self.queue.call();
     }
 
-    /// A request was answered at `now`.
-    pub(super) fn request_succeeded(&self, backend: &Arc<Backend>, latency: Duration, now: Moment) {
+    /// A request that began at `begun` was answered after `latency`.
+    pub(super) fn request_succeeded(&self, backend: &Arc<Backend>, begun: Moment, latency: Duration) {
+        let now = begun + latency;
         backend.observe(latency, now);
         if backend.blemished() {
-            self.apply(backend, Event::RequestSucceeded, now);
+            self.apply(backend, Event::RequestSucceeded { begun }, now);
         }
     }
 
-    /// A request failed.
-    pub(super) fn request_failed(&self, backend: &Arc<Backend>, failure: Failure, why: &str) {
+    /// A request that began at `begun` failed.
+    pub(super) fn request_failed(&self, backend: &Arc<Backend>, begun: Moment, failure: Failure, why: &str) {
         backend.count_failure();
         // Whether an ejection is allowed is filled in under the lock.
-        self.apply(backend, Event::RequestFailed { failure, why, may_eject: false }, self.time.now());
+        self.apply(backend, Event::RequestFailed { begun, failure, why, may_eject: false }, self.time.now());
     }
 }

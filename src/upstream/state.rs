@@ -12,9 +12,13 @@
 //!      │ failed probe            ▼           fall failed probes        │
 //!      └────────────▶ … ◀──── healthy ─────────────────────────────────┤
 //!                                │ ▲                                   │
-//!             errors in a row    ▼ │ time, or rise good probes         │ fall failed probes
+//!             errors in a row    ▼ │ probation, or rise good probes    │ fall failed probes
 //!                              ejected ────────────────────────────────┘
 //! ```
+//! Time alone does not make an ejected backend good: it ends in a *probation*, in which one request at a time (the pool's care)
+//! finds out. One that is answered ends it, one that fails ejects it again at once, for longer. It is shown as a slow start, for
+//! that is what it is to the requests: the smallest share there is.
+//!
 //! Whether an ejection is allowed is the pool's to say (`outlier`), when to probe again the prober's, when a tick is due
 //! the pool's.
 
@@ -53,7 +57,7 @@ pub enum State {
     Unhealthy,
     /// Requests to it failed; for a while it gets none.
     Ejected,
-    /// It is used with a rising part of its weight.
+    /// It is used with a rising part of its weight, or by one request at a time.
     SlowStart,
     /// It gets no new request; some are still in flight.
     Draining,
@@ -89,6 +93,7 @@ enum Course {
     Healthy,
     Unhealthy,
     Ejected { until: Moment, failure: Failure },
+    Probation { failure: Failure },
     SlowStart { until: Moment },
 }
 
@@ -171,7 +176,7 @@ impl Health {
             (Drain::None, Course::Healthy) => State::Healthy,
             (Drain::None, Course::Unhealthy) => State::Unhealthy,
             (Drain::None, Course::Ejected { .. }) => State::Ejected,
-            (Drain::None, Course::SlowStart { .. }) => State::SlowStart,
+            (Drain::None, Course::Probation { .. } | Course::SlowStart { .. }) => State::SlowStart,
         }
     }
 
@@ -205,25 +210,33 @@ impl Health {
         self.drain.state == Drain::None
     }
 
-    /// Whether it is ejected, drained or not. A backend that has left counts for nothing any more.
+    /// Whether it counts as ejected, drained or not: it does until its probation is over. A backend that has left counts for
+    /// nothing any more.
     #[must_use]
     pub fn ejected(&self) -> bool {
-        !self.left && matches!(self.course.state, Course::Ejected { .. })
+        !self.left && matches!(self.course.state, Course::Ejected { .. } | Course::Probation { .. })
     }
 
-    /// When its ejection ends at the latest.
+    /// When its ejection ends, or has ended, by time.
     #[must_use]
     pub fn ejected_until(&self) -> Option<Moment> {
         match self.course.state {
             Course::Ejected { until, .. } => Some(until),
+            Course::Probation { .. } => Some(self.course.since),
             _ => None,
         }
     }
 
-    /// Whether a request's success would change anything: errors are being counted.
+    /// Whether it is in use and gets one request at a time, until one is answered.
+    #[must_use]
+    pub fn on_probation(&self) -> bool {
+        matches!(self.course.state, Course::Probation { .. })
+    }
+
+    /// Whether a request's success would change anything: errors are being counted, or it is on probation.
     #[must_use]
     pub fn blemished(&self) -> bool {
-        self.errors_in_row > 0
+        self.errors_in_row > 0 || self.on_probation()
     }
 
     /// The share of its weight (0.1 to 1.0) that it has at `now`: less than the whole in slow start only.
@@ -258,7 +271,9 @@ impl Health {
             Course::Probing => true,
             Course::Healthy | Course::SlowStart { .. } => self.failed_in_row > 0,
             Course::Unhealthy => self.good_in_row > 0,
-            Course::Ejected { failure, .. } => self.failed_in_row > 0 || frees(probes, failure),
+            Course::Ejected { failure, .. } | Course::Probation { failure } => {
+                self.failed_in_row > 0 || frees(probes, failure)
+            }
         };
         let soon = |since| (now.since(since) / AWAITED_PART).clamp(probes.fast_interval, probes.interval);
         Some(match (between, self.course.state, self.awaited) {
@@ -275,9 +290,9 @@ impl Health {
             Event::ProbeGood => self.probe_good(policy, now),
             Event::ProbeFailed(cause) => self.probe_failed(policy, cause, now),
             Event::ProbesEnded => self.probes_ended(policy, now),
-            Event::RequestSucceeded => self.errors_in_row = 0,
-            Event::RequestFailed { failure, why, may_eject } => {
-                self.request_failed(policy, failure, why, may_eject, now);
+            Event::RequestSucceeded { begun } => self.request_succeeded(policy, begun, now),
+            Event::RequestFailed { begun, failure, why, may_eject } => {
+                self.request_failed(policy, failure, begun, why, may_eject, now);
             }
             Event::Pardoned => self.pardoned(policy, now),
             Event::Drain => self.withdraw("drained by the operator", now),
@@ -285,7 +300,7 @@ impl Health {
             Event::Idle => self.idle(now),
             Event::Left => self.leave(now),
             Event::Rejoined => self.rejoin(policy, now),
-            Event::Tick => self.tick(policy, now),
+            Event::Tick => self.tick(now),
         }
         let to = self.state();
         (from != to).then(|| Transition { from, to, why: Arc::clone(self.why()), at: now })
@@ -299,7 +314,7 @@ impl Health {
         match self.course.state {
             Course::Probing => self.come_up(policy, "its first probe was good".into(), now),
             Course::Unhealthy if enough => self.come_up(policy, good_in_row(self.good_in_row), now),
-            Course::Ejected { failure, .. } if enough && frees(probes, failure) => {
+            Course::Ejected { failure, .. } | Course::Probation { failure } if enough && frees(probes, failure) => {
                 self.come_up(policy, good_in_row(self.good_in_row), now);
             }
             _ => {}
@@ -329,32 +344,65 @@ impl Health {
         }
     }
 
-    fn request_failed(&mut self, policy: &Policy, failure: Failure, why: &str, may_eject: bool, now: Moment) {
+    fn request_succeeded(&mut self, policy: &Policy, begun: Moment, now: Moment) {
+        self.errors_in_row = 0;
+        if self.on_probation() && begun >= self.course.since {
+            self.come_up(policy, "a request was answered after its ejection".into(), now);
+        }
+    }
+
+    fn request_failed(
+        &mut self,
+        policy: &Policy,
+        failure: Failure,
+        begun: Moment,
+        why: &str,
+        may_eject: bool,
+        now: Moment,
+    ) {
         let Some(outlier) = &policy.outlier else { return };
         // Late failures of requests that were in flight when it went out tell nothing new.
-        if !matches!(self.course.state, Course::Healthy | Course::SlowStart { .. }) {
+        let (tells, allowed) = match self.course.state {
+            Course::Healthy | Course::SlowStart { .. } => (true, outlier.consecutive_errors.max(1)),
+            Course::Probation { .. } => (begun >= self.course.since, 1),
+            _ => (false, 0),
+        };
+        if !tells {
             return;
         }
         self.connects_only = failure == Failure::Connect && (self.errors_in_row == 0 || self.connects_only);
         self.errors_in_row = self.errors_in_row.saturating_add(1);
-        if may_eject && self.errors_in_row >= outlier.consecutive_errors.max(1) {
+        if may_eject && self.errors_in_row >= allowed {
             self.eject(outlier, why, now);
         }
     }
 
     fn eject(&mut self, outlier: &Outlier, why: &str, now: Moment) {
-        self.ejections = outlier::remembered(self.ejections, self.returned, now).saturating_add(1);
+        self.ejections = self.remembered(now).saturating_add(1);
         let length = outlier::ejection_length(outlier, self.ejections);
         let failure = if self.connects_only { Failure::Connect } else { Failure::Gateway };
-        let what = if self.connects_only { "connects failed" } else { "requests failed" };
-        let text = format!("{} {what} in a row, the last: {why}; ejected for {}", self.errors_in_row, Span(length));
+        let what = match (self.on_probation(), self.connects_only) {
+            (true, true) => "the first connect after its ejection failed".into(),
+            (true, false) => "the first request after its ejection failed".into(),
+            (false, true) => format!("{} connects failed in a row, the last", self.errors_in_row),
+            (false, false) => format!("{} requests failed in a row, the last", self.errors_in_row),
+        };
+        let text = format!("{what}: {why}; ejected for {}", Span(length));
         self.course = Standing::new(Course::Ejected { until: now + length, failure }, now, text);
         self.errors_in_row = 0;
         self.good_in_row = 0;
     }
 
+    /// How many ejections are remembered at `now`: only time in which it served makes them forgotten.
+    fn remembered(&self, now: Moment) -> u32 {
+        match self.course.state {
+            Course::Ejected { .. } | Course::Probation { .. } => self.ejections,
+            _ => outlier::remembered(self.ejections, self.returned, now),
+        }
+    }
+
     fn pardoned(&mut self, policy: &Policy, now: Moment) {
-        if matches!(self.course.state, Course::Ejected { .. }) {
+        if matches!(self.course.state, Course::Ejected { .. } | Course::Probation { .. }) {
             self.come_up(policy, "its ejection was ended, because fewer backends may be ejected now".into(), now);
         }
     }
@@ -393,11 +441,13 @@ impl Health {
         }
     }
 
-    fn tick(&mut self, policy: &Policy, now: Moment) {
+    fn tick(&mut self, now: Moment) {
         match self.course.state {
-            Course::Ejected { until, .. } if now >= until => {
+            Course::Ejected { until, failure } if now >= until => {
                 let length = Span(until.since(self.course.since));
-                self.come_up(policy, format!("its ejection of {length} is over"), now);
+                let text = format!("its ejection of {length} is over; one request at a time until one is answered");
+                self.errors_in_row = 0;
+                self.course = Standing::new(Course::Probation { failure }, now, text);
             }
             Course::SlowStart { until } if now >= until => {
                 let text = format!("its slow start of {} is over", Span(until.since(self.course.since)));
@@ -408,7 +458,7 @@ impl Health {
     }
 
     fn come_up(&mut self, policy: &Policy, why: String, now: Moment) {
-        if matches!(self.course.state, Course::Ejected { .. }) {
+        if matches!(self.course.state, Course::Ejected { .. } | Course::Probation { .. }) {
             self.returned = now;
         }
         self.errors_in_row = 0;
@@ -421,7 +471,7 @@ impl Health {
     }
 
     fn go_down(&mut self, why: String, now: Moment) {
-        if matches!(self.course.state, Course::Ejected { .. }) {
+        if matches!(self.course.state, Course::Ejected { .. } | Course::Probation { .. }) {
             self.returned = now;
         }
         self.errors_in_row = 0;

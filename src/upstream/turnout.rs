@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::backend::{Admission, Backend};
-use super::balance::{self, Choice, Policy, Usable};
+use super::balance::{self, Choice, Doubts, Policy, Usable};
 use super::slow_start;
 use crate::base::clock::Moment;
 use crate::config::plan::Balance;
@@ -55,7 +55,11 @@ impl Turnout {
     }
 
     /// The backend that comes next, if `board` succeeds in counting the request there.
-    pub(super) fn choose(&self, choice: &Choice<'_>, board: impl Fn(&Backend) -> bool) -> Option<Arc<Backend>> {
+    pub(super) fn choose(
+        &self,
+        choice: &Choice<'_>,
+        board: impl Fn(&Backend, &Choice<'_>) -> bool,
+    ) -> Option<Arc<Backend>> {
         let backup = || match self.primaries.is_worth_waiting_for(choice) {
             true => None,
             false => self.backups.choose(choice, &board),
@@ -70,9 +74,18 @@ impl Tier {
         self.usable.iter().any(|backend| choice.would_admit(backend) && !backend.has_room())
     }
 
-    fn choose(&self, choice: &Choice<'_>, board: impl Fn(&Backend) -> bool) -> Option<&Arc<Backend>> {
-        let anybody = || self.usable.iter().find(|backend| choice.admits(backend) && board(backend));
-        self.policy.pick(choice).filter(|backend| board(backend)).or_else(anybody)
+    /// One that nothing speaks against, else one that is in doubt.
+    fn choose(&self, choice: &Choice<'_>, board: impl Fn(&Backend, &Choice<'_>) -> bool) -> Option<&Arc<Backend>> {
+        let nevertheless = || {
+            let in_doubt = self.usable.iter().any(|backend| backend.is_doubtful(choice.now));
+            in_doubt.then(|| self.pick(&Choice { doubts: Doubts::Ignored, ..*choice }, &board)).flatten()
+        };
+        self.pick(choice, &board).or_else(nevertheless)
+    }
+
+    fn pick(&self, choice: &Choice<'_>, board: impl Fn(&Backend, &Choice<'_>) -> bool) -> Option<&Arc<Backend>> {
+        let anybody = || self.usable.iter().find(|backend| choice.admits(backend) && board(backend, choice));
+        self.policy.pick(choice).filter(|backend| board(backend, choice)).or_else(anybody)
     }
 }
 

@@ -9,6 +9,8 @@
 //!
 //! What is left also passes the `http` crate unchanged, so that every road behind the edge carries the same bytes.
 
+use std::ops::Range;
+
 use super::fields::Span;
 use super::grammar::{self, HOST, PATH, QUERY};
 use super::refusal::Refusal;
@@ -122,22 +124,31 @@ fn origin(bytes: &[u8], text: Span) -> Result<TargetSpans, Refusal> {
 
 fn absolute(bytes: &[u8], text: Span) -> Result<TargetSpans, Refusal> {
     const RULE: &str = "RFC 9112, 3.2.2";
-    let starts_with =
-        |prefix: &str| bytes.get(..prefix.len()).is_some_and(|b| b.eq_ignore_ascii_case(prefix.as_bytes()));
-    let (scheme, prefix) = if starts_with("http://") {
-        (Scheme::Http, "http://".len())
-    } else if starts_with("https://") {
-        (Scheme::Https, "https://".len())
-    } else {
+    let Some((scheme, authority)) = scheme_and_authority(bytes) else {
         return Err(Refusal::malformed("the target is neither a path nor an http or https address", RULE));
     };
-    let rest = &bytes[prefix..];
-    let authority = memchr::memchr3(b'/', b'?', b'#', rest).unwrap_or(rest.len());
-    check_authority(&rest[..authority])?;
-    let start = text.range().start + prefix;
-    let (path, query) = path_and_query(&rest[authority..], start + authority)?;
-    let authority = Some(Span::new(start, start + authority));
+    check_authority(&bytes[authority.clone()])?;
+    let start = text.range().start;
+    let (path, query) = path_and_query(&bytes[authority.end..], start + authority.end)?;
+    let authority = Some(Span::new(start + authority.start, start + authority.end));
     Ok(TargetSpans { form: Form::Absolute(scheme), text, authority, path, query })
+}
+
+/// The scheme of an absolute target, and where its authority stands.
+fn scheme_and_authority(bytes: &[u8]) -> Option<(Scheme, Range<usize>)> {
+    let starts_with =
+        |prefix: &str| bytes.get(..prefix.len()).is_some_and(|b| b.eq_ignore_ascii_case(prefix.as_bytes()));
+    let schemes = [(Scheme::Http, "http://"), (Scheme::Https, "https://")];
+    let (scheme, prefix) = schemes.into_iter().find(|(_, prefix)| starts_with(prefix))?;
+    let rest = &bytes[prefix.len()..];
+    let len = memchr::memchr3(b'/', b'?', b'#', rest).unwrap_or(rest.len());
+    Some((scheme, prefix.len()..prefix.len() + len))
+}
+
+/// The authority of a target that was judged sound; none where its form has none.
+pub(crate) fn authority(target: &[u8]) -> Option<&str> {
+    let (_, authority) = scheme_and_authority(target)?;
+    Some(grammar::ascii(&target[authority]))
 }
 
 /// Splits `bytes`, which stand at `start` of the buffer, at the first `?`.

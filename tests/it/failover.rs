@@ -1,6 +1,13 @@
 //! A backend that dies costs no request that may be repeated, and no request that must not be is repeated.
 
-use crate::harness::{Connection, Load, Origin, Proxy, Reply, Road, Script, Setup, request, until};
+use crate::harness::{
+    Blackhole, Connection, Load, Origin, Proxy, Reply, Road, Script, Setup, on_both_roads, request, until,
+};
+
+on_both_roads!(
+    a_machine_that_is_gone_keeps_few_requests_waiting,
+    an_ejected_backend_that_is_still_bad_gets_one_request
+);
 
 /// Nothing but the request itself finds out that a backend is dead.
 const UNNOTICED: &str = "
@@ -190,4 +197,52 @@ async fn a_backend_that_dies_between_head_and_body_costs_no_idempotent_request()
     let once = connection.ask("POST", "/once", "", b"x").await;
     assert!(once.is_err(), "a POST is never sent again");
     assert_eq!(a.requests_for("/once") + b.requests_for("/once"), 1);
+}
+
+async fn a_machine_that_is_gone_keeps_few_requests_waiting(road: Road) {
+    let (a, b, hole) = (Origin::start("a").await, Origin::start("b").await, Blackhole::new());
+    let yaml = "
+upstreams:
+  web:
+    backends: [{a}, \"{hole}\", {b}]
+    health_check: none
+    outlier: none
+    timeouts: { connect: 2s }
+";
+    let setup = Setup::new(&[&a, &b]).on(road).word("hole", &hole.address().to_string());
+    let proxy = setup.start(yaml).await;
+
+    let tally = Load::of(3_000, 8).with("POST", "/order", b"one of it").run(proxy.address()).await;
+
+    tally.expect_all_ok();
+    // Nobody takes it out: a thousand would have come there in turn, eight at a time.
+    let waited = proxy.metric("roundel_upstream_attempts_total", &[("outcome", "connection_timeout")]).await;
+    assert!((1.0..=24.0).contains(&waited), "{waited} requests have waited for a connect");
+}
+
+async fn an_ejected_backend_that_is_still_bad_gets_one_request(road: Road) {
+    let (a, b) = (Origin::start("a").await, Origin::start("b").await);
+    b.plays(Reply::status(503));
+    let yaml = "
+upstreams:
+  web:
+    backends: [{a}, {b}]
+    health_check: none
+    outlier: { base_ejection: 1s, max_ejection: 1s }
+    retry: { statuses: [503] }
+";
+    let proxy = Setup::new(&[&a, &b]).on(road).start(yaml).await;
+    let ejections = async || proxy.metric("roundel_ejections_total", &[]).await;
+
+    let load = Load::of(1_000_000, 4).until_refused().start(proxy.address());
+    until("it is ejected for the first time", async || ejections().await >= 1.0).await;
+    let first = b.requests();
+    until("it was ejected again and again", async || ejections().await >= 4.0).await;
+    let (second, again) = (b.requests(), ejections().await);
+
+    // Four may be on their way there when the first ejection comes.
+    assert!((second - first) as f64 <= 4.0 + again, "{first} requests, then {second} in {again} ejections");
+    b.plays(Reply::ok("well again"));
+    proxy.until_state("web", b.address(), "healthy").await;
+    load.stop().await.expect_all_ok();
 }

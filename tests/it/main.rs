@@ -2,6 +2,8 @@
 
 #[allow(unused_imports)] // see harness/mod.rs
 mod harness;
+#[path = "../reader/mod.rs"]
+mod reader;
 
 mod access_log;
 mod answers;
@@ -23,6 +25,7 @@ mod h2_hostile;
 mod headers;
 mod health;
 mod hostile_answers;
+mod intermediary;
 mod keepalive;
 mod kit;
 mod limits;

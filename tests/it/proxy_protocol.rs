@@ -3,7 +3,9 @@
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::harness::{Authority, Connection, Origin, Proxy, Setup, TlsClient, until};
+use crate::harness::{Authority, Connection, Origin, Proxy, Road, Setup, TlsClient, on_both_roads, until};
+
+on_both_roads!(a_header_and_an_address_of_the_process_go_together);
 
 const LISTENER: &str = "
 listeners:
@@ -193,6 +195,27 @@ async fn a_backend_is_told_the_client_in_both_versions_and_before_tls() {
         }
         assert_eq!(behind.log_for("/probe").await["client"], "127.0.0.1", "a probe is nobody's request");
     }
+}
+
+async fn a_header_and_an_address_of_the_process_go_together(road: Road) {
+    let origin = Origin::start("a").await;
+    // A header that came from any other address would be taken for a request.
+    let behind = Setup::new(&[&origin]).start(&LISTENER.replace("127.0.0.0/8", "127.0.0.5")).await;
+    let yaml = format!(
+        "
+server: {{ client_bind_to_ipv4: [127.0.0.5] }}
+listeners: [{{ address: \"{{listen}}\", proxy_protocol: {{ from: 127.0.0.1 }} }}]
+upstreams:
+  behind: {{ backends: [\"{}\"], health_check: {{ type: http, path: /probe }}, send_proxy_protocol: v2 }}
+",
+        behind.address()
+    );
+    let front = Setup::new(&[&origin]).on(road).start(&yaml).await;
+    front.until_state("behind", behind.address(), "healthy").await;
+
+    assert_eq!(open(&front, V1).await.get("/x").await.status, 200);
+    assert_eq!(behind.log_for("/x").await["client"], "192.0.2.7");
+    assert_eq!(behind.log_for("/probe").await["client"], "127.0.0.5");
 }
 
 #[tokio::test]

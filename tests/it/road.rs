@@ -15,152 +15,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::harness::{Address, PATIENCE, Setup, free_address};
+use crate::reader::{self, Reading, Request};
 
 /// How long a client waits before it says that it sends no more.
 const LULL: Duration = Duration::from_millis(100);
 
-/// One request as the reader reads it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Request {
-    method: Vec<u8>,
-    target: Vec<u8>,
-    body: Vec<u8>,
-}
-
-/// What bytes begin with.
-enum Reading {
-    /// A whole request of so many bytes.
-    Whole(Request, usize),
-    /// The beginning of one.
-    Begun,
-    /// Nothing that a strict reader takes.
-    Malformed,
-}
-
-fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
-}
-
-/// Reads one request by the grammar of RFC 9112 and nothing else.
-fn read(bytes: &[u8]) -> Reading {
-    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
-        // A line end that is none is malformed before its head has ended; nothing waits for it here.
-        return Reading::Begun;
-    };
-    match head(&bytes[..end]) {
-        None => Reading::Malformed,
-        Some((method, target, framing)) => {
-            let (rest, before) = (&bytes[end + 4..], end + 4);
-            let body = match framing {
-                Framing::Length(length) if rest.len() < length => return Reading::Begun,
-                Framing::Length(length) => Some((rest[..length].to_vec(), length)),
-                Framing::Chunks => match chunks(rest) {
-                    None => return Reading::Begun,
-                    Some(body) => body,
-                },
-            };
-            match body {
-                Some((body, length)) => Reading::Whole(Request { method, target, body }, before + length),
-                None => Reading::Malformed,
-            }
-        }
-    }
-}
-
-/// How a body is framed.
-enum Framing {
-    Length(usize),
-    Chunks,
-}
-
-/// Method, target and framing of a head.
-fn head(bytes: &[u8]) -> Option<(Vec<u8>, Vec<u8>, Framing)> {
-    let text: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
-    let (last, ended) = text.split_last()?;
-    let mut lines = Vec::new();
-    for line in ended {
-        lines.push(line.strip_suffix(b"\r")?);
-    }
-    lines.push(last);
-    if lines.iter().any(|line| line.iter().any(|byte| *byte < 0x20 && *byte != b'\t' || *byte == 0x7f)) {
-        return None;
-    }
-    let words: Vec<&[u8]> = lines[0].split(|byte| *byte == b' ').collect();
-    let [method, target, version] = words[..] else { return None };
-    let old = version == b"HTTP/1.0";
-    if !is_token(method) || target.is_empty() || !(old || version == b"HTTP/1.1") {
-        return None;
-    }
-    let (mut hosts, mut lengths, mut codings) = (0, Vec::new(), Vec::new());
-    for line in &lines[1..] {
-        let colon = line.iter().position(|byte| *byte == b':')?;
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if !is_token(name) {
-            return None;
-        }
-        match name.to_ascii_lowercase().as_slice() {
-            b"host" => hosts += 1,
-            b"content-length" => lengths.push(std::str::from_utf8(value).ok()?.to_owned()),
-            b"transfer-encoding" => codings.push(value.to_ascii_lowercase()),
-            _ => {}
-        }
-    }
-    if hosts > 1 || hosts == 0 && !old {
-        return None;
-    }
-    let framing = match (lengths.as_slice(), codings.as_slice()) {
-        ([], []) => Framing::Length(0),
-        ([length], []) if length.bytes().all(|byte| byte.is_ascii_digit()) => Framing::Length(length.parse().ok()?),
-        ([], [coding]) if coding == b"chunked" && !old => Framing::Chunks,
-        _ => return None,
-    };
-    Some((method.to_vec(), target.to_vec(), framing))
-}
-
-/// A body in chunks and its length on the wire: None while it has not ended, `Some(None)` where it is malformed.
-#[allow(clippy::option_option)]
-fn chunks(bytes: &[u8]) -> Option<Option<(Vec<u8>, usize)>> {
-    let (mut at, mut body) = (0, Vec::new());
-    loop {
-        let line = bytes[at..].windows(2).position(|two| two == b"\r\n")?;
-        let size = bytes[at..at + line].split(|byte| *byte == b';').next().unwrap_or_default();
-        let digits = std::str::from_utf8(size).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let Some(size) = digits.and_then(|digits| usize::from_str_radix(digits, 16).ok()) else { return Some(None) };
-        at += line + 2;
-        if size == 0 {
-            break;
-        }
-        let data = bytes.get(at..at.checked_add(size)?)?;
-        body.extend_from_slice(data);
-        at += size;
-        if bytes.get(at..at + 2)? != b"\r\n" {
-            return Some(None);
-        }
-        at += 2;
-    }
-    loop {
-        let line = bytes[at..].windows(2).position(|two| two == b"\r\n")?;
-        at += line + 2;
-        if line == 0 {
-            return Some(Some((body, at)));
-        }
-    }
-}
-
-/// All requests that `bytes` begin with.
-fn read_all(mut bytes: &[u8]) -> Vec<Request> {
-    let mut all = Vec::new();
-    while let Reading::Whole(request, length) = read(bytes) {
-        all.push(request);
-        bytes = &bytes[length..];
-    }
-    all
-}
+/// Method, target and content: the targets tell the streams apart.
+type Meaning = (Vec<u8>, Vec<u8>, Vec<u8>);
 
 /// What a backend has read, and what it could not.
 #[derive(Default)]
 struct Record {
-    requests: Vec<Request>,
+    requests: Vec<Meaning>,
     malformed: Vec<Vec<u8>>,
 }
 
@@ -180,10 +46,10 @@ async fn backend() -> (Address, Arc<Mutex<Record>>) {
 async fn write_down(mut stream: TcpStream, record: Arc<Mutex<Record>>) {
     let mut bytes = Vec::new();
     loop {
-        match read(&bytes) {
+        match reader::request(&bytes) {
             Reading::Whole(request, length) => {
                 bytes.drain(..length);
-                record.lock().expect("no test thread panics with it").requests.push(request);
+                record.lock().expect("no test thread panics with it").requests.push(request.meaning());
                 if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.is_err() {
                     return;
                 }
@@ -294,7 +160,7 @@ upstreams: { web: { backends: [{backend}], health_check: none, outlier: none, re
     for round in 0..count {
         for (road, address) in [("lane", proxy.address()), ("general", &general)] {
             let bytes = some_stream(&mut rng, &format!("{round}-{road}"));
-            let sent = read_all(&bytes);
+            let sent: Vec<Meaning> = reader::requests(&bytes).iter().map(Request::meaning).collect();
             send(address, &bytes, &mut rng).await;
             let mut got = std::mem::take(&mut *record.lock().expect("no test thread panics with it"));
             // The backend may come to what the stream before this one has sent only now.

@@ -206,12 +206,18 @@ fn waits_for(b: &str) -> String {
     PLAIN.replace("[{a}]", &format!("[{{a}}, {{{b}}}]"))
 }
 
+/// A proxy over `a`, whose next process [`waits_for`] `b`, which holds.
+async fn stuck(a: &Origin, b: &Origin) -> Proxy {
+    let proxy = Proxy::start(&[a, b], PLAIN).await;
+    proxy.rewrite_config(&waits_for("b"));
+    b.hold();
+    proxy
+}
+
 #[tokio::test]
 async fn a_new_process_that_is_killed_before_it_serves_changes_nothing() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
-    let proxy = Proxy::start(&[&a, &b], PLAIN).await;
-    proxy.rewrite_config(&waits_for("b"));
-    b.hold();
+    let proxy = stuck(&a, &b).await;
 
     let (told, ()) = tokio::join!(upgrade(&proxy, &[]), async {
         until("the new one probes", async || b.in_flight() == 1).await;
@@ -231,9 +237,7 @@ async fn a_new_process_that_is_killed_before_it_serves_changes_nothing() {
 #[tokio::test]
 async fn a_new_process_that_hangs_is_ended_in_time() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
-    let proxy = Proxy::start(&[&a, &b], PLAIN).await;
-    proxy.rewrite_config(&waits_for("b"));
-    b.hold();
+    let proxy = stuck(&a, &b).await;
 
     let told = upgrade(&proxy, &["--timeout", "1s"]).await;
 
@@ -245,9 +249,7 @@ async fn a_new_process_that_hangs_is_ended_in_time() {
 #[tokio::test]
 async fn nothing_is_reloaded_while_a_new_process_takes_over() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
-    let proxy = Proxy::start(&[&a, &b], PLAIN).await;
-    proxy.rewrite_config(&waits_for("b"));
-    b.hold();
+    let proxy = stuck(&a, &b).await;
 
     let (told, refusal) = tokio::join!(upgrade(&proxy, &[]), async {
         until("the new one probes", async || b.in_flight() == 1).await;
@@ -266,9 +268,7 @@ async fn nothing_is_reloaded_while_a_new_process_takes_over() {
 #[tokio::test]
 async fn the_new_process_goes_on_where_the_old_one_is_killed() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
-    let mut proxy = Proxy::start(&[&a, &b], PLAIN).await;
-    proxy.rewrite_config(&waits_for("b"));
-    b.hold();
+    let mut proxy = stuck(&a, &b).await;
 
     let (told, new) = tokio::join!(upgrade(&proxy, &[]), async {
         until("the new one probes", async || b.in_flight() == 1).await;
@@ -324,9 +324,7 @@ async fn whichever_process_is_killed_at_any_moment_somebody_serves() {
 async fn a_stop_calls_an_upgrade_off() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut proxy = Proxy::start(&[&a, &b], PLAIN).await;
-        proxy.rewrite_config(&waits_for("b"));
-        b.hold();
+        let mut proxy = stuck(&a, &b).await;
 
         let (told, new) = tokio::join!(upgrade(&proxy, &[]), async {
             until("the new one probes", async || b.in_flight() == 1).await;

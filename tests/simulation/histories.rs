@@ -105,6 +105,7 @@ impl History {
         match self.pool.lease(&ask) {
             Ok(lease) => {
                 self.check_choice(&lease, &tried);
+                self.check_trial(&lease, &tried);
                 self.leases.push(lease);
             }
             Err(why) => self.check_refusal(why, &tried),
@@ -126,6 +127,17 @@ impl History {
             let members = self.pool.backends();
             let mut others = members.backends.iter().filter(|other| !other.backup() && !tried.contains(&other.id()));
             assert!(others.all(|other| !other.usable() || other.weight() == 0) || self.stuck(lease));
+        }
+    }
+
+    /// A backend on probation has one trial at a time, and who gets there beside it has no other of its tier to go to.
+    fn check_trial(&self, lease: &Lease, tried: &[BackendId]) {
+        if lease.is_trial() || !lease.on_probation() || self.pool.failing_open() {
+            return;
+        }
+        for other in self.pool.backends().backends.iter().filter(|other| other.backup() == lease.backup()) {
+            let may = other.usable() && other.weight() > 0 && other.has_room() && !tried.contains(&other.id());
+            assert!(!may || other.on_probation(), "{} was free for it", other.address());
         }
     }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use roundel::config::plan::{self, Balance, Outlier, WhenNoneHealthy};
+use roundel::config::plan::{self, Balance, HashKey, Outlier, WhenNoneHealthy};
 use roundel::upstream::sticky::Token;
-use roundel::upstream::{Ask, Failure, Member, NoBackend, State};
+use roundel::upstream::{Ask, Failure, Lease, Member, NoBackend, State};
 
 use crate::world::{SECOND, World, letter, member, members, unprobed, upstream};
 
@@ -136,14 +136,99 @@ fn backups_serve_only_when_no_other_is_usable_or_all_others_were_tried() {
 }
 
 #[test]
-fn errors_in_a_row_eject_and_time_brings_back() {
+fn errors_in_a_row_eject_and_time_and_an_answer_bring_back() {
     let world = World::balanced(Balance::RoundRobin, &[1, 1]);
     fail(&world, 'b', 5);
     assert_eq!((world.state('b'), world.order(3)), (State::Ejected, "aaa".to_owned()));
     world.time.advance(30 * SECOND);
     // No tick: the lease itself notices that the ejection is over.
     assert!(world.order(2).contains('b'));
-    assert_eq!(world.state('b'), State::Healthy);
+    assert_eq!(world.state('b'), State::SlowStart);
+    answer(&world, 'b');
+    assert_eq!((world.state('b'), world.counts(10)), (State::Healthy, vec![5, 5]));
+}
+
+/// Lets the next request that reaches `who` be answered.
+fn answer(world: &World, who: char) {
+    let leases = (0..20).map(|_| world.lease().unwrap());
+    leases.filter(|lease| letter(lease) == who).take(1).for_each(|mut lease| lease.succeeded(SECOND / 100));
+}
+
+/// Three backends, of which `b` has an ejection behind it.
+fn after_an_ejection(balance: Balance) -> World {
+    let world = World::balanced(balance, &[1; 3]);
+    fail(&world, 'b', 5);
+    assert_eq!(world.state('b'), State::Ejected);
+    world.time.advance(30 * SECOND);
+    world
+}
+
+/// Leases that are held all at once; how many of them are `who`'s.
+fn hold(world: &World, count: usize, who: char) -> (Vec<Lease>, usize) {
+    let leases: Vec<_> = (0..count).map(|_| world.lease().unwrap()).collect();
+    let at = leases.iter().filter(|lease| letter(lease) == who).count();
+    (leases, at)
+}
+
+#[test]
+fn after_an_ejection_one_request_at_a_time_finds_out_whatever_the_policy() {
+    let hash = Balance::Hash { key: HashKey::ClientIp, load_factor: None };
+    for balance in
+        [Balance::RoundRobin, Balance::LeastRequests, Balance::PeakEwma, Balance::Random { choices: 2 }, hash]
+    {
+        let world = after_an_ejection(balance.clone());
+        for _ in 0..3 {
+            // A trial that ends without a verdict, because its client has left, makes room for the next.
+            let (held, at) = hold(&world, 60, 'b');
+            assert_eq!((at, world.state('b')), (1, State::SlowStart), "{balance:?}");
+            drop(held);
+        }
+        answer(&world, 'b');
+        assert_eq!(world.state('b'), State::Healthy);
+        assert!(hold(&world, 60, 'b').1 > 1, "{balance:?}");
+    }
+}
+
+#[test]
+fn a_backend_that_is_still_bad_gets_one_request_after_each_ejection() {
+    let world = after_an_ejection(Balance::RoundRobin);
+    for nth in 2..8 {
+        let (mut held, at) = hold(&world, 100, 'b');
+        held.iter_mut().filter(|lease| letter(lease) == 'b').for_each(|lease| lease.failed(Failure::Gateway, "503"));
+        assert_eq!((at, world.state('b')), (1, State::Ejected));
+        world.time.advance(nth * 30 * SECOND);
+    }
+}
+
+#[test]
+fn requests_that_were_under_way_before_an_ejection_keep_nobody_from_its_end() {
+    let world = World::balanced(Balance::RoundRobin, &[1; 3]);
+    let (_tunnels, at) = hold(&world, 30, 'b');
+    assert_eq!(at, 10);
+    fail(&world, 'b', 5);
+    world.time.advance(30 * SECOND);
+    assert_eq!(hold(&world, 30, 'b').1, 1);
+}
+
+#[test]
+fn a_probation_binds_nobody_who_has_no_other_backend() {
+    let world = after_an_ejection(Balance::RoundRobin);
+    ["192.0.2.1:1", "192.0.2.1:3"].iter().for_each(|other| drop(world.pool.drain(other)));
+    assert_eq!(hold(&world, 30, 'b').1, 30);
+}
+
+#[test]
+fn a_cookie_does_not_lead_to_a_backend_on_trial() {
+    let world = World::balanced(Balance::RoundRobin, &[1; 3]);
+    let cookie = world.lease().unwrap().token().to_string();
+    fail(&world, 'a', 5);
+    world.time.advance(30 * SECOND);
+    let back = || letter(&world.pool.lease(&Ask { sticky: Some(&cookie), ..Ask::default() }).unwrap());
+    let trial = world.pool.lease(&Ask { sticky: Some(&cookie), ..Ask::default() }).unwrap();
+    assert_eq!(letter(&trial), 'a');
+    assert!((0..10).all(|_| back() != 'a'));
+    drop(trial);
+    assert_eq!(back(), 'a');
 }
 
 #[test]

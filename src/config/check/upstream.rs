@@ -10,7 +10,7 @@ use crate::base::address::parse_host_name;
 use crate::base::proxy_protocol::Version;
 use crate::base::units::Misread;
 use crate::config::file::File;
-use crate::config::file::collection::{Named, OrNone};
+use crate::config::file::collection::OrNone;
 use crate::config::file::leaf::{self, FilePath};
 use crate::config::file::message::header_name;
 use crate::config::file::term::{Field, Spanned, written_or_default};
@@ -29,7 +29,6 @@ pub(super) fn plan(file: &File, checker: &mut Checker<'_, '_>) -> Vec<Arc<plan::
             if named.items.is_empty() && !named.is_partial {
                 checker.error(*at, "no upstream is written", "write `web: { backends: [127.0.0.1:8081] }`");
             }
-            check_bound_addresses(file, named, checker);
             named.items.iter().map(|(name, upstream)| Arc::new(one(name, upstream, checker))).collect()
         }
         None => Vec::new(),
@@ -90,19 +89,6 @@ fn protocol(written: &Upstream, checker: &mut Checker<'_, '_>) -> plan::Upstream
         checker.error(at, message, "remove it, or write `protocol: h1`");
     }
     protocol
-}
-
-/// Pingora binds only the connections that it makes by itself.
-fn check_bound_addresses(file: &File, named: &Named<Upstream>, checker: &mut Checker<'_, '_>) {
-    let server = file.server.value();
-    let bound = server.and_then(|server| server.client_bind_to_ipv4.at().or(server.client_bind_to_ipv6.at()));
-    let Some(bound) = bound else { return };
-    for (_, upstream) in &named.items {
-        if let Some(Spanned { value: OrNone::Some(_), at }) = upstream.value.send_proxy_protocol.given() {
-            let message = "connections that begin with the PROXY protocol cannot be bound to an address";
-            checker.clash(*at, message, (bound, "connections are bound here"), "remove one of the two");
-        }
-    }
 }
 
 fn check_sources(written: &Upstream, at: At, is_discovered: bool, checker: &mut Checker<'_, '_>) {

@@ -267,7 +267,7 @@ impl H2Session {
         let mut response = Response::new(());
         *response.status_mut() = header.status;
         *response.headers_mut() = of_http2(&header);
-        // A recipient with a clock dates what came undated, and nothing else (RFC 9110, 6.6.1).
+        // A recipient with a clock dates what came undated (RFC 9110, 6.6.1).
         if !response.headers().contains_key(DATE)
             && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
         {

@@ -202,8 +202,7 @@ fn void(limits: &mut [Limit], name: &str, holders: &[&str]) {
 
 fn retries(upstream: &Upstream, question: &Question<'_>, backends: &[Backend]) -> Retries {
     let plan = &upstream.retry;
-    let idempotent =
-        http::Method::from_bytes(question.method.as_bytes()).is_ok_and(|method| retry::is_idempotent(&method));
+    let idempotent = retry::is_idempotent(question.method);
     let several = backends.iter().filter(|backend| backend.eligible).count() > 1
         || upstream.discovery.is_some()
         || upstream.backends.iter().any(|backend| matches!(backend.target, Target::Name(..)));

@@ -11,6 +11,7 @@ use crate::base::clock::Moment;
 use crate::config::plan;
 use crate::exchange::rescue::{Connect, Failure};
 use crate::exchange::retry::{self, Standing, Verdict};
+use crate::upstream::doubt::Answer;
 use crate::upstream::health::{Schedule, Stage};
 use crate::upstream::state::{self, Policy};
 use crate::upstream::{Ask, Backend, BackendId, Lease, Member};
@@ -129,6 +130,13 @@ enum Ending {
     Failed(Failure),
 }
 
+impl Ending {
+    /// Whether it is that of a connect which nobody answered.
+    fn is_silent_connect(&self) -> bool {
+        matches!(self, Self::Failed(Failure::Connect(Connect::TimedOut)))
+    }
+}
+
 /// Plays a script; none where it has no backend.
 pub(super) fn play(script: &Script, seed: u64) -> Option<Outcome> {
     let mut random = fastrand::Rng::with_seed(seed);
@@ -188,7 +196,11 @@ impl Run<'_> {
             self.was_out = true;
             self.outcome.detected.get_or_insert(now.since(self.outage.from));
             self.outcome.recovered = None;
-        } else if now >= self.outage.until && self.was_out && self.failing.share() >= 1.0 {
+        } else if now >= self.outage.until
+            && self.was_out
+            && !self.failing.on_probation()
+            && self.failing.share() >= 1.0
+        {
             self.outcome.recovered.get_or_insert(now.since(self.outage.until));
         }
     }
@@ -260,6 +272,9 @@ impl Run<'_> {
             part.at_failing += u64::from(failing);
         }
         let (took, ending) = if failing { self.try_at_failing(now) } else { (ANSWER, Ending::Answered) };
+        if ending.is_silent_connect() {
+            request.lease.connect_begins(now, self.script.plan.timeouts.connect);
+        }
         self.steps.push(now + took, Step::End(request, ending));
     }
 
@@ -289,6 +304,9 @@ impl Run<'_> {
 
     fn failed(&mut self, request: Request, failure: Failure) {
         let Request { arrived, mut tried, mut retries, mut lease } = request;
+        if Ending::Failed(failure).is_silent_connect() {
+            lease.connect_ends(Answer::None, self.stage.now());
+        }
         failure.tell(&mut lease);
         // As on the data path, the last lease ends before the next begins.
         drop(lease);

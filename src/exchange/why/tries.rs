@@ -68,6 +68,9 @@ fn chosen(one: &Try, before: usize, upstream: Option<&Upstream>) -> String {
     if one.choice.backup {
         text.push_str("; a backup, because no other backend could serve");
     }
+    if one.choice.trial {
+        text.push_str("; it was ejected, and this request shows whether it serves again");
+    }
     if one.roll.failing_open {
         text.push_str("; no backend is usable, and the upstream fails open");
     }

@@ -18,25 +18,25 @@ pub(super) fn json(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-/// Whether all of `text` is ASCII that stands for itself: what nearly all texts are. Eight bytes are judged at a time.
+/// Whether all of `text` is ASCII that stands for itself: what nearly all texts are. Sixteen bytes are judged at a time, the last of
+/// them together with some of those before.
 fn is_plain_ascii(text: &[u8]) -> bool {
-    let (words, rest) = text.as_chunks::<8>();
-    words.iter().all(|word| !holds_special(*word))
-        && rest.iter().all(|byte| *byte < 0x80 && JSON_PLAIN[usize::from(*byte)])
+    let (chunks, rest) = text.as_chunks::<16>();
+    match (text.last_chunk::<16>(), text.first_chunk::<8>(), text.last_chunk::<8>()) {
+        (Some(last), ..) => !chunks.iter().any(hold_special) && (rest.is_empty() || !hold_special(last)),
+        (None, Some(first), Some(last)) => !hold_special(first) && !hold_special(last),
+        _ => !rest.iter().any(|byte| is_special(*byte)),
+    }
 }
 
-/// Whether a byte of `word` is a control character, a quote, a backslash, DEL or beyond ASCII: the "haszero" and "hasless"
-/// tests of Anderson's Bit Twiddling Hacks.
-const fn holds_special(word: [u8; 8]) -> bool {
-    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
-    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
-    const fn holds(word: u64, byte: u8) -> u64 {
-        let differs = word ^ (ONES * byte as u64);
-        differs.wrapping_sub(ONES) & !differs
-    }
-    let word = u64::from_ne_bytes(word);
-    let below_space = word.wrapping_sub(ONES * 0x20) & !word;
-    (word | below_space | holds(word, b'"') | holds(word, b'\\') | holds(word, 0x7f)) & HIGHS != 0
+/// Without a branch, so that the compiler judges all of them at once.
+fn hold_special<const N: usize>(bytes: &[u8; N]) -> bool {
+    bytes.iter().fold(false, |any, byte| any | is_special(*byte))
+}
+
+/// Whether a byte is a control character, a quote, a backslash, DEL or beyond ASCII.
+const fn is_special(byte: u8) -> bool {
+    byte.wrapping_sub(b' ') >= 0x7f - b' ' || byte == b'"' || byte == b'\\'
 }
 
 fn json_str(out: &mut Vec<u8>, text: &str) {
@@ -139,6 +139,22 @@ mod tests {
             escaped(json, hostile.as_bytes()),
             "a\\\"b\\\\c\\n\\r\\t\\u0000\\u001b[2J\\u007f\\u0085\\u009bé\\u2028\\u2029€\u{2027}"
         );
+    }
+
+    #[test]
+    fn one_special_byte_is_found_wherever_it_stands() {
+        for length in 0..50 {
+            let mut text = vec![b'a'; length];
+            assert!(is_plain_ascii(&text));
+            for at in 0..length {
+                for byte in 0..=u8::MAX {
+                    text[at] = byte;
+                    let plain = (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\';
+                    assert_eq!(is_plain_ascii(&text), plain, "{byte:#x} at {at} of {length}");
+                }
+                text[at] = b'a';
+            }
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ const USUAL: usize = 768;
 
 /// A format, ready to write lines.
 #[derive(Debug)]
-pub(super) struct Format(Kind);
+pub struct Format(Kind);
 
 #[derive(Debug)]
 enum Kind {
@@ -31,7 +31,7 @@ enum Kind {
 impl Format {
     /// The format of a plan. `combined` tells times in the system's time zone, which is looked up here (UTC if unknown).
     #[must_use]
-    pub(super) fn new(plan: &LogFormat) -> Self {
+    pub fn new(plan: &LogFormat) -> Self {
         match plan {
             LogFormat::Json => Self(Kind::Json),
             LogFormat::Combined => Self::combined(TimeZone::try_system().unwrap_or(TimeZone::UTC)),
@@ -46,7 +46,7 @@ impl Format {
     }
 
     /// Appends the line of `record` with its line feed; `second` is kept from line to line.
-    pub(super) fn write(&self, record: &Record<'_>, second: &mut Second, line: &mut Vec<u8>) {
+    pub fn write(&self, record: &Record<'_>, second: &mut Second, line: &mut Vec<u8>) {
         match &self.0 {
             Kind::Json => json_line(line, record, second),
             Kind::Combined(zone) => combined_line(line, record, zone),
@@ -71,36 +71,41 @@ macro_rules! key {
     };
 }
 
+/// The same for a text, with its opening quote.
+macro_rules! text_key {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":\"").as_bytes()
+    };
+}
+
 /// The fields in the order of [`LogField::ALL`], written out: this runs once for each request.
 fn json_line(line: &mut Vec<u8>, record: &Record<'_>, second: &mut Second) {
     line.reserve(USUAL);
     line.extend_from_slice(b"{\"time\":\"");
     second.rfc3339(line, record.time);
     line.push(b'"');
-    quoted(line, key!("request_id"), record.request_id.as_bytes());
+    quoted(line, text_key!("request_id"), record.request_id.as_bytes());
     if let Some(client) = record.client {
-        line.extend_from_slice(key!("client"));
-        line.push(b'"');
+        line.extend_from_slice(text_key!("client"));
         text::address(line, client);
         line.push(b'"');
     }
-    quoted(line, key!("listener"), record.listener.as_bytes());
-    record.method.inspect(|method| quoted(line, key!("method"), method));
-    quoted(line, key!("scheme"), record.scheme.as_str().as_bytes());
-    record.host.inspect(|host| quoted(line, key!("host"), host));
+    quoted(line, text_key!("listener"), record.listener.as_bytes());
+    record.method.inspect(|method| quoted(line, text_key!("method"), method));
+    plain(line, text_key!("scheme"), record.scheme.as_str());
+    record.host.inspect(|host| quoted(line, text_key!("host"), host));
     if let Some(path) = record.path {
-        line.extend_from_slice(key!("path"));
-        line.push(b'"');
+        line.extend_from_slice(text_key!("path"));
         target(line, path, record.query, escape::json);
         line.push(b'"');
     }
-    record.protocol.inspect(|version| quoted(line, key!("protocol"), protocol(*version).as_bytes()));
+    record.protocol.inspect(|version| plain(line, text_key!("protocol"), protocol(*version)));
     numbered(line, key!("status"), record.status.into());
-    record.reason.inspect(|reason| quoted(line, key!("reason"), reason.as_str().as_bytes()));
-    record.dry_run.inspect(|reason| quoted(line, key!("dry_run"), reason.as_str().as_bytes()));
-    record.route.inspect(|route| quoted(line, key!("route"), route.as_bytes()));
-    record.upstream.inspect(|upstream| quoted(line, key!("upstream"), upstream.as_bytes()));
-    record.backend.inspect(|backend| quoted(line, key!("backend"), backend.as_bytes()));
+    record.reason.inspect(|reason| plain(line, text_key!("reason"), reason.as_str()));
+    record.dry_run.inspect(|reason| plain(line, text_key!("dry_run"), reason.as_str()));
+    record.route.inspect(|route| quoted(line, text_key!("route"), route.as_bytes()));
+    record.upstream.inspect(|upstream| quoted(line, text_key!("upstream"), upstream.as_bytes()));
+    record.backend.inspect(|backend| quoted(line, text_key!("backend"), backend.as_bytes()));
     record.attempts.inspect(|attempts| numbered(line, key!("attempts"), (*attempts).into()));
     timed(line, key!("duration_ms"), record.duration);
     record.connect.inspect(|connect| timed(line, key!("connect_ms"), *connect));
@@ -111,17 +116,24 @@ fn json_line(line: &mut Vec<u8>, record: &Record<'_>, second: &mut Second) {
     }
     numbered(line, key!("bytes_in"), record.bytes_in);
     numbered(line, key!("bytes_out"), record.bytes_out);
-    record.user_agent.inspect(|agent| quoted(line, key!("user_agent"), agent));
-    record.referer.inspect(|referer| quoted(line, key!("referer"), referer));
-    record.tls.inspect(|tls| quoted(line, key!("tls"), tls.as_bytes()));
-    record.trace_id.inspect(|id| quoted(line, key!("trace_id"), id.as_bytes()));
+    record.user_agent.inspect(|agent| quoted(line, text_key!("user_agent"), agent));
+    record.referer.inspect(|referer| quoted(line, text_key!("referer"), referer));
+    record.tls.inspect(|tls| quoted(line, text_key!("tls"), tls.as_bytes()));
+    record.trace_id.inspect(|id| quoted(line, text_key!("trace_id"), id.as_bytes()));
     line.push(b'}');
+}
+
+/// A word of ours, which holds nothing to be escaped.
+#[inline]
+fn plain(line: &mut Vec<u8>, key: &[u8], text: &'static str) {
+    line.extend_from_slice(key);
+    line.extend_from_slice(text.as_bytes());
+    line.push(b'"');
 }
 
 #[inline]
 fn quoted(line: &mut Vec<u8>, key: &[u8], text: &[u8]) {
     line.extend_from_slice(key);
-    line.push(b'"');
     escape::json(line, text);
     line.push(b'"');
 }

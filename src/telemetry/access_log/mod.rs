@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use crate::config::plan;
 
-use self::format::Format;
+pub use self::format::Format;
 pub use self::record::Record;
-use self::second::Second;
+pub use self::second::Second;
 use self::sink::Sink;
 use self::writer::Writer;
 

@@ -10,16 +10,23 @@ use super::format::{padded, time_of_day};
 
 /// The second that was written last, as text. Each thread that writes lines has one.
 #[derive(Debug)]
-pub(super) struct Second {
+pub struct Second {
     /// Seconds since the epoch; none before the first.
     number: Option<u64>,
     /// `2026-01-31T12:00:00`
     text: [u8; 19],
 }
 
+impl Default for Second {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Second {
     /// None yet.
-    pub(super) const fn new() -> Self {
+    #[must_use]
+    pub const fn new() -> Self {
         Self { number: None, text: [0; 19] }
     }
 

@@ -42,6 +42,15 @@ impl Usable {
     }
 }
 
+/// What becomes of backends that are usable, but in doubt (`doubt`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubts {
+    /// They are passed over.
+    Heeded,
+    /// They are as good as others: there are no others.
+    Ignored,
+}
+
 /// One choice: what a policy may look at besides the backends.
 #[derive(Clone, Copy)]
 pub struct Choice<'a> {
@@ -55,6 +64,8 @@ pub struct Choice<'a> {
     pub in_flight: u64,
     /// Which backends it may fall on.
     pub admission: Admission,
+    /// What becomes of those in doubt.
+    pub doubts: Doubts,
     /// Where random numbers come from.
     pub luck: &'a Luck,
 }
@@ -63,13 +74,17 @@ impl Choice<'_> {
     /// Whether it may fall on `backend`.
     #[must_use]
     pub fn admits(&self, backend: &Backend) -> bool {
-        self.would_admit(backend) && backend.has_room()
+        self.would_admit(backend) && backend.has_room() && !self.doubts(backend)
     }
 
     /// Whether it may fall on `backend` once that has room.
     #[must_use]
     pub fn would_admit(&self, backend: &Backend) -> bool {
         backend.admits(self.admission) && !self.tried.contains(&backend.id())
+    }
+
+    fn doubts(&self, backend: &Backend) -> bool {
+        self.doubts == Doubts::Heeded && backend.is_doubtful(self.now)
     }
 }
 

@@ -138,7 +138,11 @@ const fn one() -> u32 {
     1
 }
 
-fn parse(text: &str, tls: bool) -> Result<Vec<plan::Backend>, String> {
+/// Reads the text of such a file. All backends speak TLS where `tls` is set, else those written `https://`.
+///
+/// # Errors
+/// What is wrong with it, in words, and with which of its backends.
+pub fn parse(text: &str, tls: bool) -> Result<Vec<plan::Backend>, String> {
     let list: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
     let serde_yaml::Value::Sequence(items) = list else {
         return Err("not a list (write one backend a line: `- 10.0.0.1:8080`)".to_owned());

@@ -4,7 +4,7 @@
 //! pool does what is right with members that come, stay and go.
 
 pub mod dns;
-mod file;
+pub mod file;
 mod fixed;
 mod service;
 

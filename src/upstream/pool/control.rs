@@ -41,9 +41,10 @@ impl Pool {
     /// Takes in an event of one backend.
     pub(super) fn apply(&self, backend: &Arc<Backend>, event: Event<'_>, now: Moment) {
         let mut control = self.control.lock();
-        let usable = (control.usable, backend.usable());
+        let before = (control.usable, backend.usable(), backend.share());
         self.change(&mut control, backend, event, now);
-        if usable != (control.usable, backend.usable()) || control.changes.iter().any(Change::moves_weights) {
+        let moved = before != (control.usable, backend.usable(), backend.share());
+        if moved || control.changes.iter().any(Change::moves_weights) {
             self.renew_soon(&mut control, now);
         } else if !control.changes.is_empty() {
             self.call_roll(&mut control, now);
@@ -99,7 +100,7 @@ impl Pool {
         let policy = control.policy;
         let weighs = |health: &Health| health.usable() && backend.weight() > 0;
         let before = (backend.read(Health::ejected), backend.read(weighs));
-        let event = self.with_permission(event, control, before.1);
+        let event = self.with_permission(event, control, before.0, before.1);
         let (transition, after, wake) = backend.change(&policy, now, |health| {
             let transition = health.apply(&policy, event, now);
             (transition, (health.ejected(), weighs(health)), health.wakes_at(&policy, now))
@@ -120,13 +121,15 @@ impl Pool {
     }
 
     /// The event, with the pool's word on whether an ejection is allowed.
-    fn with_permission<'a>(&self, event: Event<'a>, control: &Control, usable: bool) -> Event<'a> {
+    fn with_permission<'a>(&self, event: Event<'a>, control: &Control, ejected: bool, usable: bool) -> Event<'a> {
         match (event, &control.policy.outlier) {
-            (Event::RequestFailed { failure, why, .. }, Some(policy)) => {
+            (Event::RequestFailed { begun, failure, why, .. }, Some(policy)) => {
                 let others = control.usable.saturating_sub(usize::from(usable));
                 let members = self.members.load().backends.len();
-                let may_eject = outlier::may_eject(policy, control.ejected, members, others);
-                Event::RequestFailed { failure, why, may_eject }
+                // One on probation has its place among the ejected still.
+                let ejected = control.ejected.saturating_sub(usize::from(ejected));
+                let may_eject = outlier::may_eject(policy, ejected, members, others);
+                Event::RequestFailed { begun, failure, why, may_eject }
             }
             (event, _) => event,
         }

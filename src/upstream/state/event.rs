@@ -17,9 +17,14 @@ pub enum Event<'a> {
     /// Probes were turned off: a verdict of theirs binds no longer.
     ProbesEnded,
     /// A request was answered; a 4xx or a 500 is an answer.
-    RequestSucceeded,
+    RequestSucceeded {
+        /// When it was sent there.
+        begun: Moment,
+    },
     /// A request failed, for the cause `why`.
     RequestFailed {
+        /// When it was sent there.
+        begun: Moment,
         /// In what way.
         failure: Failure,
         /// The cause.

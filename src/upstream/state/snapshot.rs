@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Course, Drain, Failure, Health, Standing};
 use crate::base::clock::Moment;
-use crate::upstream::outlier;
 
 /// The health of one backend on its way to another process: ages and remainders in place of moments, for each process
 /// has its own clock.
@@ -35,6 +34,7 @@ enum CourseSnapshot {
     Healthy,
     Unhealthy,
     Ejected { remaining: Duration, failure: Failure },
+    Probation { failure: Failure },
     SlowStart { remaining: Duration },
 }
 
@@ -48,6 +48,7 @@ impl Health {
                 Course::Healthy => CourseSnapshot::Healthy,
                 Course::Unhealthy => CourseSnapshot::Unhealthy,
                 Course::Ejected { until, failure } => CourseSnapshot::Ejected { remaining: until.since(now), failure },
+                Course::Probation { failure } => CourseSnapshot::Probation { failure },
                 Course::SlowStart { until } => CourseSnapshot::SlowStart { remaining: until.since(now) },
             },
             course_age: self.course.age(now),
@@ -59,7 +60,7 @@ impl Health {
             failed_in_row: self.failed_in_row,
             errors_in_row: self.errors_in_row,
             connects_only: self.connects_only,
-            ejections: outlier::remembered(self.ejections, self.returned, now),
+            ejections: self.remembered(now),
             awaited: self.awaited.is_some(),
         }
     }
@@ -75,6 +76,7 @@ impl Health {
             CourseSnapshot::Healthy => Course::Healthy,
             CourseSnapshot::Unhealthy => Course::Unhealthy,
             CourseSnapshot::Ejected { remaining, failure } => Course::Ejected { until: now + remaining, failure },
+            CourseSnapshot::Probation { failure } => Course::Probation { failure },
             CourseSnapshot::SlowStart { remaining } => Course::SlowStart { until: now + remaining },
         };
         Self {

@@ -60,8 +60,15 @@ impl Story {
     }
 
     fn fails(&mut self, failure: Failure, times: usize) -> Option<Transition> {
-        let event = Event::RequestFailed { failure, why: "connection refused", may_eject: true };
-        (0..times).map(|_| self.then(event)).last().flatten()
+        (0..times).map(|_| self.fails_begun(self.now, failure)).last().flatten()
+    }
+
+    fn fails_begun(&mut self, begun: Moment, failure: Failure) -> Option<Transition> {
+        self.then(Event::RequestFailed { begun, failure, why: "connection refused", may_eject: true })
+    }
+
+    fn succeeds(&mut self) -> Option<Transition> {
+        self.then(Event::RequestSucceeded { begun: self.now })
     }
 
     fn after(&mut self, span: Duration) -> Option<Transition> {
@@ -176,7 +183,7 @@ fn errors_in_a_row_eject_and_a_success_between_them_forgives() {
     let mut story = Story::healthy();
     assert_eq!(story.fails(Failure::Gateway, 4), None);
     assert!(story.health.blemished());
-    story.then(Event::RequestSucceeded);
+    story.succeeds();
     assert!(!story.health.blemished());
     assert_eq!(story.fails(Failure::Gateway, 4), None);
     let out = story.fails(Failure::Gateway, 1).unwrap();
@@ -187,27 +194,109 @@ fn errors_in_a_row_eject_and_a_success_between_them_forgives() {
 #[test]
 fn without_leave_of_the_pool_nothing_is_ejected_until_leave_is_given() {
     let mut story = Story::healthy();
-    let refused = Event::RequestFailed { failure: Failure::Gateway, why: "503", may_eject: false };
+    let (begun, failure) = (story.now, Failure::Gateway);
+    let refused = Event::RequestFailed { begun, failure, why: "503", may_eject: false };
     (0..9).for_each(|_| assert_eq!(story.then(refused), None));
     assert_eq!(story.fails(Failure::Gateway, 1).unwrap().to, State::Ejected);
 }
 
+/// A story of a backend on probation, which is not probed.
+fn on_probation(policy: Policy) -> Story {
+    let mut story = Story::of(policy);
+    story.fails(Failure::Gateway, 5);
+    story.after(30 * SECOND);
+    story
+}
+
 #[test]
-fn an_ejection_ends_by_time_and_the_next_lasts_longer() {
+fn an_ejection_ends_by_time_in_a_probation_that_one_answer_ends() {
     let mut story = Story::of(unprobed());
     story.fails(Failure::Gateway, 5);
     assert_eq!(story.after(29 * SECOND), None);
     let back = story.after(SECOND).unwrap();
-    assert_eq!((back.to, &*back.why), (State::Healthy, "its ejection of 30s is over"));
-    let again = story.fails(Failure::Gateway, 5).unwrap();
-    assert!(again.why.ends_with("ejected for 1m"), "{}", again.why);
+    assert_eq!(back.to, State::SlowStart);
+    assert_eq!(&*back.why, "its ejection of 30s is over; one request at a time until one is answered");
+    assert!(story.health.on_probation() && story.health.usable() && story.health.blemished() && story.health.ejected());
+    assert_eq!(story.after(1000 * SECOND), None, "time alone makes nobody good");
+    let proven = story.succeeds().unwrap();
+    assert_eq!((proven.to, &*proven.why), (State::Healthy, "a request was answered after its ejection"));
+    assert!(!story.health.on_probation() && !story.health.blemished() && !story.health.ejected());
+}
+
+#[test]
+fn one_failure_in_a_probation_ejects_again_for_longer() {
+    let mut story = on_probation(unprobed());
+    let again = story.fails(Failure::Gateway, 1).unwrap();
+    assert_eq!(
+        (again.to, &*again.why),
+        (State::Ejected, "the first request after its ejection failed: connection refused; ejected for 1m")
+    );
+    story.after(60 * SECOND);
+    // However long nobody asked it: it has not served in that time.
+    story.after(1000 * SECOND);
+    let third = story.fails(Failure::Connect, 1).unwrap();
+    assert_eq!(&*third.why, "the first connect after its ejection failed: connection refused; ejected for 1m30s");
+}
+
+#[test]
+fn what_was_sent_before_a_probation_says_nothing_in_it() {
+    let mut story = on_probation(unprobed());
+    let before = Moment::START + 2 * SECOND;
+    assert_eq!(story.fails_begun(before, Failure::Gateway), None);
+    assert_eq!(story.then(Event::RequestSucceeded { begun: before }), None);
+    assert!(story.health.on_probation());
+}
+
+#[test]
+fn the_last_usable_backend_stays_on_probation_whatever_fails() {
+    let mut story = on_probation(unprobed());
+    let (begun, failure) = (story.now, Failure::Gateway);
+    (0..9).for_each(|_| {
+        assert_eq!(story.then(Event::RequestFailed { begun, failure, why: "503", may_eject: false }), None);
+    });
+    assert!(story.health.on_probation());
+}
+
+#[test]
+fn a_probation_ends_in_a_slow_start_where_there_is_one() {
+    let mut story = on_probation(Policy { slow_start: 10 * SECOND, ..unprobed() });
+    assert_eq!(
+        (story.health.share(&story.policy, story.now), story.health.wakes_at(&story.policy, story.now)),
+        (1.0, None)
+    );
+    assert_eq!(story.succeeds(), None, "both are shown as a slow start");
+    assert_eq!((story.state(), story.health.share(&story.policy, story.now)), (State::SlowStart, 0.1));
+    assert_eq!(story.after(10 * SECOND).unwrap().to, State::Healthy);
+}
+
+#[test]
+fn a_probation_ends_by_good_probes_that_would_have_ended_the_ejection() {
+    let probes = |asks_application| ProbePolicy { asks_application, fall: 3, rise: 2, ..probed().probes.unwrap() };
+    for (asks, after) in [(true, State::Healthy), (false, State::SlowStart)] {
+        let mut story = on_probation(unprobed());
+        story.policy.probes = Some(probes(asks));
+        story.then(Event::ProbeGood);
+        story.then(Event::ProbeGood);
+        assert_eq!(story.state(), after);
+    }
+    let mut fallen = on_probation(unprobed());
+    fallen.policy.probes = Some(probes(false));
+    (0..3).for_each(|_| drop(fallen.then(Event::ProbeFailed("connection refused"))));
+    assert_eq!(fallen.state(), State::Unhealthy);
+}
+
+#[test]
+fn another_process_goes_on_with_the_probation() {
+    let story = on_probation(unprobed());
+    let there = Health::restore(&story.health.snapshot(story.now), Moment::START + SECOND);
+    assert!(there.on_probation());
+    assert_eq!(there.why(), story.health.why());
 }
 
 #[test]
 fn good_seconds_make_the_next_ejection_short_again() {
-    let mut story = Story::of(unprobed());
-    story.fails(Failure::Gateway, 5);
-    story.after(30 * SECOND);
+    let mut story = on_probation(unprobed());
+    story.succeeds();
     story.after(10 * SECOND);
     let again = story.fails(Failure::Gateway, 5).unwrap();
     assert!(again.why.ends_with("ejected for 30s"), "{}", again.why);
@@ -312,13 +401,18 @@ fn another_process_goes_on_where_this_one_stands() {
     assert_eq!((health.state(), health.why()), (State::Ejected, story.health.why()));
     assert_eq!((health.since(), health.carried()), (Moment::START, 9 * SECOND));
     assert_eq!(health.apply(&story.policy, Event::Tick, there + 19 * SECOND), None);
-    assert_eq!(health.apply(&story.policy, Event::Tick, there + 20 * SECOND).unwrap().to, State::Healthy);
+    assert_eq!(health.apply(&story.policy, Event::Tick, there + 20 * SECOND).unwrap().to, State::SlowStart);
 }
 
 #[test]
 fn a_drain_is_handed_over_with_nothing_in_flight() {
     let story = Story::healthy().with(Event::Drain);
     assert_eq!(Health::restore(&story.health.snapshot(story.now), Moment::START).state(), State::Drained);
+}
+
+/// Long ago, or in what a state machine must take for its present.
+fn begun() -> impl Strategy<Value = Moment> {
+    prop_oneof![Just(Moment::START), Just(Moment::START + 1_000_000 * SECOND)]
 }
 
 fn any_event() -> impl Strategy<Value = Event<'static>> {
@@ -328,8 +422,10 @@ fn any_event() -> impl Strategy<Value = Event<'static>> {
         4 => Just(Event::ProbeGood),
         4 => Just(Event::ProbeFailed("connection refused")),
         1 => Just(Event::ProbesEnded),
-        2 => Just(Event::RequestSucceeded),
-        8 => failed.prop_map(|(failure, may_eject)| Event::RequestFailed { failure, why: "refused", may_eject }),
+        2 => begun().prop_map(|begun| Event::RequestSucceeded { begun }),
+        8 => (begun(), failed).prop_map(|(begun, (failure, may_eject))| {
+            Event::RequestFailed { begun, failure, why: "refused", may_eject }
+        }),
         1 => Just(Event::Pardoned),
         1 => Just(Event::Drain),
         1 => Just(Event::Resume),

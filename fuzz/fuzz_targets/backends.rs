@@ -1,0 +1,3 @@
+//! `tests/fuzz/promises/backends.rs` under libFuzzer.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| roundel_fuzz::promises::backends::holds(bytes));

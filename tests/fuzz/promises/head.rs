@@ -1,0 +1,43 @@
+//! Any bytes: no panic, the same outcome whole and byte by byte, and a head that is taken keeps its promises.
+
+use roundel::wire::framing::Framing;
+use roundel::wire::head::{Head, HeadParser, Limits, Outcome, Version};
+
+const LIMITS: Limits = Limits { header_bytes: 4096, header_count: 20 };
+
+/// Holds the promise to these bytes.
+pub fn holds(bytes: &[u8]) {
+    let mut whole = HeadParser::new(LIMITS);
+    let mut pieces = HeadParser::new(LIMITS);
+    let whole = describe(whole.parse(bytes));
+    let pieces = (0..=bytes.len()).find_map(|end| describe(pieces.parse(&bytes[..end])));
+    assert_eq!(whole, pieces);
+}
+
+fn describe(outcome: Outcome<'_>) -> Option<String> {
+    match outcome {
+        Outcome::Partial => None,
+        Outcome::Refused(refusal) => Some(refusal.to_string()),
+        Outcome::Complete(head) => {
+            check(&head);
+            Some(format!("{head:?}"))
+        }
+    }
+}
+
+fn check(head: &Head<'_>) {
+    assert!(head.len <= LIMITS.header_bytes && head.fields.len() <= LIMITS.header_count);
+    assert!(!head.method.is_empty() && head.method != "CONNECT");
+    assert!(head.target.path().starts_with('/') || head.target.path() == "*" && head.method == "OPTIONS");
+    assert!(head.version == Version::Http10 || head.fields.all("host").count() == 1);
+    let (lengths, codings) = (head.fields.all("content-length").count(), head.fields.all("transfer-encoding").count());
+    assert_eq!(
+        (lengths, codings),
+        match head.body {
+            Framing::None => (0, 0),
+            Framing::Length(_) => (1, 0),
+            Framing::Chunked => (0, 1),
+        }
+    );
+    assert!(head.fields.iter().all(|(name, value)| !name.is_empty() && !value.iter().any(|b| b"\0\r\n".contains(b))));
+}
