@@ -22,7 +22,7 @@ fn main() {
     let clock = Clock::start();
     for clients in [1, 10_000, MILLIONS] {
         let limits = limits(&[client(u32::MAX)]);
-        let longest = fill(&limits, clock, clients);
+        let longest = fill(&limits, &clock, clients);
         let bytes = limits.bytes() as f64;
         println!(
             "{clients} clients: {:.1} MB, {:.1} bytes each; the longest decision while they came: {longest:.1?}",
@@ -30,14 +30,14 @@ fn main() {
             bytes / clients as f64,
         );
         measure(&format!("passes, one of {clients} clients"), TIMES, |number| {
-            decide(&limits, clock, spread(number, clients))
+            decide(&limits, &clock, spread(number, clients))
         });
     }
     let refusing = limits(&[client(1)]);
-    fill(&refusing, clock, 10_000);
-    measure("refused, one of 10000 clients", TIMES, |number| decide(&refusing, clock, spread(number, 10_000)));
+    fill(&refusing, &clock, 10_000);
+    measure("refused, one of 10000 clients", TIMES, |number| decide(&refusing, &clock, spread(number, 10_000)));
     let two = limits(&[client(u32::MAX), RateLimit { key: RateKey::Route, ..client(u32::MAX) }]);
-    measure("passes two limits", TIMES, |number| decide(&two, clock, spread(number, 10_000)));
+    measure("passes two limits", TIMES, |number| decide(&two, &clock, spread(number, 10_000)));
     measure("reads the clock", TIMES, |_| clock.now());
 }
 
@@ -57,7 +57,7 @@ fn client(burst: u32) -> RateLimit {
     }
 }
 
-fn fill(limits: &RateLimits, clock: Clock, clients: usize) -> Duration {
+fn fill(limits: &RateLimits, clock: &Clock, clients: usize) -> Duration {
     let time = |client| {
         let start = Instant::now();
         black_box(decide(limits, clock, client));
@@ -71,7 +71,7 @@ fn spread(number: usize, clients: usize) -> usize {
     number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % clients
 }
 
-fn decide(limits: &RateLimits, clock: Clock, client: usize) -> bool {
+fn decide(limits: &RateLimits, clock: &Clock, client: usize) -> bool {
     let fields = HeaderMap::new();
     let request = RequestView {
         method: "GET",

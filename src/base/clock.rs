@@ -3,7 +3,9 @@
 //! The pure core never reads a clock: it is given a [`Moment`]. Only the data path and the background services ask a
 //! [`Clock`] what time it is, so that simulations and tests run the same code with virtual time.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A point in monotonic time: the nanoseconds since the clock was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -52,18 +54,58 @@ pub fn rfc3339(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
 }
 
-/// The process's clock: monotonic moments, and the wall time that belongs to each.
-#[derive(Debug, Clone, Copy)]
+/// The process's clock: monotonic moments, and the wall time that belongs to each. Clones are the same clock.
+#[derive(Debug, Clone)]
 pub struct Clock {
     started: Instant,
-    started_wall: SystemTime,
+    wall: Arc<Wall>,
+}
+
+/// How the wall clock stands to the monotonic one. It is looked at anew where the last look is older than [`LOOK`]: a machine that
+/// boots without the time, or that slept, sets its wall clock while the process runs.
+#[derive(Debug)]
+struct Wall {
+    /// The wall time at [`Moment::START`], in nanoseconds since 1970.
+    at_start: AtomicI64,
+    /// The moment of the last look, in nanoseconds.
+    looked: AtomicU64,
+}
+
+/// How long a look at the wall clock is good for, in nanoseconds.
+const LOOK: u64 = 1_000_000_000;
+/// Differences shorter than this are the time that two looks take, and no step, in nanoseconds.
+const STEP: u64 = 20_000_000;
+
+impl Wall {
+    fn look(&self, now: Moment) {
+        self.looked.store(now.nanos(), Ordering::Relaxed);
+        self.note(since_1970(SystemTime::now()).saturating_sub(signed(now.nanos())));
+    }
+
+    /// Takes up what the wall time at the start must have been, where that is another than was thought.
+    fn note(&self, at_start: i64) {
+        if self.at_start.load(Ordering::Relaxed).abs_diff(at_start) >= STEP {
+            self.at_start.store(at_start, Ordering::Relaxed);
+        }
+    }
+}
+
+fn signed(nanos: u64) -> i64 {
+    i64::try_from(nanos).unwrap_or(i64::MAX)
+}
+
+/// Nanoseconds since 1970; none are negative, for no wall clock of a machine that serves is older.
+fn since_1970(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 impl Clock {
     /// A clock that starts now.
     #[must_use]
     pub fn start() -> Self {
-        Self { started: Instant::now(), started_wall: SystemTime::now() }
+        let at_start = AtomicI64::new(since_1970(SystemTime::now()));
+        Self { started: Instant::now(), wall: Arc::new(Wall { at_start, looked: AtomicU64::new(0) }) }
     }
 
     /// The present moment.
@@ -78,10 +120,43 @@ impl Clock {
         self.started + Duration::from_nanos(moment.nanos())
     }
 
-    /// The wall time of a moment, as the wall clock stood when this clock was started: steps of the wall clock since
-    /// then do not show, so that two moments are always as far apart as they were.
+    /// The wall time of a moment. Steps of the wall clock move all moments alike, within about a second, so that two moments are
+    /// always as far apart as they were.
     #[must_use]
     pub fn wall(&self, moment: Moment) -> SystemTime {
-        self.started_wall + Duration::from_nanos(moment.nanos())
+        if moment.nanos() > self.wall.looked.load(Ordering::Relaxed).saturating_add(LOOK) {
+            self.wall.look(self.now());
+        }
+        let wall = self.wall.at_start.load(Ordering::Relaxed).saturating_add(signed(moment.nanos()));
+        UNIX_EPOCH + Duration::from_nanos(u64::try_from(wall).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_of_the_wall_clock_is_followed_and_moments_stay_as_far_apart() {
+        let (clock, before) = (Clock::start(), SystemTime::now());
+        // As if the process had been started in 1970.
+        clock.wall.at_start.store(0, Ordering::Relaxed);
+        assert!(clock.wall(Moment::START) < before);
+
+        let (later, hour) = (Moment::after_start(Duration::from_secs(2)), Duration::from_secs(3_600));
+
+        assert!(clock.wall(later) >= before);
+        assert_eq!(clock.wall(later + hour), clock.wall(later) + hour);
+    }
+
+    #[test]
+    fn what_lies_between_two_looks_is_no_step() {
+        let clock = Clock::start();
+        let at_start = clock.wall.at_start.load(Ordering::Relaxed);
+
+        clock.wall.note(at_start + 1_000_000);
+        assert_eq!(clock.wall.at_start.load(Ordering::Relaxed), at_start);
+        clock.wall.note(at_start + 1_000_000_000);
+        assert_eq!(clock.wall.at_start.load(Ordering::Relaxed), at_start + 1_000_000_000);
     }
 }

@@ -263,7 +263,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             }
             carried = Some(watch.take_carried()?);
             let remains = remains.lock().take()?;
-            stream = Box::new(ClientStream::revive(remains, entrance.listener.timeouts, self.current.clock()));
+            stream = Box::new(ClientStream::revive(remains, entrance.listener.timeouts, self.current.clock().clone()));
         }
     }
 

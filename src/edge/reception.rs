@@ -52,10 +52,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         let (timeouts, clock) = (entrance.listener.timeouts, self.current.clock());
         match received {
             Received::Welcome(transport) => {
-                self.serve(Box::new(ClientStream::new(transport, timeouts, clock, ticket)), entrance).await;
+                self.serve(Box::new(ClientStream::new(transport, timeouts, clock.clone(), ticket)), entrance).await;
             }
             Received::Plain(transport) => {
-                let mut stream = Box::new(ClientStream::new(transport, timeouts, clock, ticket));
+                let mut stream = Box::new(ClientStream::new(transport, timeouts, clock.clone(), ticket));
                 let received = clock.now();
                 // What has come is read for the log; what else comes is not waited for.
                 if stream.read_more().await.is_ok() {

@@ -201,7 +201,7 @@ impl Snapshot {
         let terminators = terminators(&plan, lasting)?;
         Ok(Self {
             generation,
-            clock: lasting.clock,
+            clock: lasting.clock.clone(),
             pseudonym: lasting.pseudonym.clone(),
             routes: RouteTable::build(&plan.routes),
             live,
@@ -257,7 +257,7 @@ impl Target {
         let pool = match lasting.pools.get(&plan.name) {
             Some(pool) => pool.clone(),
             None => {
-                let pool = Pool::new(plan.clone(), lasting.clock);
+                let pool = Pool::new(plan.clone(), lasting.clock.clone());
                 news::report(&pool, lasting);
                 lasting.pools.insert(plan.name.clone(), pool.clone());
                 pool
@@ -279,7 +279,7 @@ impl Current {
     /// Begins with `snapshot`.
     #[must_use]
     pub fn new(snapshot: Snapshot) -> Self {
-        let (clock, generation) = (snapshot.clock, snapshot.generation);
+        let (clock, generation) = (snapshot.clock.clone(), snapshot.generation);
         snapshot.counters.registry().process().generation(generation);
         Self {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
@@ -311,7 +311,7 @@ impl Current {
 
     /// The process's clock.
     #[must_use]
-    pub const fn clock(&self) -> Clock {
-        self.clock
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn tell(exchange: &Exchange, end: &End<'_>, status: u16, ended: Momen
 }
 
 fn of_request(exchange: &Exchange, trace: Trace, end: &End<'_>, status: u16, failed: bool, ended: Moment) -> Span {
-    let clock = exchange.arrival.snapshot.clock;
+    let clock = &exchange.arrival.snapshot.clock;
     let method = String::from_utf8_lossy(end.method).into_owned();
     let route = exchange.route.as_ref().map(|route| route.plan.name.to_string());
     let target = String::from_utf8_lossy(end.target).into_owned();
@@ -59,7 +59,7 @@ fn of_request(exchange: &Exchange, trace: Trace, end: &End<'_>, status: u16, fai
 }
 
 fn of_try(exchange: &Exchange, trace: Trace, one: &Try, before: usize, end: &End<'_>) -> Span {
-    let clock = exchange.arrival.snapshot.clock;
+    let clock = &exchange.arrival.snapshot.clock;
     let method = String::from_utf8_lossy(end.method).into_owned();
     let (host, port) =
         one.backend.rsplit_once(':').filter(|_| !one.backend.starts_with("unix:")).unwrap_or((&one.backend, ""));

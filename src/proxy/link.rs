@@ -83,7 +83,7 @@ impl Link {
             target: target.clone(),
             backend: backend.clone(),
             group: target.peers.group_of(ends),
-            clock: exchange.arrival.snapshot.clock,
+            clock: exchange.arrival.snapshot.clock.clone(),
         };
         let may_reuse = exchange.may_reuse();
         let link = Self { connector: connector.clone(), place, ends, may_reuse, gate, given: OnceLock::new() };

@@ -343,7 +343,7 @@ fn serve(built: Built, life: &Life, place: Place<'_>) -> io::Result<()> {
 #[must_use]
 pub fn edge(current: &Current, draining: ShutdownWatch) -> Edge<HttpProxy<Flow>> {
     let conf = Arc::new(server_conf(&current.load().plan.server));
-    let connector = Arc::new(Connector::new(&conf, current.load().clock));
+    let connector = Arc::new(Connector::new(&conf, current.clock().clone()));
     let highest_descriptor = process::highest_descriptor_of_clients();
     // Clients that are told that there is no room take of what is kept for connections to backends.
     let few = usize::try_from(highest_descriptor / 12).unwrap_or(FAREWELLS);
@@ -378,7 +378,7 @@ pub fn supervisor(snapshot: &Snapshot) -> io::Result<Supervisor> {
         series.probed(if result.is_ok() { Probe::Success } else { Probe::Failure });
     });
     let resolver = Resolver::system().map_err(io::Error::other)?;
-    let supervisor = Supervisor::new(Prober::new(&snapshot.plan.server), resolver, listener, snapshot.clock);
+    let supervisor = Supervisor::new(Prober::new(&snapshot.plan.server), resolver, listener, snapshot.clock.clone());
     supervisor.look_after(charges(snapshot));
     Ok(supervisor)
 }

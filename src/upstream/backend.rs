@@ -195,7 +195,7 @@ impl Backend {
     }
 
     /// Notes that a connect begins that may take as long as `within`, until what is returned is dropped.
-    pub(super) fn knock(&self, clock: Clock, within: Duration) -> Knock<'_> {
+    pub(super) fn knock<'k>(&'k self, clock: &'k Clock, within: Duration) -> Knock<'k> {
         self.doubt.knock(clock, within)
     }
 

@@ -116,7 +116,7 @@ impl Connector {
         backend: &Backend,
         connect: impl Future<Output = std::result::Result<Connection, Fault>>,
     ) -> std::result::Result<Connection, Fault> {
-        let knock = backend.knock(self.clock, peers.patience());
+        let knock = backend.knock(&self.clock, peers.patience());
         let result = connect.await;
         let unanswered = matches!(result, Err(Fault::TimedOut | Fault::OutOfDescriptors));
         knock.ended(if unanswered { Answer::None } else { Answer::Some });

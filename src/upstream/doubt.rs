@@ -96,7 +96,7 @@ impl Doubt {
     }
 
     /// A connect begins that may take as long as `within`. It ends when what is returned is dropped.
-    pub(super) fn knock(&self, clock: Clock, within: Duration) -> Knock<'_> {
+    pub(super) fn knock<'k>(&'k self, clock: &'k Clock, within: Duration) -> Knock<'k> {
         self.begin(clock.now(), within);
         Knock { doubt: self, clock, answer: Answer::None }
     }
@@ -122,7 +122,7 @@ impl Doubt {
 #[derive(Debug)]
 pub(super) struct Knock<'d> {
     doubt: &'d Doubt,
-    clock: Clock,
+    clock: &'d Clock,
     answer: Answer,
 }
 
@@ -221,11 +221,11 @@ mod tests {
     fn those_who_choose_see_the_doubt_as_long_as_the_connect_is_under_way() {
         let (doubt, clock) = (Doubt::default(), Clock::start());
         let late = Moment::START + Duration::from_secs(3600);
-        let knock = doubt.knock(clock, CONNECT);
+        let knock = doubt.knock(&clock, CONNECT);
         assert_eq!([doubt.is_silent(clock.now()), doubt.is_silent(late)], [false, true]);
         knock.ended(Answer::Some);
         assert!(!doubt.is_silent(late));
-        drop(doubt.knock(clock, CONNECT));
+        drop(doubt.knock(&clock, CONNECT));
         assert!(!doubt.is_silent(late));
     }
 

@@ -120,7 +120,7 @@ impl Supervisor {
     /// Finds and probes until `shutdown`.
     async fn work(&self, shutdown: ShutdownWatch) {
         let rounds =
-            Rounds::new(Arc::clone(&self.prober), Arc::clone(&self.listener), self.clock, fastrand::Rng::new());
+            Rounds::new(Arc::clone(&self.prober), Arc::clone(&self.listener), self.clock.clone(), fastrand::Rng::new());
         tokio::join!(
             self.find(self.charges.subscribe(), shutdown.clone()),
             rounds.run(self.charges.subscribe(), &self.news.members_changed, shutdown),
@@ -253,7 +253,7 @@ mod tests {
                 Box::new(move |_, backend, _| heard.lock().push(backend.address().to_string()));
             let clock = Clock::start();
             let resolver = Resolver::clone(&resolver);
-            let supervisor = Supervisor::new(Prober::new(&fixture::server()), resolver, listener, clock);
+            let supervisor = Supervisor::new(Prober::new(&fixture::server()), resolver, listener, clock.clone());
             let supervisor = Arc::new(supervisor);
             let (stop, shutdown) = watch::channel(false);
             let worker = Arc::clone(&supervisor);
@@ -263,7 +263,7 @@ mod tests {
 
         fn charge(&self, plan: plan::Upstream) -> Charge {
             let peers = Arc::new(PeerTemplate::build(&plan).unwrap());
-            Charge { pool: Pool::new(Arc::new(plan), self.clock), peers }
+            Charge { pool: Pool::new(Arc::new(plan), self.clock.clone()), peers }
         }
 
         fn probes_of(&self, address: &str) -> usize {

@@ -54,6 +54,23 @@ async fn every_configuration_in_the_readme_passes_check() {
     assert!(shown.iter().any(|yaml| site.ends_with(yaml)), "the longer one is conf/site.yaml");
 }
 
+#[tokio::test]
+async fn every_configuration_for_those_who_come_from_elsewhere_passes_check() {
+    let page = include_str!("../../docs/coming-from.md");
+    let shown: Vec<&str> = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let directory = certificates(&["site", "ca"]);
+    let users = include_str!("../config/files/users");
+    fs::write(directory.path().join("users.htpasswd"), users).expect("the directory can be written");
+    assert!(!shown.is_empty());
+
+    for yaml in shown {
+        let path = directory.path().join("roundel.yaml");
+        fs::write(&path, yaml).expect("the directory can be written");
+        let output = roundel(&["check", "-c", path.to_str().expect("the path is text")]).await;
+        assert_eq!(output.status.code(), Some(0), "{yaml}\n{output:?}");
+    }
+}
+
 #[test]
 fn every_link_in_the_documents_leads_to_a_file() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

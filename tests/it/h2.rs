@@ -30,6 +30,18 @@ upstreams: { web: { backends: ["{h}"], protocol: h2 UPSTREAM } }
 }
 
 #[tokio::test]
+async fn an_answer_keeps_its_date_and_an_undated_one_gets_one() {
+    let a = Origin::start("a").await;
+    let dated = "Sun, 06 Nov 1994 08:49:37 GMT";
+    a.on("/dated", Reply::ok("old").field("Date", dated));
+    let proxy = Proxy::start(&[&a], BOTH).await;
+    let mut client = H2Client::connect(proxy.address()).await;
+
+    assert_eq!(client.get("/dated").await.field("date"), Some(dated));
+    assert!(client.get("/undated").await.field("date").is_some_and(|date| date != dated));
+}
+
+#[tokio::test]
 async fn each_pair_of_protocols_carries_a_request_and_its_answer() {
     let a = Origin::start("a").await;
     let h = H2Origin::echo().await;

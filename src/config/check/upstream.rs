@@ -306,7 +306,7 @@ fn identity(written: &UpstreamTls, checker: &mut Checker<'_, '_>) -> Option<(Pat
 }
 
 /// The path of a file that must be there.
-fn readable(field: &Field<FilePath>, checker: &mut Checker<'_, '_>) -> Option<PathBuf> {
+pub(super) fn readable(field: &Field<FilePath>, checker: &mut Checker<'_, '_>) -> Option<PathBuf> {
     let Spanned { value: FilePath(path), at } = field.given()?;
     if let Err(fault) = pages::regular_file(path) {
         checker.error(*at, fault, "write the path of a PEM file");

@@ -154,7 +154,7 @@ pub(in crate::edge) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
 ) {
     let clock = current.clock();
     let listener = came.entrance.listener.clone();
-    let pipe = Pipe::new(came.transport, came.ahead, clock);
+    let pipe = Pipe::new(came.transport, came.ahead, clock.clone());
     let signs = pipe.signs();
     let shared = Arc::new(Shared {
         app: app.clone(),
@@ -169,7 +169,7 @@ pub(in crate::edge) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
             taken: AtomicUsize::new(0),
             empty_since: AtomicU64::new(clock.now().nanos()),
             emptied: AtomicWaker::new(),
-            clock,
+            clock: clock.clone(),
         },
         _ticket: came.ticket,
     });
@@ -221,7 +221,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Loop<A> {
             pings: codec.ping_pong(),
             codec,
             signs,
-            clock: shared.places.clock,
+            clock: shared.places.clock.clone(),
             entrance,
             asked: None,
             draining: Some(Box::pin(async move {
@@ -395,7 +395,8 @@ impl<A: HttpServerApp> Shared<A> {
         // A request that is cut off is told by what is noted here: its session is gone by then.
         arrival.watch.note_head(&head::first_lines(&head.request));
         // A head that was judged sound makes a session: only a status that is none could fail.
-        let Ok(session) = H2Session::new(Raw { body, respond }, head.request, arrival, self.current.clock()) else {
+        let Ok(session) = H2Session::new(Raw { body, respond }, head.request, arrival, self.current.clock().clone())
+        else {
             return;
         };
         self.app.process_new_http(ServerSession::new_custom(Box::new(session)), &self.draining).await;

@@ -207,7 +207,7 @@ impl Rounds {
         // The turn of a backend that has left, or that has got another one since.
         let Some(probed) = self.pools.get(&turn.pool).filter(|probed| probed.holds(&turn)) else { return };
         turn.phase = phase_when_sent(turn.phase, due, now, probed.check.interval);
-        let (prober, clock) = (Arc::clone(&self.prober), self.clock);
+        let (prober, clock) = (Arc::clone(&self.prober), self.clock.clone());
         let (check, peers) = (Arc::clone(&probed.check), Arc::clone(&probed.charge.peers));
         self.under_way.spawn(async move {
             let probe = AssertUnwindSafe(prober.probe(&check, &peers, &turn.backend)).catch_unwind();
