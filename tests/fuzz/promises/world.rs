@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -115,6 +116,8 @@ impl World {
         crypto::install();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let inside = runtime.enter();
+        // Under libFuzzer nobody else keeps a write to a closed socket from ending the process.
+        drop(signal(SignalKind::pipe()).expect("a signal that may be caught"));
         let directory = TempDir::new().expect("the temporary directory can be written");
         let socket = directory.path().join("backend");
         let text = PLAN.replace("TIMEOUTS", TIMEOUTS).replace("SOCKET", &socket.display().to_string());
