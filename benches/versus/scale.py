@@ -172,7 +172,7 @@ def connections(bench, most):
     with Scaled(bench, bench.pair()) as proxy:
         proxy.ready()
         yield {"count": 1, "us": bench.cost(proxy), "mib": mib(proxy)}
-    for count in [*steps(most)[1:], *([18_000] if most >= 10_000 else [])]:
+    for count in [*steps(most)[1:], *([14_000] if most >= 10_000 else [])]:
         with Scaled(bench, bench.pair()) as proxy:
             proxy.ready()
             with bench.clients.hold(proxy.ports["plain"], count, bench.load_cpus, SMALL) as seen:
