@@ -263,7 +263,7 @@ def scale_text(results, plots):
         head = [column for _, column, _ in counted + columns]
         body = [[f"{row[key]:,.{digits}f}" for key, _, digits in counted + columns] for row in rows]
         parts.append(f"### {title}\n\n{about}\n\n{table(head, body)}")
-        if len(rows) > 2:
+        if counted and len(rows) > 2:
             unit = "ms" if name == "reload" else "µs for a request"
             drawn = {label: key for key, label, _ in columns if key.endswith("us") or key in ("reload_ms", "reload_cpu_ms")}
             series = {label: [(row["count"], row[key]) for row in rows] for label, key in drawn.items()}
