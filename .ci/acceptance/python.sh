@@ -74,7 +74,7 @@ done
 say "the log tells both moments"
 grep -F "$b" "$work/log" | sed 's/^/   /'
 grep -F "$b" "$work/log" | grep -qE 'backend is (ejected|down)' || fail "the log does not tell that $b went out"
-grep -F "$b" "$work/log" | tail -n 1 | grep -q 'backend is up' || fail "the log does not tell that $b came back"
+grep -F "$b" "$work/log" | sed -E '1,/backend is (ejected|down)/d' | grep -q 'backend is up' || fail "the log does not tell that $b came back"
 
 say "SIGTERM ends it"
 kill -TERM "$proxy"

@@ -373,14 +373,15 @@ impl Health {
         self.connects_only = failure == Failure::Connect && (self.errors_in_row == 0 || self.connects_only);
         self.errors_in_row = self.errors_in_row.saturating_add(1);
         if may_eject && self.errors_in_row >= allowed {
-            self.eject(outlier, why, now);
+            self.eject(outlier, failure, why, now);
         }
     }
 
-    fn eject(&mut self, outlier: &Outlier, why: &str, now: Moment) {
+    /// Takes it out. It is the last failure that says of what kind the ejection is: where a process dies, requests that are with it
+    /// break off, and then nobody is there.
+    fn eject(&mut self, outlier: &Outlier, failure: Failure, why: &str, now: Moment) {
         self.ejections = self.remembered(now).saturating_add(1);
         let length = outlier::ejection_length(outlier, self.ejections);
-        let failure = if self.connects_only { Failure::Connect } else { Failure::Gateway };
         let what = match (self.on_probation(), self.connects_only) {
             (true, true) => "the first connect after its ejection failed".into(),
             (true, false) => "the first request after its ejection failed".into(),

@@ -312,6 +312,16 @@ fn an_ejection_for_failed_connects_ends_early_after_rise_good_probes_of_any_type
 }
 
 #[test]
+fn a_process_that_dies_and_starts_again_is_back_after_rise_good_probes_whatever_broke_off_before() {
+    let mut story = Story::healthy();
+    story.fails(Failure::Gateway, 4);
+    let out = story.fails(Failure::Connect, 1).unwrap();
+    assert!(out.why.starts_with("5 requests failed in a row"), "{}", out.why);
+    assert_eq!(story.then(Event::ProbeGood), None);
+    assert_eq!(story.then(Event::ProbeGood).unwrap().to, State::Healthy);
+}
+
+#[test]
 fn an_ejection_for_gateway_errors_ends_early_only_by_probes_that_ask_the_application() {
     let mut tcp = Story::healthy();
     tcp.fails(Failure::Connect, 4);
