@@ -44,7 +44,7 @@ def profdata_tools():
     names = [package.replace("llvm", "llvm-profdata") for package in PACKAGES]
     yield from filter(None, map(shutil.which, names))
     for package, name in zip(PACKAGES, names):
-        done = subprocess.run(["apt-get", "install", "-y", "-q", "--no-install-recommends", package], capture_output=True)
+        done = subprocess.run([str(ROOT / ".ci/install.sh"), package], capture_output=True)
         if done.returncode == 0 and (tool := shutil.which(name)):
             yield tool
 

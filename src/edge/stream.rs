@@ -540,7 +540,6 @@ impl AsyncWrite for ClientStream {
     }
 }
 
-/// Up to so many bytes, two parts are written as one: the kernel takes one buffer for less than two, by more than a copy costs.
 /// The lane moves bytes by itself: nothing is held back on their way.
 impl Client for ClientStream {
     fn lend_head(&mut self) -> BytesMut {

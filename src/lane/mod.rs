@@ -223,9 +223,14 @@ impl<C: Client> Passage<'_, C> {
         Standing {
             idempotent: retry::is_idempotent(self.head.method),
             replayable: !self.work.lost && self.exchange.body_is_kept(),
-            answer_begun: self.exchange.given.status.is_some() && self.exchange.arrival.watch.is_on_wire(),
+            answer_begun: self.answer_begun(),
             ..standing
         }
+    }
+
+    /// Whether anything of an answer has gone to the client.
+    fn answer_begun(&self) -> bool {
+        self.exchange.given.status.is_some() && self.exchange.arrival.watch.is_on_wire()
     }
 
     /// One try: connect, send, pass the answer on.
@@ -344,8 +349,7 @@ impl<C: Client> Passage<'_, C> {
     /// The request has failed, and the client is told as much as can still be told.
     async fn fail(&mut self, reason: Reason) -> Afterwards {
         self.exchange.reason = Some(reason);
-        let answer_begun = self.exchange.given.status.is_some() && self.exchange.arrival.watch.is_on_wire();
-        if !answer_begun {
+        if !self.answer_begun() {
             self.exchange.given = Given::default();
             self.work.answer.clear();
             if reason != Reason::ClientGone {

@@ -252,7 +252,8 @@ fn fields(lines: &[&[u8]]) -> Option<Fields> {
     Some(fields)
 }
 
-fn all<'f, 'n>(fields: &'f Fields, name: &'n str) -> impl Iterator<Item = &'f [u8]> + use<'f, 'n> {
+/// The values of all lines of one name.
+pub fn all<'f, 'n>(fields: &'f Fields, name: &'n str) -> impl Iterator<Item = &'f [u8]> + use<'f, 'n> {
     fields.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.as_slice())
 }
 

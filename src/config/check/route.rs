@@ -306,11 +306,7 @@ fn answer(written: &Respond, checker: &mut Checker<'_, '_>) -> plan::Respond {
             "remove `body`, or write another status",
         );
     }
-    plan::Respond {
-        status: written.status().0,
-        body: written.body().into(),
-        headers: header::pairs(&written.headers(), checker),
-    }
+    plan::Respond { status, body: written.body().into(), headers: header::pairs(&written.headers(), checker) }
 }
 
 fn warn_unused(file: &File, routes: &[Arc<plan::Route>], checker: &mut Checker<'_, '_>) {

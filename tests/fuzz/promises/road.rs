@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use super::world::{Seen, World};
+use super::world::{Seen, World, named_by_connection};
 use crate::reader::{self, Answer, Request};
 
 static WORLD: LazyLock<World> = LazyLock::new(World::new);
@@ -96,21 +96,13 @@ fn check_request(road: &str, sent: &Request, got: &Request) {
 
 /// Fields that belong to the message pass as they came, those of one hop do not, and none is made up.
 fn check_fields(road: &str, sent: &Request, got: &Request) {
-    let named: Vec<Vec<u8>> = sent
-        .fields
-        .iter()
-        .filter(|(name, _)| name == "connection")
-        .flat_map(|(_, value)| value.split(|byte| *byte == b',').map(|option| option.trim_ascii().to_ascii_lowercase()))
-        .collect();
+    let named = named_by_connection(&sent.fields);
     let stays = |name: &str| {
         NOT_PASSED_ON.contains(&name) || TOLD.contains(&name) || named.iter().any(|option| option == name.as_bytes())
     };
     for (name, _) in sent.fields.iter().filter(|(name, _)| !stays(name)) {
-        let values = |request: &Request| {
-            let of = request.fields.iter().filter(|(found, _)| found == name);
-            of.map(|(_, value)| value.clone()).collect::<Vec<_>>()
-        };
-        assert_eq!(values(got), values(sent), "the field {name} on the {road}");
+        let [got, sent] = [got, sent].map(|request| reader::all(&request.fields, name).collect::<Vec<_>>());
+        assert_eq!(got, sent, "the field {name} on the {road}");
     }
     for (name, value) in &got.fields {
         let known = TOLD.contains(&name.as_str())

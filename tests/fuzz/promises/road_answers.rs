@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use super::world::{Script, World};
+use super::world::{Script, World, named_by_connection};
 use crate::reader::{self, Answer};
 
 static WORLD: LazyLock<World> = LazyLock::new(World::new);
@@ -72,17 +72,11 @@ fn check_fields(road: &str, truth: &Answer, read: &Answer) {
     const OF_ONE_HOP: [&str; 7] =
         ["connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "http2-settings"];
     const FRAMING: [&str; 3] = ["content-length", "transfer-encoding", "date"];
-    let named: Vec<Vec<u8>> = truth
-        .fields
-        .iter()
-        .filter(|(name, _)| name == "connection")
-        .flat_map(|(_, value)| value.split(|byte| *byte == b',').map(|option| option.trim_ascii().to_ascii_lowercase()))
-        .collect();
+    let named = named_by_connection(&truth.fields);
     let is_named = |name: &str| named.iter().any(|option| option == name.as_bytes());
     for (name, _) in &truth.fields {
         let values = |answer: &Answer| {
-            let of = answer.fields.iter().filter(|(found, _)| found == name);
-            of.map(|(_, value)| value.escape_ascii().to_string()).collect::<Vec<_>>()
+            reader::all(&answer.fields, name).map(|value| value.escape_ascii().to_string()).collect::<Vec<_>>()
         };
         if !(OF_ONE_HOP.contains(&name.as_str()) || FRAMING.contains(&name.as_str()) || is_named(name)) {
             assert_eq!(values(read), values(truth), "the field {name} on the {road}");

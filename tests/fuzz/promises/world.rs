@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::reader::{self, Reading, Request};
+use crate::reader::{self, Fields, Reading, Request};
 
 /// Longer than anything here takes: what takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -202,6 +202,13 @@ impl World {
 
 fn lock(backend: &Mutex<Backend>) -> MutexGuard<'_, Backend> {
     backend.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The fields that `Connection` names, in small letters.
+pub fn named_by_connection(fields: &Fields) -> Vec<Vec<u8>> {
+    reader::all(fields, "connection")
+        .flat_map(|value| value.split(|byte| *byte == b',').map(|option| option.trim_ascii().to_ascii_lowercase()))
+        .collect()
 }
 
 async fn accept(listener: UnixListener, backend: Arc<Mutex<Backend>>) {
