@@ -143,7 +143,7 @@ async fn told(proxy: &Proxy, what: &str, status: u16, reason: Reason, is_it: imp
     let line = proxy.log_line(what, |line| is_it(line) && line["reason"] == word).await;
     assert_eq!(line["status"], status, "{what}: {line}");
     let id = line["request_id"].as_str().unwrap_or_default();
-    let why = proxy.admin(&format!("/api/v1/requests/{id}")).await;
+    let why = proxy.remembered(id).await;
     assert_eq!((&why["reason"], &why["status"]), (&Value::from(word), &Value::from(status)), "{what}: {why:#}");
     assert!(why["verdict"].as_str().is_some_and(|words| words.len() > 20), "{what}: {why:#}");
     assert!(proxy.metric("roundel_answers_total", &[("reason", word)]).await >= 1.0, "{what}");

@@ -21,7 +21,7 @@ routes:
 /// What is remembered of the request that asked for `path`.
 async fn why(proxy: &Proxy, path: &str) -> Value {
     let id = proxy.log_for(path).await["request_id"].as_str().unwrap_or_default().to_owned();
-    proxy.admin(&format!("/api/v1/requests/{id}")).await
+    proxy.remembered(&id).await
 }
 
 #[tokio::test]

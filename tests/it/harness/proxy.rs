@@ -370,6 +370,13 @@ impl Proxy {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("GET {path} is no JSON ({error}): {text}"))
     }
 
+    /// What is remembered of a request whose line stands in the access log: it is remembered right after its line is written.
+    pub(crate) async fn remembered(&self, id: &str) -> Value {
+        let path = format!("/api/v1/requests/{id}");
+        until(&format!("{id} is remembered"), async || self.admin_text(&path).await.0 == 200).await;
+        self.admin(&path).await
+    }
+
     /// `POST path` of the admin listener: status and text.
     pub(crate) async fn admin_post(&self, path: &str) -> (u16, String) {
         let answer = self.try_admin("POST", path).await;
