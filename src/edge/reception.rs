@@ -14,14 +14,14 @@ use pingora_core::apps::HttpServerApp;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
-use super::connection::Edge;
+use super::connection::{Audience, Edge};
 use super::door::Entrance;
 use super::limits::Ticket;
 use super::stream::{self, ClientStream};
 use super::transport::Transport;
 use crate::base::proxy_protocol::{self, Ends, Outcome};
 use crate::config::plan;
-use crate::exchange::refused::Refused;
+use crate::exchange::refused::{Refused, Seen};
 use crate::telemetry::metrics::series::Refusal;
 use crate::telemetry::reason::Reason;
 use crate::tls::{Facts, Terminator};
@@ -76,17 +76,17 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     pub fn turn_away(&self, transport: Transport, entrance: &Entrance, refusal: Refusal) {
         entrance.refused(refusal);
         let snapshot = self.current.load();
-        snapshot.counters.answered(Reason::ConnectionLimitReached);
-        if entrance.terminator().is_some() {
-            return;
+        let place = self.farewells.clone().try_acquire_owned().ok().filter(|_| entrance.terminator().is_none());
+        let Some(place) = place else { return snapshot.counters.answered(Reason::ConnectionLimitReached) };
+        let refused = Refused::new(&snapshot, &entrance.listener, Reason::ConnectionLimitReached);
+        let answer = refused.answer(false).unwrap_or_default();
+        if self.audience == Audience::Clients {
+            refused.because(refusal.text()).record(entrance.peer, None, snapshot.clock.now(), Seen::default());
         }
-        let answer = Refused::new(&snapshot, &entrance.listener, Reason::ConnectionLimitReached).answer(false);
-        if let (Some(answer), Ok(place)) = (answer, self.farewells.clone().try_acquire_owned()) {
-            drop(tokio::spawn(async move {
-                stream::farewell(transport, &answer).await;
-                drop(place);
-            }));
-        }
+        drop(tokio::spawn(async move {
+            stream::farewell(transport, &answer).await;
+            drop(place);
+        }));
     }
 }
 
