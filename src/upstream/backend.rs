@@ -199,8 +199,8 @@ impl Backend {
         self.doubt.knock(clock, within)
     }
 
-    /// Notes that a connect begins at `now` that may take as long as `within`, and which [`Backend::connect_ends`] ends: for
-    /// rehearsals.
+    /// Notes that a connect begins at `now` that may take as long as `within`, and which [`Backend::connect_ends`] ends:
+    /// where another party makes it, and for rehearsals.
     pub fn connect_begins(&self, now: Moment, within: Duration) {
         self.doubt.begin(now, within);
     }

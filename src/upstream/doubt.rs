@@ -7,11 +7,14 @@
 //! Doubt only ranks backends: a request that no other one may serve goes to one that is in doubt. Taking backends out is the
 //! state machine's, ranking them the pool's and its policies'.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::backend::Backend;
+use super::peer::PeerTemplate;
 use crate::base::clock::{Clock, Moment};
 
 /// A connect is in doubt after this part of the time that it may take: 375 ms of the 3 s where nothing is written, which no
@@ -136,6 +139,34 @@ impl Knock<'_> {
 impl Drop for Knock<'_> {
     fn drop(&mut self) {
         self.doubt.end(self.answer, self.clock.now());
+    }
+}
+
+/// A connect under way that others make, as Pingora does for HTTP/2. It ends without an answer when it is dropped.
+#[derive(Debug)]
+pub struct Knocking {
+    backend: Arc<Backend>,
+    clock: Clock,
+    answer: Answer,
+}
+
+impl Knocking {
+    /// A connect to `backend`, one of those of `peers`, begins now.
+    #[must_use]
+    pub fn at(backend: &Arc<Backend>, peers: &PeerTemplate, clock: &Clock) -> Self {
+        backend.connect_begins(clock.now(), peers.patience());
+        Self { backend: Arc::clone(backend), clock: clock.clone(), answer: Answer::None }
+    }
+
+    /// Somebody is there.
+    pub fn answered(mut self) {
+        self.answer = Answer::Some;
+    }
+}
+
+impl Drop for Knocking {
+    fn drop(&mut self) {
+        self.backend.connect_ends(self.answer, self.clock.now());
     }
 }
 

@@ -1,5 +1,6 @@
 //! A backend that dies costs no request that may be repeated, and no request that must not be is repeated.
 
+use crate::harness::h2::H2Origin;
 use crate::harness::{
     Blackhole, Connection, Load, Origin, Proxy, Reply, Road, Script, Setup, on_both_roads, request, until,
 };
@@ -216,6 +217,28 @@ upstreams:
 
     tally.expect_all_ok();
     // Nobody takes it out: a thousand would have come there in turn, eight at a time.
+    let waited = proxy.metric("roundel_upstream_attempts_total", &[("outcome", "connection_timeout")]).await;
+    assert!((1.0..=24.0).contains(&waited), "{waited} requests have waited for a connect");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_is_gone_keeps_few_requests_over_http_2_waiting() {
+    let (a, b, hole) = (H2Origin::echo().await, H2Origin::echo().await, Blackhole::new());
+    let yaml = "
+upstreams:
+  web:
+    backends: [\"{a}\", \"{hole}\", \"{b}\"]
+    protocol: h2
+    health_check: none
+    outlier: none
+    timeouts: { connect: 2s }
+";
+    let setup = Setup::new(&[]).word("a", &a.address.to_string()).word("b", &b.address.to_string());
+    let proxy = setup.word("hole", &hole.address().to_string()).start(yaml).await;
+
+    let tally = Load::of(3_000, 8).with("POST", "/order", b"one of it").run(proxy.address()).await;
+
+    tally.expect_all_ok();
     let waited = proxy.metric("roundel_upstream_attempts_total", &[("outcome", "connection_timeout")]).await;
     assert!((1.0..=24.0).contains(&waited), "{waited} requests have waited for a connect");
 }
