@@ -371,7 +371,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Loop<A> {
         }
         self.shared.places.taken.fetch_add(1, AcqRel);
         let place = Place(self.shared.clone());
-        drop(tokio::spawn(async move { place.0.serve(listener, request, respond).await }));
+        // On the heap before the runtime moves it about: it is large.
+        drop(tokio::spawn(Box::pin(async move { place.0.serve(listener, request, respond).await })));
     }
 }
 
@@ -442,13 +443,7 @@ impl<A: HttpServerApp> Shared<A> {
         self.app.process_new_http(ServerSession::new_custom(Box::new(session)), &self.draining).await;
     }
 
-    fn arrival(
-        &self,
-        listener: Arc<plan::Listener>,
-        head: &Head,
-        received: Moment,
-        watch: Arc<Watch>,
-    ) -> Arrival {
+    fn arrival(&self, listener: Arc<plan::Listener>, head: &Head, received: Moment, watch: Arc<Watch>) -> Arrival {
         Arrival {
             snapshot: self.current.load(),
             listener,

@@ -5,13 +5,11 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream, SendStream};
-use http::header::{DATE, HeaderMap, HeaderValue};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::alarm::{Alarm, Alarms};
@@ -215,13 +213,7 @@ impl Stream {
     }
 
     /// Sends the final head; with `end` it is all of the answer.
-    pub(super) fn send_head(&mut self, mut response: Response<()>, end: bool) -> Result<(), Fault> {
-        // A recipient with a clock dates what came undated (RFC 9110, 6.6.1).
-        if !response.headers().contains_key(DATE)
-            && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
-        {
-            response.headers_mut().insert(DATE, date);
-        }
+    pub(super) fn send_head(&mut self, response: Response<()>, end: bool) -> Result<(), Fault> {
         self.send = Some(self.respond.send_response(response, end).map_err(Fault::Codec)?);
         self.ended = end;
         self.moved();
