@@ -66,6 +66,8 @@ pub(super) struct Stream {
     reading_since: Option<Moment>,
     writing_since: Option<Moment>,
     alarm: Alarm,
+    /// What the clock said when the alarm went off last.
+    seen: Moment,
     timeouts: plan::ListenerTimeouts,
     clock: Clock,
     watch: Arc<Watch>,
@@ -84,6 +86,7 @@ impl Stream {
             reading_since: None,
             writing_since: None,
             alarm: Alarm::new(raw.alarms),
+            seen: Moment::START,
             timeouts: raw.timeouts,
             clock: raw.clock,
             watch: raw.watch,
@@ -194,13 +197,17 @@ impl Stream {
             let Some((at, reason)) = [own, theirs, read, write].into_iter().flatten().min_by_key(|(at, _)| *at) else {
                 return Poll::Pending;
             };
-            if self.clock.now() >= at {
+            // A deadline that has passed stays passed, however often it is asked for: the alarm goes off once.
+            if self.seen < at {
+                ready!(self.alarm.poll(cx, Instant::from_std(self.clock.instant(at))));
+                self.seen = self.clock.now();
+            }
+            if self.seen >= at {
                 if let Some(reason) = reason {
                     self.watch.end(reason);
                 }
                 return Poll::Ready(Fault::Late(reason));
             }
-            ready!(self.alarm.poll(cx, Instant::from_std(self.clock.instant(at))));
         }
     }
 
@@ -279,11 +286,13 @@ impl Stream {
 
     /// Something of the answer has gone out.
     fn moved(&mut self) {
-        self.writing_since = None;
+        if self.writing_since.take().is_some() {
+            // The client takes the answer again: from now on the backend has to go on.
+            self.watch.answer_moved(self.clock.now());
+        }
         // A stream is idle only while nothing moves in either direction.
         self.reading_since = None;
         self.watch.went_out();
-        self.watch.answer_moved(self.clock.now());
     }
 
     /// Breaks the answer off, unless it was sent to its end.
