@@ -399,6 +399,7 @@ impl<A: HttpServerApp> Shared<A> {
                 let seen = Seen {
                     method: Some(method.as_str().as_bytes()),
                     target: Some(path.as_bytes()),
+                    host: target.authority().map(|authority| authority.as_str().as_bytes()),
                     version: Some(http::Version::HTTP_2),
                 };
                 return self.refuse(&listener, respond, received, refusal, seen);
@@ -477,6 +478,7 @@ impl<A: HttpServerApp> Shared<A> {
         *response.status_mut() = http::StatusCode::from_u16(answer.status).unwrap_or(http::StatusCode::BAD_REQUEST);
         response.headers_mut().extend(answer.headers.iter().cloned());
         response.headers_mut().insert(http::header::CONTENT_LENGTH, answer.body.len().into());
+        response.headers_mut().extend(refused.date());
         let bodiless = seen.method == Some(b"HEAD");
         if let Ok(mut send) = respond.send_response(response, bodiless)
             && !bodiless
