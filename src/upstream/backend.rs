@@ -231,6 +231,11 @@ impl Backend {
         self.on_probation() && self.doubt.begin_trial()
     }
 
+    /// Whether a request that can be sent but once leaves the trial to another one.
+    pub(super) fn leaves_trial(&self) -> bool {
+        self.on_probation() && self.doubt.leave_trial()
+    }
+
     /// Ends the trial.
     pub(super) fn end_trial(&self) {
         self.doubt.end_trial();

@@ -7,7 +7,8 @@ use crate::harness::{
 
 on_both_roads!(
     a_machine_that_is_gone_keeps_few_requests_waiting,
-    an_ejected_backend_that_is_still_bad_gets_one_request
+    an_ejected_backend_that_is_still_bad_gets_one_request,
+    who_can_be_sent_again_finds_out_whether_a_backend_serves_again
 );
 
 /// Nothing but the request itself finds out that a backend is dead.
@@ -219,6 +220,35 @@ upstreams:
     // Nobody takes it out: a thousand would have come there in turn, eight at a time.
     let waited = proxy.metric("roundel_upstream_attempts_total", &[("outcome", "connection_timeout")]).await;
     assert!((1.0..=24.0).contains(&waited), "{waited} requests have waited for a connect");
+}
+
+async fn who_can_be_sent_again_finds_out_whether_a_backend_serves_again(road: Road) {
+    let (a, b) = (Origin::start("a").await, Origin::start("b").await);
+    b.plays(Script::close());
+    let yaml = "
+upstreams:
+  web:
+    backends: [{a}, {b}]
+    health_check: none
+    outlier: { base_ejection: 200ms, max_ejection: 200ms }
+";
+    let proxy = Setup::new(&[&a, &b]).on(road).start(yaml).await;
+    let ejections = async || proxy.metric("roundel_ejections_total", &[]).await;
+    let mut client = Connection::open(proxy.address()).await;
+    until("it is ejected for the first time", async || {
+        assert_eq!(request(proxy.address(), "GET", "/", "", b"").await.status, 200);
+        ejections().await >= 1.0
+    })
+    .await;
+
+    until("it was found to be bad again and again", async || {
+        for (method, body) in [("POST", &b"one of it"[..]), ("GET", b""), ("GET", b"")] {
+            let answer = client.ask(method, "/order", "", body).await.expect("an answer");
+            assert_eq!(answer.status, 200, "{method}");
+        }
+        ejections().await >= 8.0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
