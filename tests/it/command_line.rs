@@ -90,7 +90,7 @@ async fn commands_that_need_no_proxy_read_standard_input() {
         &["check", "-c", "-"][..],
         &["-t", "-c", "-"],
         &["explain", "-c", "-", "GET", "http://localhost/"],
-        &["simulate", "health", "-c", "-", "--runs", "5"],
+        &["simulate", "health", "-c", "-", "--runs", "5", "--failure", "crash"],
     ] {
         let good = with_input(GOOD, arguments).await;
         assert_eq!(good.status.code(), Some(0), "{arguments:?}: {good:?}");
