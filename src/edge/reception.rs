@@ -34,6 +34,8 @@ enum Received {
     Plain(Transport),
     /// There is no room for another connection of it.
     Full(Transport),
+    /// Its handshake has failed, and it has been told why by an alert.
+    Alerted(Transport, io::Error),
     /// It is gone, or is sent away.
     Gone(Refusal, io::Error),
 }
@@ -42,6 +44,8 @@ enum Received {
 enum Spoken {
     Tls(Transport, Facts),
     Plain(Transport),
+    /// TLS, but not as it must be.
+    Faulty(Transport, io::Error),
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
@@ -64,10 +68,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                 }
             }
             Received::Full(transport) => self.turn_away(transport, &entrance, Refusal::ConnectionsPerClient),
-            Received::Gone(refusal, error) => {
-                entrance.refused(refusal);
-                log::debug!("not received: listener={} error=\"{error}\"", entrance.listener.name);
+            Received::Alerted(transport, error) => {
+                send_away(&entrance, Refusal::TlsHandshake, &error);
+                Box::pin(stream::linger(transport)).await;
             }
+            Received::Gone(refusal, error) => send_away(&entrance, refusal, &error),
         }
     }
 
@@ -88,6 +93,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             }));
         }
     }
+}
+
+fn send_away(entrance: &Entrance, refusal: Refusal, error: &io::Error) {
+    entrance.refused(refusal);
+    log::debug!("not received: listener={} error=\"{error}\"", entrance.listener.name);
 }
 
 /// Finds out who the client is, in the order in which it says so.
@@ -113,6 +123,7 @@ async fn welcome(transport: Transport, entrance: &mut Entrance, ticket: &mut Tic
             Received::Welcome(transport)
         }
         Ok(Spoken::Plain(transport)) => Received::Plain(transport),
+        Ok(Spoken::Faulty(transport, error)) => Received::Alerted(transport, error),
         Err(error) => Received::Gone(Refusal::TlsHandshake, error),
     }
 }
@@ -162,8 +173,10 @@ async fn shaken_hands(
         if first[..count].first().is_some_and(u8::is_ascii_uppercase) {
             return Ok(Spoken::Plain(transport));
         }
-        let (transport, facts) = transport.secure(terminator.config()).await?;
-        Ok(Spoken::Tls(transport, facts))
+        Ok(match transport.secure(terminator.config()).await {
+            Ok((transport, facts)) => Spoken::Tls(transport, facts),
+            Err((error, transport)) => Spoken::Faulty(transport, error),
+        })
     };
     timeout(timeouts.tls_handshake, shake).await?
 }

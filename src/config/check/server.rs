@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Checker;
+use super::certificate;
 use super::runtime::Runtime;
-use super::upstream::readable;
 use crate::config::file::address::LONGEST_SOCKET;
 use crate::config::file::leaf::{FilePath, Integer};
 use crate::config::file::server::Server;
@@ -26,7 +26,7 @@ pub(super) fn plan(server: &Server, runtime: &Runtime, checker: &mut Checker<'_,
         threads: number(&server.threads).unwrap_or_else(cores),
         listener_tasks_per_fd: server.listener_tasks_per_fd().size(),
         work_stealing: server.work_stealing(),
-        ca_file: readable(&server.ca_file, checker),
+        ca_file: certificate::roots(&server.ca_file, checker),
         grace_period: Duration::from_secs(server.grace_period_seconds().0),
         client_bind_to_ipv4: server.client_bind_to_ipv4().values().iter().map(ToString::to_string).collect(),
         client_bind_to_ipv6: server.client_bind_to_ipv6().values().iter().map(ToString::to_string).collect(),

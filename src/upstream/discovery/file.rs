@@ -3,7 +3,6 @@
 //! A file that cannot be used changes nothing: the last good list stays, and the fault is told.
 
 use std::num::NonZeroU32;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use tokio::time::Instant;
 use super::Found;
 use super::dns::{LONGEST_REFRESH, Resolver};
 use super::fixed::Entries;
+use crate::base::stamp::Stamp;
 use crate::config::plan;
 
 /// How often the file is looked at.
@@ -35,15 +35,6 @@ pub(super) struct WatchedFile {
     fault: Option<String>,
     next_look: Instant,
     entries: Entries,
-}
-
-/// What tells one version of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 impl WatchedFile {
@@ -102,12 +93,7 @@ impl WatchedFile {
 
 async fn stamp(path: &Path) -> Result<Stamp, String> {
     let data = tokio::fs::metadata(path).await.map_err(|error| format!("cannot be read: {error}"))?;
-    Ok(Stamp {
-        inode: data.ino(),
-        bytes: data.len(),
-        modified: (data.mtime(), data.mtime_nsec()),
-        changed: (data.ctime(), data.ctime_nsec()),
-    })
+    Ok(Stamp::from(&data))
 }
 
 async fn read(path: &Path, tls: bool) -> Result<Vec<plan::Backend>, String> {
