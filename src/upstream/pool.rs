@@ -422,12 +422,22 @@ impl Pool {
     fn nobody(&self, ask: &Ask<'_>, room: Room) -> NoBackend {
         let turnout = self.turnout.load();
         match turnout.members {
+            0 if self.is_unlisted() => NoBackend::Unlisted,
             0 => NoBackend::Empty,
             backends if turnout.is_empty() => NoBackend::NoneHealthy { backends },
             _ if self.may_wait(ask.tried, turnout.admission, room) => NoBackend::AtLimit,
             backends if ask.tried.is_empty() => NoBackend::NoneHealthy { backends },
             _ => NoBackend::AllTried,
         }
+    }
+
+    /// Whether nobody is there because of a file, and not because names in it do not resolve.
+    fn is_unlisted(&self) -> bool {
+        let plan::Upstream { discovery: Some(plan::Discovery::File { path }), .. } = &*self.plan() else {
+            return false;
+        };
+        let file = path.display().to_string();
+        self.unresolved().iter().all(|(name, _)| **name == *file)
     }
 
     /// Whether a backend is kept from a request which has tried these by nothing but a limit.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Checker, certificate, health_check};
+use super::{Checker, certificate, health_check, pages};
 use crate::base::address::parse_host_name;
 use crate::base::proxy_protocol::Version;
 use crate::base::units::Misread;
@@ -187,7 +187,11 @@ fn discovery(field: &Field<OrNone<file::Discovery>>, checker: &mut Checker<'_, '
         let port = written.port.value().and_then(|port| u16::try_from(port.0).ok());
         return Some(Discovery::Dns { name: name.into(), port, refresh: written.refresh().0 });
     }
-    written.file.value().map(|path| Discovery::File { path: path.0.clone() })
+    let Spanned { value: leaf::FilePath(path), at } = written.file.given()?;
+    if let Err(fault) = pages::regular_file(path) {
+        checker.warning(*at, fault, "write it: there is no backend until it can be read");
+    }
+    Some(Discovery::File { path: path.clone() })
 }
 
 /// Refuses a key that belongs to something else than what is written.
