@@ -168,7 +168,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     async fn serve_http2(&self, stream: ClientStream, entrance: Entrance) {
         let Some((transport, ahead, ticket)) = stream.into_parts() else { return };
         let came = h2::Came { transport, ahead, ticket, entrance };
-        h2::serve(&self.app, self.audience, &self.current, came).await;
+        h2::serve(&self.app, self.lane.as_ref(), self.audience, &self.current, came).await;
     }
 
     /// Reads the next head, which has begun: at `began`, or else now.

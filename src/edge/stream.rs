@@ -542,6 +542,9 @@ impl AsyncWrite for ClientStream {
 
 /// The lane moves bytes by itself: nothing is held back on their way.
 impl Client for ClientStream {
+    const VERSION: http::Version = http::Version::HTTP_11;
+    const BARE: bool = false;
+
     fn lend_head(&mut self) -> BytesMut {
         self.lent = self.inbox.len() == self.head_len;
         if self.lent {
@@ -583,24 +586,29 @@ impl Client for ClientStream {
         self.poll_more(cx)
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+    fn poll_give(&mut self, cx: &mut Context<'_>, head: &[u8], body: &[u8], _last: bool) -> Poll<Result<usize>> {
         let transport = self.transport()?;
         let mut joined = [0; JOINED];
-        let written = match parts {
-            [part] => transport.poll_write(cx, part),
-            [head, body] if head.len() + body.len() <= JOINED => {
-                let (first, rest) = joined.split_at_mut(head.len());
+        let written = match (head.len(), body.len()) {
+            (_, 0) => transport.poll_write(cx, head),
+            (0, _) => transport.poll_write(cx, body),
+            (of_head, of_body) if of_head + of_body <= JOINED => {
+                let (first, rest) = joined.split_at_mut(of_head);
                 first.copy_from_slice(head);
-                rest[..body.len()].copy_from_slice(body);
-                transport.poll_write(cx, &joined[..head.len() + body.len()])
+                rest[..of_body].copy_from_slice(body);
+                transport.poll_write(cx, &joined[..of_head + of_body])
             }
-            parts => transport.poll_write_vectored(cx, parts),
+            _ => transport.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(body)]),
         };
         self.poll_written(cx, written)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.transport()?.poll_flush(cx)
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>, _trailers: &[u8]) -> Poll<Result<()>> {
+        Client::poll_flush(self, cx)
     }
 
     fn poll_wait(&mut self, cx: &mut Context<'_>, until: Option<Moment>) -> Poll<()> {

@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::client::Client;
@@ -17,7 +17,7 @@ use crate::exchange::{Exchange, progress};
 use crate::telemetry::reason::Reason;
 use crate::upstream::connection::Connection;
 use crate::wire::answer::{Body, Outcome};
-use crate::wire::framing::{BodyCheck, Framing};
+use crate::wire::framing::{BodyCheck, Framing, Parts};
 
 /// How long the head of an answer waits for the first of its body: a backend that dies between the two shows it at once.
 const HOLD: Duration = Duration::from_millis(20);
@@ -25,6 +25,9 @@ const HOLD: Duration = Duration::from_millis(20);
 const MOST_INFORMATIONAL: u8 = 32;
 /// Beyond what is kept of a body for another try, the bytes that its chunks may take.
 const CHUNK_LINES: u64 = 64 * 1024;
+
+/// A section of trailers without any.
+const NO_TRAILERS: &[u8] = b"\r\n";
 
 /// How far the request has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +88,22 @@ enum Ends {
     Framed(BodyCheck, Framing),
     /// With the connection; so many bytes have come.
     WithConnection(u64),
+}
+
+/// Content and trailers of a body in chunks, taken apart.
+struct Apart<'w> {
+    content: &'w mut BytesMut,
+    trailers: &'w mut Vec<u8>,
+}
+
+impl Parts for Apart<'_> {
+    fn content(&mut self, bytes: &[u8]) {
+        self.content.extend_from_slice(bytes);
+    }
+
+    fn trailer(&mut self, byte: u8) {
+        self.trailers.push(byte);
+    }
 }
 
 impl Crossing {
@@ -166,7 +185,7 @@ impl Crossing {
     ) -> Poll<Result<Step, Failure>> {
         loop {
             let Some(download) = &mut self.body else { return Poll::Ready(Err(Failure::Internal)) };
-            if let Err(failure) = download.check(work) {
+            if let Err(failure) = download.check(work, C::BARE) {
                 return Poll::Ready(Err(if exchange.arrival.watch.is_on_wire() {
                     Failure::Incomplete
                 } else {
@@ -188,9 +207,8 @@ impl Crossing {
                 }
             }
             if download.ended {
-                return client
-                    .poll_flush(cx)
-                    .map(|flushed| flushed.map(|()| Step::Passed).map_err(|_| by_client(exchange)));
+                let ended = client.poll_end(cx, &work.trailers);
+                return ended.map(|ended| ended.map(|()| Step::Passed).map_err(|_| by_client(exchange)));
             }
             self.advance_upload(cx, client, work, exchange)?;
             match self.poll_receive(cx, work) {
@@ -201,7 +219,7 @@ impl Crossing {
                         download.read_at = now;
                     }
                 }
-                Poll::Ready(read) => self.end_of_connection(read, work, exchange)?,
+                Poll::Ready(read) => self.end_of_connection::<C>(read, work, exchange)?,
                 Poll::Pending => match ready!(self.poll_wait(cx, client, exchange, self.held_until())) {
                     Some(failure) => return Poll::Ready(Err(failure)),
                     None => self.release(),
@@ -227,14 +245,21 @@ impl Crossing {
     }
 
     /// The backend has closed the connection in the body of its answer.
-    fn end_of_connection(&mut self, read: IoResult<usize>, work: &mut Set, exchange: &Exchange) -> Result<(), Failure> {
+    fn end_of_connection<C: Client>(
+        &mut self,
+        read: IoResult<usize>,
+        work: &mut Set,
+        exchange: &Exchange,
+    ) -> Result<(), Failure> {
         let cut = if exchange.arrival.watch.is_on_wire() { Failure::Incomplete } else { Failure::Closed };
         let Some(download) = &mut self.body else { return Err(cut) };
         match (&download.framing, read) {
             (Ends::WithConnection(_), Ok(_)) => {
                 download.ended = true;
                 download.held_until = None;
-                work.answer.extend_from_slice(b"0\r\n\r\n");
+                if !C::BARE {
+                    work.answer.extend_from_slice(b"0\r\n\r\n");
+                }
                 Ok(())
             }
             _ => Err(cut),
@@ -351,19 +376,29 @@ impl Crossing {
 impl Download {
     /// Whether something waits to be written to the client.
     fn has_something(&self, work: &Set) -> bool {
-        self.cleared > 0 || self.written < work.answer.len()
+        self.cleared > 0 || self.written < work.answer.len() || !work.content.is_empty()
     }
 
-    /// Judges what was received and not yet judged.
-    fn check(&mut self, work: &mut Set) -> Result<(), Failure> {
+    /// Judges what was received and not yet judged, and takes it apart for a client that gets it bare.
+    fn check(&mut self, work: &mut Set, bare: bool) -> Result<(), Failure> {
         if self.ended || work.received.len() == self.cleared {
             return Ok(());
         }
         match &mut self.framing {
+            Ends::Framed(check, Framing::Chunked) if bare => {
+                let mut parts = Apart { content: &mut work.content, trailers: &mut work.trailers };
+                let progress = check.take_apart(&work.received, &mut parts).map_err(|_| Failure::NotHttp)?;
+                work.received.advance(progress.taken);
+                self.ended = progress.ended;
+            }
             Ends::Framed(check, _) => {
                 let progress = check.advance(&work.received[self.cleared..]).map_err(|_| Failure::NotHttp)?;
                 self.cleared += progress.taken;
                 self.ended = progress.ended;
+            }
+            Ends::WithConnection(count) if bare => {
+                *count += (work.received.len() - self.cleared) as u64;
+                self.cleared = work.received.len();
             }
             Ends::WithConnection(count) => {
                 *count += work.received.len() as u64;
@@ -387,18 +422,19 @@ impl Download {
         bytes_out: &mut u64,
     ) -> Poll<IoResult<()>> {
         let head = &work.answer[self.written..];
-        let body = &work.received[..self.cleared];
-        let parts = [IoSlice::new(head), IoSlice::new(body)];
-        let parts = match (head.is_empty(), body.is_empty()) {
-            (true, _) => &parts[1..],
-            (_, true) => &parts[..1],
-            _ => &parts[..],
-        };
-        let count = ready!(client.poll_write(cx, parts))?;
+        let bare = !work.content.is_empty();
+        let body = if bare { &work.content[..] } else { &work.received[..self.cleared] };
+        let last = self.ended && work.trailers.len() <= NO_TRAILERS.len();
+        let count = ready!(client.poll_give(cx, head, body, last))?;
         let of_head = count.min(head.len());
         self.written += of_head;
-        work.received.advance(count - of_head);
-        self.cleared -= count - of_head;
+        match bare {
+            true => work.content.advance(count - of_head),
+            false => {
+                work.received.advance(count - of_head);
+                self.cleared -= count - of_head;
+            }
+        }
         if self.written == work.answer.len() {
             work.answer.clear();
             self.written = 0;

@@ -12,11 +12,12 @@ use crate::wire::answer;
 use crate::wire::fields::Line;
 use crate::wire::head::Head;
 
-/// Writes the head of the request for the backend.
+/// Writes the head of the request for the backend. `version` is the client's.
 pub(super) fn request(
     head: &Head<'_>,
     view: &RequestView<'_>,
     exchange: &Exchange,
+    version: http::Version,
     value: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) {
@@ -47,7 +48,7 @@ pub(super) fn request(
     }
     lines.end();
     let host = Some(head.host.as_bytes());
-    forward::told_to_backend(exchange, &head.fields, http::Version::HTTP_11, host, value, &mut |name, content| {
+    forward::told_to_backend(exchange, &head.fields, version, host, value, &mut |name, content| {
         if !replaces(&edits, name) {
             field(out, name, content);
         }
@@ -121,7 +122,7 @@ pub(super) fn informational(head: &answer::Head<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes an answer of our own: head, and body unless it is for a HEAD or has none.
+/// Writes the head of an answer of our own.
 pub(super) fn own(
     answer: &filter::Answer,
     view: &RequestView<'_>,
@@ -149,9 +150,6 @@ pub(super) fn own(
     }
     add(out, &edits);
     end(out, false, afterwards);
-    if !bodiless && view.method != "HEAD" {
-        out.extend_from_slice(&answer.body);
-    }
 }
 
 /// The field lines of an answer that pass to the client as they came.

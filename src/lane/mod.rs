@@ -12,8 +12,8 @@ mod head;
 mod work;
 
 use std::future::poll_fn;
-use std::io::IoSlice;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -38,7 +38,7 @@ use crate::wire::head::{Head, HeadParser, Version};
 use crate::wire::target::Form;
 
 /// The direct lane of a process.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Lane {
     connector: Arc<Connector>,
 }
@@ -105,7 +105,7 @@ fn fits(head: &Head<'_>) -> bool {
 }
 
 /// One request on the lane.
-struct Passage<'a, C> {
+struct Passage<'a, C: Client> {
     lane: &'a Lane,
     client: &'a mut C,
     head: Head<'a>,
@@ -196,9 +196,7 @@ impl<C: Client> Passage<'_, C> {
                     }
                 }
             }
-            self.work.answer.clear();
-            self.work.received.clear();
-            self.work.parser.reset();
+            self.work.begin_anew();
             self.exchange.given = Given::default();
         }
     }
@@ -275,7 +273,8 @@ impl<C: Client> Passage<'_, C> {
     fn write_request(&mut self) {
         let work = &mut *self.work;
         work.request.clear();
-        head::request(&self.head, &view(&self.head, self.exchange), self.exchange, &mut work.value, &mut work.request);
+        let view = view(&self.head, self.exchange);
+        head::request(&self.head, &view, self.exchange, C::VERSION, &mut work.value, &mut work.request);
         work.request.extend_from_slice(&work.kept);
     }
 
@@ -295,7 +294,7 @@ impl<C: Client> Passage<'_, C> {
                 100..=199 => {
                     head::informational(&answer, &mut work.answer);
                     crossing.pass_informational(work, len)?;
-                    self.send().await.map_err(|()| self.by_client())?;
+                    self.send(&[], false).await.map_err(|()| self.by_client())?;
                 }
                 _ => {
                     let idle = exchange.target.as_ref().map(|target| target.plan.timeouts.idle);
@@ -376,9 +375,10 @@ impl<C: Client> Passage<'_, C> {
         self.exchange.given.status = Some(answer.status);
         self.exchange.arrival.watch.begin_try();
         let bodiless = matches!(answer.status, 204 | 304) || self.head.method == "HEAD";
-        match self.send().await {
+        let body = if bodiless { &[] } else { &answer.body[..] };
+        match self.send(body, true).await {
             Ok(()) => {
-                self.exchange.given.bytes = if bodiless { 0 } else { answer.body.len() as u64 };
+                self.exchange.given.bytes = body.len() as u64;
                 afterwards
             }
             Err(()) => {
@@ -388,16 +388,19 @@ impl<C: Client> Passage<'_, C> {
         }
     }
 
-    /// Sends what stands in the answer's buffer.
-    async fn send(&mut self) -> Result<(), ()> {
+    /// Sends what stands in the answer's buffer, and `body`; with `last` nothing follows.
+    async fn send(&mut self, body: &[u8], last: bool) -> Result<(), ()> {
         let Self { client, work, .. } = self;
-        let mut sent = 0;
-        while sent < work.answer.len() {
-            let part = &work.answer[sent..];
-            sent += poll_fn(|cx| client.poll_write(cx, &[IoSlice::new(part)])).await.map_err(|_| ())?;
+        let (mut head, mut body) = (&work.answer[..], body);
+        while !head.is_empty() || !body.is_empty() {
+            let count = poll_fn(|cx| client.poll_give(cx, head, body, last)).await.map_err(|_| ())?;
+            let of_head = count.min(head.len());
+            head = &head[of_head..];
+            body = &body[count - of_head..];
         }
         work.answer.clear();
-        poll_fn(|cx| client.poll_flush(cx)).await.map_err(|_| ())
+        let leave = |cx: &mut Context<'_>| if last { client.poll_end(cx, &[]) } else { client.poll_flush(cx) };
+        poll_fn(leave).await.map_err(|_| ())
     }
 
     fn by_client(&self) -> Failure {
@@ -409,26 +412,26 @@ impl<C: Client> Passage<'_, C> {
     }
 
     fn record(&mut self) {
-        let end = end(&self.head, self.exchange.given);
+        let end = end(&self.head, C::VERSION, self.exchange.given);
         record::write(self.exchange, end);
     }
 }
 
-impl<C> Drop for Passage<'_, C> {
+impl<C: Client> Drop for Passage<'_, C> {
     /// A request whose task is dropped has its line too.
     fn drop(&mut self) {
-        let end = end(&self.head, self.exchange.given);
+        let end = end(&self.head, C::VERSION, self.exchange.given);
         record::write_cut(self.exchange, end);
     }
 }
 
 /// What is told of a request at its end.
-fn end<'h>(head: &'h Head<'_>, given: Given) -> record::End<'h> {
+fn end<'h>(head: &'h Head<'_>, version: http::Version, given: Given) -> record::End<'h> {
     record::End {
         method: head.method.as_bytes(),
         host: head.host.as_bytes(),
         target: head.target.as_str().as_bytes(),
-        version: http::Version::HTTP_11,
+        version,
         fields: &head.fields,
         status: given.status,
         bytes_out: given.bytes,

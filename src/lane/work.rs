@@ -35,6 +35,10 @@ pub(super) struct Set {
     pub(super) answer: Vec<u8>,
     /// What has come from the backend.
     pub(super) received: BytesMut,
+    /// The content of what has come in chunks, for a client that gets it bare.
+    pub(super) content: BytesMut,
+    /// The section of trailers after it.
+    pub(super) trailers: Vec<u8>,
     /// Reads the answer's head.
     pub(super) parser: AnswerParser,
     /// Room for one field's value.
@@ -42,14 +46,25 @@ pub(super) struct Set {
 }
 
 impl Set {
+    /// Forgets the try that has failed, before the next.
+    pub(super) fn begin_anew(&mut self) {
+        self.answer.clear();
+        self.received.clear();
+        self.content.clear();
+        self.trailers.clear();
+        self.parser.reset();
+    }
+
     fn clear(&mut self) {
-        for buffer in [&mut self.request, &mut self.kept, &mut self.answer, &mut self.value] {
+        for buffer in [&mut self.request, &mut self.kept, &mut self.answer, &mut self.trailers, &mut self.value] {
             buffer.clear();
             buffer.shrink_to(LARGEST);
         }
-        self.received.clear();
-        if self.received.capacity() > LARGEST {
-            self.received = BytesMut::new();
+        for buffer in [&mut self.received, &mut self.content] {
+            buffer.clear();
+            if buffer.capacity() > LARGEST {
+                *buffer = BytesMut::new();
+            }
         }
         self.parser.reset();
         self.lost = false;

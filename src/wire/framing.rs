@@ -46,6 +46,22 @@ pub struct Progress {
     pub ended: bool,
 }
 
+/// What a body is made of, told as a [`BodyCheck`] comes upon it.
+pub trait Parts {
+    /// Content, without chunk lines.
+    fn content(&mut self, bytes: &[u8]);
+
+    /// A byte of the trailer section, which ends with its empty line.
+    fn trailer(&mut self, byte: u8);
+}
+
+/// The body passes as it is framed, and nobody asks.
+impl Parts for () {
+    fn content(&mut self, _bytes: &[u8]) {}
+
+    fn trailer(&mut self, _byte: u8) {}
+}
+
 /// Follows one body over the wire.
 #[derive(Debug)]
 pub struct BodyCheck {
@@ -123,14 +139,26 @@ impl BodyCheck {
     /// # Errors
     /// A refusal (400) where the bytes break the grammar or a bound; every later call gives it again.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<Progress, Refusal> {
+        self.take_apart(bytes, &mut ())
+    }
+
+    /// The same, and tells `parts` what the bytes are. Of a body that is refused in the same call it may be told too much.
+    ///
+    /// # Errors
+    /// As [`Self::advance`].
+    pub fn take_apart(&mut self, bytes: &[u8], parts: &mut impl Parts) -> Result<Progress, Refusal> {
         let mut taken = 0;
         while let Some(&byte) = bytes.get(taken) {
+            let rest = &bytes[taken..];
             taken += match self.state {
                 State::Ended => break,
-                State::Sized(left) => self.skip(&bytes[taken..], left, State::Sized, State::Ended),
-                State::Data(left) => self.skip(&bytes[taken..], left, State::Data, State::DataCr),
+                State::Sized(left) => self.skip(rest, left, parts, State::Sized, State::Ended),
+                State::Data(left) => self.skip(rest, left, parts, State::Data, State::DataCr),
                 state => match self.step(state, byte) {
                     Ok(next) => {
+                        if matches!(state, State::Trailer(_)) {
+                            parts.trailer(byte);
+                        }
                         self.state = next;
                         1
                     }
@@ -145,8 +173,16 @@ impl BodyCheck {
     }
 
     /// Passes over up to `left` bytes of content, and moves on to `more(left)` or to `done`. At least one byte is passed over.
-    fn skip(&mut self, bytes: &[u8], left: u64, more: fn(u64) -> State, done: State) -> usize {
+    fn skip(
+        &mut self,
+        bytes: &[u8],
+        left: u64,
+        parts: &mut impl Parts,
+        more: fn(u64) -> State,
+        done: State,
+    ) -> usize {
         let skipped = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+        parts.content(&bytes[..skipped]);
         self.decoded = self.decoded.saturating_add(skipped as u64);
         self.state = match left - skipped as u64 {
             0 => done,

@@ -20,12 +20,16 @@ use http::{Request, Response};
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
+use pingora_http::RequestHeader;
 use tokio::time::{Instant, Sleep, timeout};
 
+use super::alarm::Alarms;
+use super::client::H2Client;
 use super::head::{self, Body, Head};
 use super::ledger::Abuse;
 use super::pipe::{Pipe, Signs};
-use super::session::{H2Session, Raw};
+use super::session::H2Session;
+use super::stream::{Raw, Stream};
 use crate::base::clock::{Clock, Moment};
 use crate::base::request::Scheme;
 use crate::config::plan;
@@ -37,6 +41,7 @@ use crate::exchange::refused::{Refused, Seen};
 use crate::exchange::snapshot::Current;
 use crate::exchange::watch::Watch;
 use crate::exchange::{Arrival, KeepAlive};
+use crate::lane::{Lane, Served};
 use crate::telemetry::reason::Reason;
 use crate::tls::Facts;
 use crate::wire::head::Limits;
@@ -76,6 +81,7 @@ pub(in crate::edge) struct Came {
 /// What all streams of a connection share.
 struct Shared<A> {
     app: Arc<A>,
+    lane: Option<Lane>,
     audience: Audience,
     current: Current,
     draining: ShutdownWatch,
@@ -84,6 +90,7 @@ struct Shared<A> {
     tls: Option<Arc<Facts>>,
     scheme: Scheme,
     places: Places,
+    alarms: Arc<Alarms>,
     /// Given up with the last stream, so that a drain waits for it.
     _ticket: Ticket,
 }
@@ -148,6 +155,7 @@ enum End {
 /// Serves a connection until either side closes it.
 pub(in crate::edge) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     app: &Arc<A>,
+    lane: Option<&Lane>,
     audience: Audience,
     current: &Current,
     came: Came,
@@ -158,6 +166,7 @@ pub(in crate::edge) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     let signs = pipe.signs();
     let shared = Arc::new(Shared {
         app: app.clone(),
+        lane: lane.cloned(),
         audience,
         current: current.clone(),
         draining: came.entrance.draining.clone(),
@@ -171,6 +180,7 @@ pub(in crate::edge) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
             emptied: AtomicWaker::new(),
             clock: clock.clone(),
         },
+        alarms: Arc::default(),
         _ticket: came.ticket,
     });
     let handshake = options(&listener.limits).handshake(pipe);
@@ -391,18 +401,54 @@ impl<A: HttpServerApp> Shared<A> {
                 return self.refuse(&listener, respond, received, refusal, seen);
             }
         };
-        let arrival = self.arrival(listener, &head, received);
-        // A request that is cut off is told by what is noted here: its session is gone by then.
-        arrival.watch.note_head(&head::first_lines(&head.request));
-        // A head that was judged sound makes a session: only a status that is none could fail.
-        let Ok(session) = H2Session::new(Raw { body, respond }, head.request, arrival, self.current.clock().clone())
-        else {
-            return;
+        let watch = Arc::<Watch>::default();
+        let stream = Stream::new(Raw {
+            body,
+            respond,
+            timeouts: listener.timeouts,
+            clock: self.current.clock().clone(),
+            watch: watch.clone(),
+            alarms: self.alarms.clone(),
+        });
+        let arrival = || self.arrival(listener.clone(), &head, received, watch.clone());
+        let lane = self.lane.as_ref().filter(|_| listener.lane == plan::Lane::Auto);
+        let left = match lane {
+            Some(lane) => self.direct(lane, stream, &head, arrival()).await,
+            None => Some(stream),
         };
+        if let Some(stream) = left {
+            let arrival = arrival();
+            Box::pin(self.hand_over(stream, head.request, arrival)).await;
+        }
+    }
+
+    /// Lets the lane serve a request. What it does not fit is left as it came.
+    async fn direct(&self, lane: &Lane, stream: Stream, head: &Head, arrival: Arrival) -> Option<Stream> {
+        let mut client = H2Client::new(stream, &head.request, head.length);
+        let served = match client.parser() {
+            Some(parser) => lane.serve(&mut client, arrival, &parser, &self.draining).await,
+            None => Served::Declined,
+        };
+        let stream = client.into_stream();
+        (served == Served::Declined).then_some(stream)
+    }
+
+    /// Hands a request to Pingora.
+    async fn hand_over(&self, stream: Stream, request: RequestHeader, arrival: Arrival) {
+        // A request that is cut off is told by what is noted here: its session is gone by then.
+        arrival.watch.note_head(&head::first_lines(&request));
+        // A head that was judged sound makes a session: only a status that is none could fail.
+        let Ok(session) = H2Session::new(stream, request, arrival) else { return };
         self.app.process_new_http(ServerSession::new_custom(Box::new(session)), &self.draining).await;
     }
 
-    fn arrival(&self, listener: Arc<plan::Listener>, head: &Head, received: Moment) -> Arrival {
+    fn arrival(
+        &self,
+        listener: Arc<plan::Listener>,
+        head: &Head,
+        received: Moment,
+        watch: Arc<Watch>,
+    ) -> Arrival {
         Arrival {
             snapshot: self.current.load(),
             listener,
@@ -413,7 +459,7 @@ impl<A: HttpServerApp> Shared<A> {
             received,
             keep_alive: KeepAlive::Allowed,
             body: head.length,
-            watch: Arc::new(Watch::default()),
+            watch,
             carried: None,
         }
     }

@@ -1,16 +1,20 @@
-//! HTTP/2 (RFC 9113): a connection of many requests at once, each handed to Pingora as a session of our own.
+//! HTTP/2 (RFC 9113): a connection of many requests at once.
 //!
 //! `connection` is the loop: accept → streams → GOAWAY → close. `head` judges each request's head by the rules of HTTP/1.1 and
-//! makes of it what both roads know. `session` is one stream as Pingora sees it, with our deadlines and bounds. `pipe` lies
-//! under the codec (the `h2` crate), where `frames` finds every frame and `ledger` bounds those that cost more than they
-//! are worth. `docs/http2.md` lists the bounds and what becomes of those who cross them.
+//! makes of it what both roads know. `stream` is one stream with its deadlines (`alarm` lends it a timer) and bounds; `client` is that as the lane
+//! sees it, with heads as `text` of HTTP/1.1, and `session` as Pingora sees it. `pipe` lies under the codec (the `h2` crate), where `frames` finds every frame and `ledger` bounds
+//! those that cost more than they are worth. `docs/http2.md` lists the bounds and what becomes of those who cross them.
 
+mod alarm;
+mod client;
 mod connection;
 mod frames;
 mod head;
 mod ledger;
 mod pipe;
 mod session;
+mod stream;
+mod text;
 
 pub(super) use connection::{Came, serve};
 
