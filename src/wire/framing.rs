@@ -173,14 +173,7 @@ impl BodyCheck {
     }
 
     /// Passes over up to `left` bytes of content, and moves on to `more(left)` or to `done`. At least one byte is passed over.
-    fn skip(
-        &mut self,
-        bytes: &[u8],
-        left: u64,
-        parts: &mut impl Parts,
-        more: fn(u64) -> State,
-        done: State,
-    ) -> usize {
+    fn skip(&mut self, bytes: &[u8], left: u64, parts: &mut impl Parts, more: fn(u64) -> State, done: State) -> usize {
         let skipped = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
         parts.content(&bytes[..skipped]);
         self.decoded = self.decoded.saturating_add(skipped as u64);

@@ -88,9 +88,17 @@ impl H2Client {
         }
     }
 
-    fn give(&mut self, cx: &mut Context<'_>, head: &[u8], body: &[u8], last: bool) -> Poll<std::result::Result<usize, Fault>> {
+    fn give(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        body: &[u8],
+        last: bool,
+    ) -> Poll<std::result::Result<usize, Fault>> {
         if !head.is_empty() {
-            let Some(response) = text::answer(head) else { return Poll::Ready(Err(Fault::Order("no head of an answer"))) };
+            let Some(response) = text::answer(head) else {
+                return Poll::Ready(Err(Fault::Order("no head of an answer")));
+            };
             if response.status().is_informational() {
                 self.stream.inform(response)?;
                 return Poll::Ready(Ok(head.len()));

@@ -442,13 +442,7 @@ impl<A: HttpServerApp> Shared<A> {
         self.app.process_new_http(ServerSession::new_custom(Box::new(session)), &self.draining).await;
     }
 
-    fn arrival(
-        &self,
-        listener: Arc<plan::Listener>,
-        head: &Head,
-        received: Moment,
-        watch: Arc<Watch>,
-    ) -> Arrival {
+    fn arrival(&self, listener: Arc<plan::Listener>, head: &Head, received: Moment, watch: Arc<Watch>) -> Arrival {
         Arrival {
             snapshot: self.current.load(),
             listener,

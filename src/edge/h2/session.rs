@@ -71,9 +71,7 @@ impl From<Fault> for Box<Error> {
             Fault::Codec(error) => Error::because(ErrorType::H2Error, "the client's stream", error).into_down(),
             Fault::Reset => of_client(ErrorType::H2Error, "the client has reset the stream"),
             Fault::TooLarge => of_client(ErrorType::ReadError, "the body is larger than its bound"),
-            Fault::Late(reason) => {
-                of_client(ErrorType::ReadTimedout, reason.map_or("in time", Reason::as_str))
-            }
+            Fault::Late(reason) => of_client(ErrorType::ReadTimedout, reason.map_or("in time", Reason::as_str)),
             Fault::Answered => of_client(ErrorType::ReadError, "answered before the body has ended"),
             Fault::Order(what) => of_client(ErrorType::H2Error, what),
         }

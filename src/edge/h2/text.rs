@@ -123,7 +123,8 @@ mod tests {
 
     #[test]
     fn what_is_no_head_is_none() {
-        for text in ["", "HTTP/1.1 200 OK", "HTTP/1.1 2\r\n\r\n", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\na\r\n\r\n"] {
+        for text in ["", "HTTP/1.1 200 OK", "HTTP/1.1 2\r\n\r\n", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\na\r\n\r\n"]
+        {
             assert!(answer(text.as_bytes()).is_none(), "{text:?} was read");
         }
         assert!(answer(b"HTTP/1.1 200 OK\r\n a: b\r\n\r\n").is_none());
