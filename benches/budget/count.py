@@ -30,7 +30,7 @@ ALLOCATE = re.compile(r"_rjem_(malloc|calloc|realloc|mallocx|rallocx)$")
 
 CONFIG = """\
 server: {{ threads: 1 }}
-listeners: [{{ address: "127.0.0.1:{port}", lane: {lane}, limits: {{ keepalive_requests: 1000000 }} }}]
+listeners: [{{ address: "127.0.0.1:{port}", protocols: [h2, h1], lane: {lane}, limits: {{ keepalive_requests: 1000000 }} }}]
 admin: none
 access_log: {log}
 upstreams:
@@ -91,9 +91,8 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def profile(binary, keep=None, request=None, **setup):
+def profile(binary, keep=None, ask=peers.ask, **setup):
     """Instructions and allocations for each request."""
-    request = request or {}
     with tempfile.TemporaryDirectory() as work:
         out = pathlib.Path(work) / "callgrind"
         # By thread, so that what goes on in the background, which is by the second and not by the request, is left out.
@@ -103,9 +102,9 @@ def profile(binary, keep=None, request=None, **setup):
                 command = ["callgrind_control", flag, str(proxy.process.pid)]
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-            peers.ask(proxy.port, WARM_UP, **request)
+            ask(proxy.port, WARM_UP)
             control("--zero")
-            peers.ask(proxy.port, COUNTED, **request)
+            ask(proxy.port, COUNTED)
             control("--dump")
         # The first dump is the counted one, and requests are served by the thread that did most.
         dumps = pathlib.Path(work).glob("callgrind.1-*")
@@ -133,11 +132,10 @@ def read_profile(path):
     return {"instructions": instructions / COUNTED, "allocations": allocations / COUNTED}
 
 
-def system_calls(binary, request=None, **setup):
+def system_calls(binary, ask=peers.ask, **setup):
     """System calls for each request, and which."""
-    request = request or {}
     with tempfile.NamedTemporaryFile("r") as out, Proxy(binary, **setup) as proxy:
-        peers.ask(proxy.port, WARM_UP, **request)
+        ask(proxy.port, WARM_UP)
         trace = subprocess.Popen(
             ["strace", "-c", "-f", "-o", out.name, "-p", str(proxy.process.pid)], stderr=subprocess.PIPE, text=True
         )
@@ -145,7 +143,7 @@ def system_calls(binary, request=None, **setup):
         if "attached" not in (said := trace.stderr.readline()):
             sys.exit(f"strace cannot attach: {said}")
         time.sleep(0.5)
-        peers.ask(proxy.port, COUNTED, **request)
+        ask(proxy.port, COUNTED)
         trace.send_signal(signal.SIGINT)
         trace.communicate()
         calls = {}
@@ -156,20 +154,27 @@ def system_calls(binary, request=None, **setup):
         return {name: count for name, count in calls.items() if count >= 0.01}
 
 
-def measure(binary, lane, keep=None):
-    counts = profile(binary, keep=keep, lane=lane)
-    calls = system_calls(binary, lane=lane)
+def measure(binary, name, keep=None, **setup):
+    counts = profile(binary, keep=keep, **setup)
+    calls = system_calls(binary, **setup)
     each = ", ".join(f"{name} {count:.2f}" for name, count in sorted(calls.items(), key=lambda call: -call[1]))
-    print(f"   {lane}: system calls: {each}")
+    print(f"   {name}: system calls: {each}")
     return {**counts, "system_calls": sum(calls.values())}
+
+
+ROADS = {
+    "lane": {},
+    "lane_h2": {"ask": peers.ask_over_http_2},
+    "general": {"lane": "off"},
+}
 
 
 def compare(binary, keep):
     budget = tomllib.loads((HERE / "budget.toml").read_text())
     tolerance = budget["tolerance"]
     over = False
-    for road, lane in (("lane", "auto"), ("general", "off")):
-        found = measure(binary, lane, keep if lane == "auto" else None)
+    for road, setup in ROADS.items():
+        found = measure(binary, road, keep if road == "lane" else None, **setup)
         for what, count in found.items():
             most = budget[road][what]
             bound = most * (1 + tolerance["share"]) + tolerance[what]
@@ -194,7 +199,9 @@ FEATURES = [
     ("with `balance: least_requests`", {"upstream": ", balance: least_requests"}),
     ("with a rate limit for each client", {"filters": "rate_limit: { key: client_ip, rate: 1000000/s, burst: 1000000 }"}),
     ("with one edited field each way", {"filters": "request_headers: { set: { x-env: prod } }", "also": "response_headers: { remove: [server] }"}),
+    ("over HTTP/2", {"ask": peers.ask_over_http_2}),
     ("on the general road (`lane: off`)", {"lane": "off"}),
+    ("on the general road over HTTP/2", {"lane": "off", "ask": peers.ask_over_http_2}),
 ]
 
 

@@ -101,6 +101,44 @@ def ask(port, count, method="GET", path="/index.html", body=0):
                 sys.exit(f"a request was not answered with 200: {head!r}")
 
 
+def ask_over_http_2(port, count):
+    """The same request over HTTP/2, by prior knowledge, as a browser repeats it: the fields come from the table of the
+    connection from the second one on."""
+    def frame(kind, flags, stream, payload=b""):
+        return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+    def literal(index, value):
+        return bytes([0x40 | index, len(value)]) + value
+
+    headers, settings, goaway, reset = 1, 4, 7, 3
+    agent = b"Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
+    # :method GET, :scheme http, :path /index.html, and what is new to the table: :authority, user-agent, accept.
+    first = b"\x82\x86\x85" + literal(1, b"www.example.com") + literal(58, agent) + literal(19, b"*/*")
+    later = b"\x82\x86\x85\xc0\xbf\xbe"
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(settings, 0, 0))
+        pending = b""
+        for number in range(count):
+            stream = 2 * number + 1
+            connection.sendall(frame(headers, 5, stream, later if number else first))
+            ended = False
+            while not ended:
+                while len(pending) < 9 or len(pending) < 9 + int.from_bytes(pending[:3], "big"):
+                    piece = connection.recv(262144)
+                    if not piece:
+                        sys.exit("the connection ended before an answer")
+                    pending += piece
+                length, kind, flags = int.from_bytes(pending[:3], "big"), pending[3], pending[4]
+                of, payload, pending = int.from_bytes(pending[5:9], "big"), pending[9 : 9 + length], pending[9 + length :]
+                if kind == settings and not flags & 1:
+                    connection.sendall(frame(settings, 1, 0))
+                # 200 has an entry of its own in the static table.
+                if kind in (goaway, reset) or kind == headers and payload[:1] != b"\x88":
+                    sys.exit(f"a request was not answered with 200: frame {kind}, {payload!r}")
+                ended = of == stream and kind in (0, headers) and bool(flags & 1)
+
+
 def answers(port):
     """Whether a request is answered with 200 now."""
     try:

@@ -1,5 +1,6 @@
 //! `roundel check`: tells every fault and warning of a file.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use crate::config::{self, Diagnostics, Loaded, Paint};
 
 /// Exit statuses that scripts may rely on.
 const WARNINGS: u8 = 1;
-const ERRORS: u8 = 2;
+pub(super) const ERRORS: u8 = 2;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -24,7 +25,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
-    let (diagnostics, status) = match config::load(&args.conf.conf, &config::process_environment) {
+    let (diagnostics, status) = match read(&args.conf.conf) {
         Ok(loaded) if args.strict => match loaded.all_warnings() {
             none if none.is_empty() => (none, 0),
             some => (some, WARNINGS),
@@ -38,14 +39,34 @@ pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
     }
     tell(&diagnostics);
     if status == 0 {
-        print(format_args!("{}: the configuration is good\n", args.conf.conf.display()))?;
+        print(format_args!("{}: the configuration is good\n", name(&args.conf.conf)))?;
     }
     Ok(ExitCode::from(status))
 }
 
+/// What `-c` says for standard input, and how that is called in what is told of it.
+const STDIN: (&str, &str) = ("-", "<stdin>");
+
+/// Whether standard input is meant.
+pub(super) fn is_stdin(conf: &Path) -> bool {
+    conf.as_os_str() == STDIN.0
+}
+
+/// What a configuration is called.
+pub(super) fn name(conf: &Path) -> impl Display {
+    if is_stdin(conf) { Path::new(STDIN.1) } else { conf }.display()
+}
+
+fn read(conf: &Path) -> Result<Loaded, Diagnostics> {
+    match is_stdin(conf) {
+        true => config::load_stream(STDIN.1, io::stdin().lock(), &config::process_environment),
+        false => config::load(conf, &config::process_environment),
+    }
+}
+
 /// Loads a file for a command that needs it whole; what is wrong with it has been told when this returns.
 pub(super) fn load(conf: &Path) -> Result<Loaded, Refusal> {
-    let loaded = config::load(conf, &config::process_environment);
+    let loaded = read(conf);
     match &loaded {
         Ok(loaded) => tell(&loaded.warnings),
         Err(errors) => tell(errors),

@@ -104,7 +104,7 @@ enum Command {
 /// Where the configuration is.
 #[derive(Debug, clap::Args)]
 struct Conf {
-    /// The configuration file
+    /// The configuration file; `-` is standard input
     #[arg(short, long, value_name = "FILE")]
     conf: PathBuf,
 }

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::speak::{Reply, Which};
+use super::speak::Which;
 use super::{complain, print};
 
 /// How long the answer may take: new upstreams are probed before it.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// The exit status where the reload is refused for what the file asks for, such as a port that is taken: that of a start.
+const REFUSED: u8 = 1;
 /// The exit status where the configuration has faults, as that of `check`.
 const ERRORS: u8 = 2;
 
@@ -42,11 +44,11 @@ pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
         let _ = io::Write::write_all(&mut io::stderr(), text("report").as_bytes());
         print(text("text"))?;
     }
-    if let Some(status) = failed(&reply) {
+    if reply.status != 200 {
         if !args.json {
             complain(format_args!("not reloaded: {}", reply.refusal()));
         }
-        return Ok(ExitCode::from(status));
+        return Ok(ExitCode::from(if answer["diagnostics"].is_array() { ERRORS } else { REFUSED }));
     }
     if args.json {
         return Ok(ExitCode::SUCCESS);
@@ -55,14 +57,5 @@ pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
     match args.dry_run {
         true => print(format_args!("would reload: {summary}\n")),
         false => print(format_args!("reloaded, generation {generation}: {summary}\n")),
-    }
-}
-
-/// The exit status of a refusal; none where there is none.
-fn failed(reply: &Reply) -> Option<u8> {
-    match reply.status {
-        200 => None,
-        422 => Some(ERRORS),
-        _ => Some(1),
     }
 }

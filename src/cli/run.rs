@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{check, print};
+use super::{check, complain, print};
 use crate::server::handover::predecessor::Predecessor;
 use crate::server::{self, Options};
 
@@ -30,6 +30,12 @@ pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
     let Some(conf) = &args.conf else {
         return Err(io::Error::other("no configuration: write `roundel -c FILE`, or try `roundel demo` (see --help)"));
     };
+    if check::is_stdin(conf) && !args.test {
+        complain(
+            "a proxy reads its configuration again: write it to a file, and `-c FILE` (`-t -c -` checks what comes in)",
+        );
+        return Ok(ExitCode::from(check::ERRORS));
+    }
     let predecessor = Predecessor::from_environment()?;
     let loaded = match check::load(conf) {
         Ok(loaded) => loaded,
@@ -41,7 +47,7 @@ pub(super) fn run(args: &Args) -> io::Result<ExitCode> {
         }
     };
     if args.test {
-        return print(format_args!("{}: the configuration is good\n", conf.display()));
+        return print(format_args!("{}: the configuration is good\n", check::name(conf)));
     }
     let file = Some(conf.clone());
     server::run(loaded.plan, Options { file, daemon: args.daemon, upgrade: args.upgrade, predecessor })

@@ -20,6 +20,7 @@ pub mod support;
 mod check;
 pub mod lint;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 pub use diagnostic::{Diagnostic, Diagnostics, Paint, Severity};
@@ -68,6 +69,15 @@ pub fn load_again(path: &Path, source: &Path, environment: Environment<'_>) -> R
 pub fn load_with(path: &Path, environment: Environment<'_>, support: Support) -> Result<Loaded, Diagnostics> {
     let tree = read::file(path, environment)?;
     compile(&tree, &canonical(path), environment, support)
+}
+
+/// Reads what comes from `reader`, such as standard input, and goes by the name `name`; its relative paths start from the
+/// working directory.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_stream(name: &str, reader: impl io::Read, environment: Environment<'_>) -> Result<Loaded, Diagnostics> {
+    compile(&read::stream(name, reader, environment)?, Path::new(name), environment, Support::Built)
 }
 
 /// Reads a text that goes by the name `name`; its relative paths start from the working directory.

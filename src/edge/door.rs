@@ -7,11 +7,13 @@ use arc_swap::{ArcSwap, Guard};
 use pingora_core::server::ShutdownWatch;
 use tokio::sync::watch;
 
+use crate::base::clock::Moment;
 use crate::base::request::Scheme;
 use crate::config::plan::{self, ListenAddress};
 use crate::edge::limits::{Connections, Gate};
 use crate::edge::transport::Transport;
 use crate::telemetry::metrics::series::{self, Refusal};
+use crate::telemetry::sparing::Sparing;
 use crate::tls::{Facts, Terminator};
 
 /// What belongs to a listener and lives longer than a connection.
@@ -29,6 +31,8 @@ pub struct Door {
     plan: ArcSwap<plan::Listener>,
     live: ArcSwap<Live>,
     gate: Arc<Gate>,
+    /// Lets some of the lines through that clients provoke before they have sent a request.
+    sparing: Sparing,
     draining: watch::Sender<bool>,
 }
 
@@ -41,6 +45,7 @@ impl Door {
             plan: ArcSwap::new(plan),
             live: ArcSwap::from_pointee(live),
             gate,
+            sparing: Sparing::default(),
             draining: watch::Sender::new(false),
         })
     }
@@ -132,6 +137,13 @@ impl Entrance {
         if let Some(counts) = self.door.counts() {
             counts.refused(refusal);
         }
+    }
+
+    /// Whether the process log may tell at `now` of one more client that was sent away: with how many it has not told of since
+    /// the last one.
+    #[must_use]
+    pub fn may_tell(&self, now: Moment) -> Option<u64> {
+        self.door.sparing.pass(now)
     }
 
     /// The scheme by which the client reached us.

@@ -1,8 +1,8 @@
 //! What happens between the accept and the first request: a proxy in front says whom it speaks for, the client is counted,
 //! and shakes hands.
 //!
-//! Every step has a deadline of its own. A client that fails one is sent away without a line in the access log: nothing that
-//! could be a request has come from it, but for plain HTTP that is sent where TLS is spoken, which is answered so that
+//! Every step has a deadline of its own. A client that fails one is sent away without a line in the access log, but with one in
+//! the process log: nothing that could be a request has come from it, but for plain HTTP that is sent where TLS is spoken, which is answered so that
 //! whoever tries it by hand sees what is wrong.
 
 use std::io;
@@ -14,17 +14,18 @@ use pingora_core::apps::HttpServerApp;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
-use super::connection::Edge;
+use super::connection::{Audience, Edge};
 use super::door::Entrance;
 use super::limits::Ticket;
 use super::stream::{self, ClientStream};
 use super::transport::Transport;
+use crate::base::clock::Moment;
 use crate::base::proxy_protocol::{self, Ends, Outcome};
 use crate::config::plan;
-use crate::exchange::refused::Refused;
+use crate::exchange::refused::{Refused, Seen};
 use crate::telemetry::metrics::series::Refusal;
 use crate::telemetry::reason::Reason;
-use crate::tls::{Facts, Terminator};
+use crate::tls::{Facts, Terminator, failure};
 
 /// What becomes of a client.
 enum Received {
@@ -36,8 +37,17 @@ enum Received {
     Full(Transport),
     /// Its handshake has failed, and it has been told why by an alert.
     Alerted(Transport, io::Error),
-    /// It is gone, or is sent away.
+    /// It has failed a step, and is gone or sent away.
     Gone(Refusal, io::Error),
+    /// It has left without a word, as probes of the port do: nothing was refused.
+    Silent,
+}
+
+/// What comes where the PROXY protocol is expected.
+enum Introduced {
+    As(Ends),
+    ByItself,
+    Nothing,
 }
 
 /// What a client speaks where TLS is expected.
@@ -46,6 +56,7 @@ enum Spoken {
     Plain(Transport),
     /// TLS, but not as it must be.
     Faulty(Transport, io::Error),
+    Nothing,
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
@@ -69,10 +80,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             }
             Received::Full(transport) => self.turn_away(transport, &entrance, Refusal::ConnectionsPerClient),
             Received::Alerted(transport, error) => {
-                send_away(&entrance, Refusal::TlsHandshake, &error);
+                entrance.refused(Refusal::TlsHandshake);
+                tell(&entrance, clock.now(), Refusal::TlsHandshake, &error);
                 Box::pin(stream::linger(transport)).await;
             }
-            Received::Gone(refusal, error) => send_away(&entrance, refusal, &error),
+            Received::Gone(refusal, error) => {
+                entrance.refused(refusal);
+                tell(&entrance, clock.now(), refusal, &error);
+            }
+            Received::Silent => {}
         }
     }
 
@@ -81,23 +97,41 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     pub fn turn_away(&self, transport: Transport, entrance: &Entrance, refusal: Refusal) {
         entrance.refused(refusal);
         let snapshot = self.current.load();
-        snapshot.counters.answered(Reason::ConnectionLimitReached);
-        if entrance.terminator().is_some() {
-            return;
+        let place = self.farewells.clone().try_acquire_owned().ok().filter(|_| entrance.terminator().is_none());
+        let Some(place) = place else { return snapshot.counters.answered(Reason::ConnectionLimitReached) };
+        let refused = Refused::new(&snapshot, &entrance.listener, Reason::ConnectionLimitReached);
+        let answer = refused.answer(false).unwrap_or_default();
+        if self.audience == Audience::Clients {
+            refused.because(refusal.text()).record(entrance.peer, None, snapshot.clock.now(), Seen::default());
         }
-        let answer = Refused::new(&snapshot, &entrance.listener, Reason::ConnectionLimitReached).answer(false);
-        if let (Some(answer), Ok(place)) = (answer, self.farewells.clone().try_acquire_owned()) {
-            drop(tokio::spawn(async move {
-                stream::farewell(transport, &answer).await;
-                drop(place);
-            }));
-        }
+        drop(tokio::spawn(async move {
+            stream::farewell(transport, &answer).await;
+            drop(place);
+        }));
     }
 }
 
-fn send_away(entrance: &Entrance, refusal: Refusal, error: &io::Error) {
-    entrance.refused(refusal);
-    log::debug!("not received: listener={} error=\"{error}\"", entrance.listener.name);
+/// Tells of a client that has failed a step. Anybody can provoke this, so that only so many lines are written.
+fn tell(entrance: &Entrance, now: Moment, refusal: Refusal, error: &io::Error) {
+    let Some(left_out) = entrance.may_tell(now) else { return };
+    let listener = &entrance.listener.name;
+    let client = entrance.peer.map_or_else(|| "unix:".to_owned(), |peer| peer.to_string());
+    let more = if left_out == 0 { String::new() } else { format!(" left_out={left_out}") };
+    if refusal == Refusal::TlsHandshake {
+        let why = failure::why(error);
+        log::info!("TLS handshake failed: listener={listener} client={client} why={why:?}{more}");
+    } else {
+        let why = no_introduction(error);
+        log::info!("no PROXY header: listener={listener} client={client} why={why:?}{more}");
+    }
+}
+
+fn no_introduction(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::TimedOut => "it did not come in time (`timeouts.header`)".to_owned(),
+        io::ErrorKind::UnexpectedEof => "the connection was closed before its end".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// Finds out who the client is, in the order in which it says so.
@@ -106,8 +140,9 @@ async fn welcome(transport: Transport, entrance: &mut Entrance, ticket: &mut Tic
     let listener = entrance.listener.clone();
     if must_be_introduced(entrance.peer, listener.proxy_protocol.as_deref()) {
         match introduced(&mut transport, listener.timeouts.header).await {
-            Ok(None) => {}
-            Ok(Some(ends)) => (entrance.peer, entrance.local) = (Some(ends.source), Some(ends.destination)),
+            Ok(Introduced::ByItself) => {}
+            Ok(Introduced::As(ends)) => (entrance.peer, entrance.local) = (Some(ends.source), Some(ends.destination)),
+            Ok(Introduced::Nothing) => return Received::Silent,
             Err(error) => return Received::Gone(Refusal::ProxyProtocol, error),
         }
     }
@@ -124,6 +159,7 @@ async fn welcome(transport: Transport, entrance: &mut Entrance, ticket: &mut Tic
         }
         Ok(Spoken::Plain(transport)) => Received::Plain(transport),
         Ok(Spoken::Faulty(transport, error)) => Received::Alerted(transport, error),
+        Ok(Spoken::Nothing) => Received::Silent,
         Err(error) => Received::Gone(Refusal::TlsHandshake, error),
     }
 }
@@ -136,16 +172,16 @@ fn must_be_introduced(peer: Option<SocketAddr>, from: Option<&[ipnet::IpNet]>) -
 }
 
 /// Reads the PROXY protocol's header, and not a byte more.
-async fn introduced(transport: &mut Transport, deadline: Duration) -> io::Result<Option<Ends>> {
+async fn introduced(transport: &mut Transport, deadline: Duration) -> io::Result<Introduced> {
     let read = async {
         let mut header = Vec::new();
         let mut ahead = [0; 512];
         loop {
             let count = transport.peek(&mut ahead).await?;
-            if count == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
             let before = header.len();
+            if count == 0 {
+                return if before == 0 { Ok(Introduced::Nothing) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+            }
             header.extend_from_slice(&ahead[..count]);
             let (taken, ends) = match proxy_protocol::parse(&header) {
                 Outcome::Refused(why) => return Err(io::Error::new(io::ErrorKind::InvalidData, why)),
@@ -155,7 +191,7 @@ async fn introduced(transport: &mut Transport, deadline: Duration) -> io::Result
             // All of it is there: it has been looked at.
             transport.read_exact(&mut ahead[..taken]).await?;
             if let Some(ends) = ends {
-                return Ok(ends);
+                return Ok(ends.map_or(Introduced::ByItself, Introduced::As));
             }
         }
     };
@@ -170,6 +206,9 @@ async fn shaken_hands(
     let shake = async {
         let mut first = [0; 1];
         let count = transport.peek(&mut first).await?;
+        if count == 0 {
+            return Ok(Spoken::Nothing);
+        }
         if first[..count].first().is_some_and(u8::is_ascii_uppercase) {
             return Ok(Spoken::Plain(transport));
         }

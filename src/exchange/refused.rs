@@ -5,6 +5,8 @@
 
 use std::net::SocketAddr;
 
+use http::{HeaderName, HeaderValue};
+
 use crate::base::clock::Moment;
 use crate::base::request::{Fields, Scheme};
 use crate::config::plan;
@@ -16,13 +18,14 @@ use crate::telemetry::access_log::Record;
 use crate::telemetry::reason::Reason;
 use crate::tls::Facts;
 
-/// The longest method or target that is repeated in the log.
+/// The longest method, target or host that is repeated in the log.
 const LONGEST: usize = 4096;
 
 /// A request that was refused at the edge.
 pub struct Refused<'a> {
     snapshot: &'a Snapshot,
     listener: &'a plan::Listener,
+    id: RequestId,
     answer: Answer,
     reason: Reason,
     detail: Option<&'static str>,
@@ -35,6 +38,8 @@ pub struct Seen<'a> {
     pub method: Option<&'a [u8]>,
     /// The target.
     pub target: Option<&'a [u8]>,
+    /// The authority.
+    pub host: Option<&'a [u8]>,
     /// The version of HTTP.
     pub version: Option<http::Version>,
 }
@@ -44,7 +49,8 @@ impl<'a> Seen<'a> {
     #[must_use]
     pub fn of(inbox: &'a [u8]) -> Self {
         let (method, target) = request_line(inbox);
-        Self { method, target, version: None }
+        let host = Some(host(inbox)).filter(|host| !host.is_empty()).map(|host| &host[..host.len().min(LONGEST)]);
+        Self { method, target, host, version: named_version(inbox) }
     }
 }
 
@@ -67,14 +73,24 @@ impl<'a> Refused<'a> {
             pages: [None, Some(&listener.errors), Some(&snapshot.plan.errors)],
             expose_reason: snapshot.plan.expose_reason,
         };
-        let answer = Answer::new(reason, &NoFields, style);
-        Self { snapshot, listener, answer, reason, detail: None }
+        let (id, mut answer) = (RequestId::new(), Answer::new(reason, &NoFields, style));
+        if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+            answer.headers.push((HeaderName::from_static("x-request-id"), id));
+        }
+        Self { snapshot, listener, id, answer, reason, detail: None }
     }
 
     /// The answer.
     #[must_use]
     pub const fn parts(&self) -> &Answer {
         &self.answer
+    }
+
+    /// The field that says when the answer was made (RFC 9110, 6.6.1), where what sends it adds none.
+    #[must_use]
+    pub fn date(&self) -> Option<(HeaderName, HeaderValue)> {
+        let date = httpdate::HttpDate::from(self.snapshot.clock.wall(self.snapshot.clock.now()));
+        HeaderValue::try_from(date.to_string()).ok().map(|date| (http::header::DATE, date))
     }
 
     /// The bytes of the answer over HTTP/1.1; none where the client has left.
@@ -95,11 +111,12 @@ impl<'a> Refused<'a> {
         self.snapshot.counters.answered(self.reason);
         self.snapshot.counters.refused(&self.listener.name, self.reason.status(), duration);
         let bytes_out = if self.reason == Reason::ClientGone { 0 } else { self.answer.body.len() as u64 };
-        let (id, client) = (RequestId::new(), peer.map(|peer| peer.ip().to_canonical()));
+        let client = peer.map(|peer| peer.ip().to_canonical());
         self.snapshot.recent.keep(self.reason.status(), Some(self.reason), |past| {
             *past = Past { received, duration, client, bytes_out, detail: self.detail, ..self.past() };
-            past.id.set(id.as_str().as_bytes());
+            past.id.set(self.id.as_str().as_bytes());
             past.method.set(seen.method.unwrap_or_default());
+            past.host.set(seen.host.unwrap_or_default());
             past.path.set(seen.target.unwrap_or_default());
         });
         let Some(log) = &self.snapshot.access_log else { return };
@@ -108,12 +125,12 @@ impl<'a> Refused<'a> {
         }
         log.write(&Record {
             time: self.snapshot.clock.wall(received),
-            request_id: id.as_str(),
+            request_id: self.id.as_str(),
             client,
             listener: &self.listener.name,
             method: seen.method,
             scheme: if tls.is_some() { Scheme::Https } else { Scheme::Http },
-            host: None,
+            host: seen.host,
             path: seen.target,
             query: None,
             protocol: seen.version,
@@ -162,15 +179,21 @@ pub(super) fn request_line(inbox: &[u8]) -> (Option<&[u8]>, Option<&[u8]>) {
 
 /// The version of HTTP that the first line of a sound head names; without one it is HTTP/1.1.
 pub(super) fn version(head: &[u8]) -> http::Version {
-    let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
-    match line.rsplit(|byte| *byte == b' ').next() {
-        Some(b"HTTP/2.0") => http::Version::HTTP_2,
-        Some(b"HTTP/1.0") => http::Version::HTTP_10,
-        _ => http::Version::HTTP_11,
+    named_version(head).unwrap_or(http::Version::HTTP_11)
+}
+
+/// The version of HTTP that the first line names.
+fn named_version(head: &[u8]) -> Option<http::Version> {
+    let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty())?;
+    match line.rsplit(|byte| *byte == b' ').next()? {
+        b"HTTP/2.0" => Some(http::Version::HTTP_2),
+        b"HTTP/1.1" => Some(http::Version::HTTP_11),
+        b"HTTP/1.0" => Some(http::Version::HTTP_10),
+        _ => None,
     }
 }
 
-/// The authority that a sound head names in its first `Host` field.
+/// The authority that a head names in its first `Host` field.
 pub(super) fn host(head: &[u8]) -> &[u8] {
     let fields = head.split(|byte| *byte == b'\n').skip(1).filter_map(|line| line.split_at_checked(5));
     fields
@@ -192,5 +215,8 @@ mod tests {
         assert_eq!(version(b"GET /a HTTP/2.0\r\nhost: x\r\n"), http::Version::HTTP_2);
         assert_eq!(version(b"\r\nGET /a HTTP/1.0\r\n"), http::Version::HTTP_10);
         assert_eq!(version(b"GET /a"), http::Version::HTTP_11);
+        let seen = Seen::of(b"GET /a HTTP/1.1\r\nbad header\r\nHost: a.example\r\n");
+        assert_eq!((seen.host, seen.version), (Some(&b"a.example"[..]), Some(http::Version::HTTP_11)));
+        assert_eq!(Seen::of(b"GET /a HTTP/3.0\r\nHost:\r\n"), Seen { host: None, version: None, ..seen });
     }
 }

@@ -74,31 +74,58 @@ impl Compress {
     /// What is done to the answer with `status` and `answer`'s fields to `request`.
     #[must_use]
     pub fn decide(&self, request: &RequestView<'_>, status: u16, answer: &dyn Fields) -> Compression {
+        if status == 304 {
+            return Compression { edits: self.revalidated(request, answer), coding: None };
+        }
         let Some(essence) = self.eligible(status, answer) else { return Compression::default() };
         // A HEAD has no body to encode, and its fields may not promise a length that GET would not have. That its answer
         // depends on Accept-Encoding is true all the same.
-        let algorithm = if request.method == "HEAD" { None } else { self.negotiate(request.fields) };
-        let Some(algorithm) = algorithm else {
+        let Some(algorithm) = self.algorithm(request) else {
             return Compression { edits: vary(answer).into_iter().collect(), coding: None };
         };
         let flush = if essence == "text/event-stream" { Flush::EachChunk } else { Flush::WhenFull };
         Compression { edits: encoded_fields(algorithm, answer), coding: Some(Coding { algorithm, flush }) }
     }
 
+    /// What a 304 says in the place of the 200 that it stands for: `Vary`, and the ETag that the client got with its encoded form
+    /// (RFC 9110, 15.4.5). It seldom tells type and length, so that it is taken for one that is compressed unless it says otherwise.
+    fn revalidated(&self, request: &RequestView<'_>, answer: &dyn Fields) -> Vec<Edit> {
+        let is_other = answer.get("content-type").is_some_and(|written| self.covered(written).is_none());
+        if is_other || self.is_left_alone(answer) {
+            return Vec::new();
+        }
+        let etag = self.algorithm(request).and_then(|_| weakened(answer)).map(|etag| Edit::Set(header::ETAG, etag));
+        etag.into_iter().chain(vary(answer)).collect()
+    }
+
+    /// The algorithm for the answer's body; none where there is no body or the client wants it as it is.
+    fn algorithm(&self, request: &RequestView<'_>) -> Option<Algorithm> {
+        if request.method == "HEAD" { None } else { self.negotiate(request.fields) }
+    }
+
     /// The media type of an answer that may be compressed; none where it must be left alone.
     fn eligible(&self, status: u16, answer: &dyn Fields) -> Option<String> {
-        let has_body = !matches!(status, 100..=199 | 204 | 205 | 206 | 304);
+        let has_body = !matches!(status, 100..=199 | 204 | 205 | 206);
+        if !has_body || self.is_left_alone(answer) {
+            return None;
+        }
+        self.covered(answer.get("content-type")?)
+    }
+
+    /// Whether an answer's fields forbid that it is compressed, or it is too small to gain by it.
+    fn is_left_alone(&self, answer: &dyn Fields) -> bool {
         // A digest (RFC 9530; Content-MD5 before it) is of the body as the backend sent it.
         let fixed = ["content-encoding", "content-range", "content-digest", "repr-digest", "digest", "content-md5"];
-        if !has_body || fixed.iter().any(|name| answer.get(name).is_some()) || is_fixed(answer) {
-            return None;
-        }
         let length =
             answer.get("content-length").and_then(|value| std::str::from_utf8(value).ok()?.trim().parse::<u64>().ok());
-        if length.is_some_and(|length| length < self.min_bytes) {
-            return None;
-        }
-        let essence = essence(answer.get("content-type")?)?;
+        fixed.iter().any(|name| answer.get(name).is_some())
+            || is_fixed(answer)
+            || length.is_some_and(|length| length < self.min_bytes)
+    }
+
+    /// The media type that `content_type` names, where it is one of those that are compressed.
+    fn covered(&self, content_type: &[u8]) -> Option<String> {
+        let essence = essence(content_type)?;
         self.types.iter().any(|known| known.covers(&essence)).then_some(essence)
     }
 
@@ -325,12 +352,33 @@ mod tests {
     }
 
     #[test]
+    fn a_304_says_what_its_200_would_have_said() {
+        let told = |method, accept: &'static str, fields: &[(&'static str, &'static str)]| {
+            let compression = decide(method, &[("accept-encoding", accept)], 304, &map(fields));
+            assert_eq!(compression.coding, None);
+            let mut answer = map(fields);
+            super::super::edit::apply(compression.edits, &mut answer);
+            let field = |name| answer.get(name).map(|value: &HeaderValue| value.to_str().unwrap().to_owned());
+            (field("vary"), field("etag").unwrap())
+        };
+        let (varies, weak, strong) = (Some("Accept-Encoding".to_owned()), "W/\"1\"".to_owned(), "\"1\"".to_owned());
+        let etag = ("etag", "\"1\"");
+        assert_eq!(told("GET", "br", &[etag]), (varies.clone(), weak.clone()));
+        assert_eq!(told("GET", "br", &[("etag", "W/\"1\"")]), (varies.clone(), weak.clone()));
+        assert_eq!(told("GET", "br", &[etag, ("content-type", "text/css")]), (varies.clone(), weak));
+        assert_eq!(told("GET", "identity", &[etag]), (varies.clone(), strong.clone()));
+        assert_eq!(told("HEAD", "br", &[etag]), (varies, strong.clone()));
+        for other in [("content-type", "image/png"), ("cache-control", "no-transform"), ("content-encoding", "gzip")] {
+            assert_eq!(told("GET", "br", &[etag, other]), (None, strong.clone()), "{other:?}");
+        }
+    }
+
+    #[test]
     fn answers_that_must_stay_as_they_are_do() {
         let html = ("content-type", "text/html");
         for (status, fields) in [
             (206, vec![html]),
             (204, vec![html]),
-            (304, vec![html]),
             (200, vec![html, ("content-encoding", "gzip")]),
             (200, vec![html, ("content-range", "bytes 0-1/2")]),
             (200, vec![html, ("cache-control", "public, No-Transform")]),

@@ -1,7 +1,7 @@
-//! The direct lane: a plain HTTP/1.1 request from its head to its record, without Pingora's proxy in between.
+//! The direct lane: a plain request over HTTP/1.1 or HTTP/2 from its head to its record, without Pingora's proxy in between.
 //!
 //! It serves what needs nothing but bytes passed on: any method, no body or one with a length or in chunks, answers of every
-//! framing. What it does not serve (another version, an upgrade, an expectation, a route with a filter that changes bodies) it
+//! framing. What it does not serve (HTTP/1.0, an upgrade, an expectation, a route with a filter that changes bodies) it
 //! declines before anything has happened, and the general road takes it. Both roads call the same rooms in the same
 //! order; what differs is who moves the bytes. `crossing` is one try at one backend, `head` writes heads, `client` is what the edge does for a
 //! request, `work` the buffers.

@@ -359,8 +359,10 @@ fn reason(error: &io::Error) -> String {
              that can be written)"
                 .into()
         }
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address".into(),
-        io::ErrorKind::NotFound => "the directory does not exist".into(),
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address (write one of its own, or `0.0.0.0`)".into()
+        }
+        io::ErrorKind::NotFound => "the directory does not exist (create it, or choose another path)".into(),
         io::ErrorKind::InvalidInput => {
             "the path is too long for a socket (at most 107 bytes; set RUNTIME_DIRECTORY to a \
                                         shorter one where it lies there)"

@@ -6,4 +6,5 @@ mod file;
 pub mod log;
 pub mod metrics;
 pub mod reason;
+pub mod sparing;
 pub mod trace;

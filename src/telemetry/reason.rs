@@ -58,7 +58,7 @@ impl Reason {
         (Self::EnhanceYourCalm, "enhance_your_calm", 429, "the connection has asked for too much"),
         (Self::DestinationUnavailable, "destination_unavailable", 503, "no server is available for this request"),
         (Self::ConnectionLimitReached, "connection_limit_reached", 503, "the server is at its limit"),
-        (Self::PendingTimeout, "pending_timeout", 503, "the server is at its limit"),
+        (Self::PendingTimeout, "connection_limit_reached", 503, "the server is at its limit"),
         (Self::ConnectionRefused, "connection_refused", 502, "the server behind the proxy could not be reached"),
         (
             Self::ConnectionTimeout,

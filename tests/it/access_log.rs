@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::harness::h2::H2Client;
 use crate::harness::{Connection, Load, Origin, Proxy, get, request, until};
 
 #[tokio::test]
@@ -66,6 +67,32 @@ async fn a_malformed_head_has_its_line_and_a_silent_connection_has_none() {
 
     proxy.log_line("the malformed one", |line| line["status"] == 400).await;
     assert_eq!(proxy.log().len(), 1);
+}
+
+#[tokio::test]
+async fn what_can_be_made_out_of_a_refused_head_is_told_and_its_client_has_the_id() {
+    let a = Origin::start("a").await;
+    let yaml = "listeners: [{ address: \"{listen}\", protocols: [h2, h1] }]\nupstreams: { web: { backends: [{a}] } }";
+    let proxy = Proxy::start(&[&a], yaml).await;
+
+    let head = "GET /broken HTTP/1.1\r\nBad Name: 1\r\nHost: shop.example\r\n\r\n";
+    let mut client = Connection::open(proxy.address()).await;
+    client.send(head).await;
+    let answer = client.answer().await;
+    let line = proxy.log_for("/broken").await;
+    assert_eq!((&line["host"], &line["protocol"]), (&"shop.example".into(), &"HTTP/1.1".into()), "{line}");
+    assert_eq!(line["request_id"].as_str(), answer.field("x-request-id"), "{line}");
+
+    let mut client = H2Client::connect(proxy.address()).await;
+    let request = client.request("POST", "/wonders").header("expect", "wonders").body(()).expect("a request");
+    let answer = client.send(request, b"1").await.expect("an answer");
+    let line = proxy.log_for("/wonders").await;
+    assert_eq!((answer.status, line["host"].is_string()), (417, true), "{line}");
+    assert_eq!(
+        (line["request_id"].as_str(), answer.field("date").is_some()),
+        (answer.field("x-request-id"), true),
+        "{line}"
+    );
 }
 
 #[tokio::test]

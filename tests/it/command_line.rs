@@ -1,10 +1,11 @@
 //! The command line: every command says what it has to say, and every failure exits non-zero with what to do.
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 
-use crate::harness::{Origin, Proxy, Setup, roundel};
+use crate::harness::{Origin, PATIENCE, Proxy, Setup, roundel};
 
 const GOOD: &str = "upstreams: { web: { backends: [127.0.0.1:8081, 127.0.0.1:8082] } }";
 
@@ -69,6 +70,43 @@ async fn a_faulty_file_does_not_start() {
 
     assert_ne!(output.status.code(), Some(0));
     assert!(text(&output.stderr).contains("wieght"), "{output:?}");
+}
+
+/// Runs a command with this on its standard input.
+async fn with_input(yaml: &str, arguments: &[&str]) -> Output {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_roundel"));
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().expect("cargo has built the binary");
+    let mut input = child.stdin.take().expect("it is piped");
+    // A command that refuses to read does not take it.
+    let _ = input.write_all(yaml.as_bytes()).await;
+    drop(input);
+    tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("it ends").expect("it is ours to wait for")
+}
+
+#[tokio::test]
+async fn commands_that_need_no_proxy_read_standard_input() {
+    for arguments in [
+        &["check", "-c", "-"][..],
+        &["-t", "-c", "-"],
+        &["explain", "-c", "-", "GET", "http://localhost/"],
+        &["simulate", "health", "-c", "-", "--runs", "5"],
+    ] {
+        let good = with_input(GOOD, arguments).await;
+        assert_eq!(good.status.code(), Some(0), "{arguments:?}: {good:?}");
+        let faulty = with_input(FAULTY, arguments).await;
+        assert_eq!(faulty.status.code(), Some(2), "{arguments:?}: {faulty:?}");
+        assert!(text(&faulty.stderr).contains("--> <stdin>:5:"), "{arguments:?}: {faulty:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_runs_or_is_asked_is_known_by_its_file() {
+    for arguments in [&["-c", "-"][..], &["status", "-c", "-"], &["reload", "-c", "-"], &["healthcheck", "-c", "-"]] {
+        let refused = with_input(GOOD, arguments).await;
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {refused:?}");
+        assert!(text(&refused.stderr).contains("file"), "{arguments:?}: {refused:?}");
+    }
 }
 
 #[tokio::test]

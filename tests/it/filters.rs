@@ -184,6 +184,22 @@ async fn compressed_answers_decode_to_the_same_bytes() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_still_good_varies_as_the_answer_did() {
+    let (a, proxy) = with(COMPRESS).await;
+    let text = "again and again ".repeat(1_000);
+    a.on("/new", Reply::ok(text).field("content-type", "text/plain").field("etag", "\"1\""));
+    a.on("/known", Script::raw_open("HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\n\r\n"));
+    let new = request(proxy.address(), "GET", "/new", "Accept-Encoding: br\r\n", b"").await;
+    let fields = "Accept-Encoding: br\r\nIf-None-Match: W/\"1\"\r\n";
+    let known = request(proxy.address(), "GET", "/known", fields, b"").await;
+    assert_eq!((new.status, known.status), (200, 304));
+    for name in ["vary", "etag"] {
+        assert!(known.field(name).is_some(), "{name}");
+        assert_eq!(known.field(name), new.field(name), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn answers_that_compression_would_break_are_left_alone() {
     let (a, proxy) = with(COMPRESS).await;
     let long = "x".repeat(4_096);

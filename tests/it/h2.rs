@@ -228,6 +228,26 @@ routes: [{ match: [{ path: /one }], to: one }, { match: [{ path: /two }], to: tw
 }
 
 #[tokio::test]
+async fn bodies_of_an_http_1_backend_come_bare_and_their_trailers_after_them() {
+    let a = Origin::start("a").await;
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;x=y\r\nab\r\n1\r\nc\r\n0\r\n";
+    a.on("/trailers", Script::raw(format!("{chunked}X-Sum: 6\r\nx-sum: 7\r\n\r\n")));
+    a.on("/chunks", Script::raw(format!("{chunked}\r\n")));
+    a.on("/until-close", Script::new([Step::Send(b"HTTP/1.1 200 OK\r\n\r\nabc".to_vec()), Step::Close]));
+    let proxy = Proxy::start(&[&a], &BOTH.replace("protocols: [h2, h1]", "protocols: [h2, h1], lane: auto")).await;
+    let mut client = H2Client::connect(proxy.address()).await;
+
+    for path in ["/trailers", "/chunks", "/until-close"] {
+        let answer = client.get(path).await;
+        assert_eq!((answer.status, answer.text()), (200, "abc".to_owned()), "{path}");
+        assert!(!answer.fields.contains_key("transfer-encoding"), "{path}");
+        let sums = answer.trailers.iter().flat_map(|trailers| trailers.get_all("x-sum")).count();
+        assert_eq!(sums, if path == "/trailers" { 2 } else { 0 }, "{path}");
+        assert_eq!(proxy.log_for(path).await["bytes_out"], 3);
+    }
+}
+
+#[tokio::test]
 async fn a_body_beyond_its_bound_is_answered_413_and_the_connection_lives() {
     let a = Origin::start("a").await;
     let yaml = BOTH.replace("protocols: [h2, h1]", "protocols: [h2, h1], limits: { body: 1KiB }");

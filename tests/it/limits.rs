@@ -23,6 +23,12 @@ upstreams: { web: { backends: [{a}] } }
         proxy.metric("roundel_connections_refused_total", &[("reason", "connection_limit_reached")]).await == 1.0
     })
     .await;
+    let line = proxy.log_line("the refusal", |line| line["status"] == 503).await;
+    assert_eq!(line["reason"], "connection_limit_reached");
+    let id = line["request_id"].as_str().expect("every line has one");
+    assert_eq!(refused.field("x-request-id"), Some(id));
+    let why = proxy.remembered(id).await;
+    assert!(why["verdict"].as_str().is_some_and(|words| words.contains("`max_connections`")), "{why:#}");
     assert_eq!(first.get("/").await.status, 200, "those who are in are not disturbed");
     drop(second);
     until("there is room again", async || get(proxy.address(), "/").await.status == 200).await;

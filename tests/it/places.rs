@@ -52,7 +52,11 @@ async fn beyond_the_limit_and_the_queue_requests_are_refused_at_once(road: Road)
         let refused = request(proxy.address(), "GET", "/3", "", b"").await;
 
         assert_eq!((refused.status, refused.field("retry-after")), (503, Some("1")), "{limits}");
-        assert_eq!(proxy.log_for("/3").await["reason"], "connection_limit_reached");
+        let line = proxy.log_for("/3").await;
+        assert_eq!(line["reason"], "connection_limit_reached");
+        let why = proxy.remembered(line["request_id"].as_str().expect("every line has one")).await;
+        let verdict = why["verdict"].as_str().unwrap_or_default();
+        assert!(verdict.contains("no place at upstream web was free"), "{verdict}");
         let told = proxy.admin("/api/v1/status").await["upstreams"][0]["limits"].clone();
         assert_eq!((told["in_flight"].as_u64(), told["most"].as_u64()), (Some(2), Some(2)));
         a.release();
@@ -95,7 +99,11 @@ async fn who_waits_for_too_long_is_told_so(road: Road) {
     let late = request(proxy.address(), "GET", "/late", "", b"").await;
 
     assert_eq!((late.status, late.field("retry-after")), (503, Some("1")));
-    assert_eq!(proxy.log_for("/late").await["reason"], "pending_timeout");
+    let line = proxy.log_for("/late").await;
+    assert_eq!(line["reason"], "connection_limit_reached", "one word for limits and queue: {line}");
+    let why = proxy.remembered(line["request_id"].as_str().expect("every line has one")).await;
+    let verdict = why["verdict"].as_str().unwrap_or_default();
+    assert!(verdict.contains("waited") && verdict.contains("pending_timeout"), "{verdict}");
     a.release();
     assert_eq!(held.await.expect("the client does not panic").status, 200);
 }

@@ -178,6 +178,14 @@ async fn a_port_that_is_taken_refuses_the_whole_reload() {
 
     assert_eq!(status, 422);
     assert!(answer["detail"].as_str().unwrap().contains("another process listens there already"), "{answer:#}");
+    let told = command(&proxy, &[]).await;
+    assert_eq!(told.status.code(), Some(1), "as where a start finds it taken: the file is good");
+    assert!(text(&told.stderr).contains("not reloaded: cannot listen on"), "{}", text(&told.stderr));
+    proxy.signal(Signal::SIGHUP);
+    until("the log says the same", async || {
+        proxy.stderr().contains("configuration not reloaded, the old one serves on: cannot listen on")
+    })
+    .await;
     assert_eq!(get(proxy.address(), "/").await.origin(), "a");
 }
 

@@ -12,13 +12,14 @@ use std::sync::{Arc, Mutex};
 use fastrand::Rng;
 use tokio::net::TcpListener;
 
+use crate::harness::h2::{self, H2Client, map, send_all};
 use crate::harness::wire::{Framing, Stream};
-use crate::harness::{Address, Connection, Fault, Setup, free_address};
+use crate::harness::{Address, Connection, Fault, Proxy, Setup, free_address};
 
 const BOTH: &str = r#"
 listeners:
-  - { name: lane, address: "{listen}", lane: auto, trusted_proxies: [10.0.0.0/8], timeouts: { body_idle: 5s } }
-  - { name: general, address: "{general}", lane: "off", trusted_proxies: [10.0.0.0/8], timeouts: { body_idle: 5s } }
+  - { name: lane, address: "{listen}", protocols: [h2, h1], lane: auto, trusted_proxies: [10.0.0.0/8], timeouts: { body_idle: 5s } }
+  - { name: general, address: "{general}", protocols: [h2, h1], lane: "off", trusted_proxies: [10.0.0.0/8], timeouts: { body_idle: 5s } }
   - { name: trusting_lane, address: "{trusting}", lane: auto, trusted_proxies: [127.0.0.0/8] }
   - { name: trusting_general, address: "{trusting_general}", lane: "off", trusted_proxies: [127.0.0.0/8] }
 upstreams:
@@ -117,6 +118,40 @@ async fn ask(address: &Address, request: &[u8], method: &str) -> Told {
     }
 }
 
+/// The same over HTTP/2.
+async fn ask_over_http_2(address: &Address, request: &H2Request) -> Told {
+    let mut client = H2Client::connect(address).await;
+    let head = http::Request::builder().method(request.method).uri(format!("http://shop.example{}", request.path));
+    let head = request.fields.iter().fold(head, |head, (name, value)| head.header(*name, value.as_str()));
+    let head = head.body(()).expect("a request");
+    let answer = match &request.body {
+        None => client.send(head, b"").await,
+        Some(pieces) => {
+            let (response, mut stream) = client.begin(head).await;
+            let (pieces, trailers) = (pieces.clone(), request.trailers);
+            let sending = tokio::spawn(async move {
+                for (at, piece) in pieces.iter().enumerate() {
+                    send_all(&mut stream, piece, at + 1 == pieces.len() && !trailers).await?;
+                }
+                if trailers { stream.send_trailers(map(&[("x-trailer", "1")])) } else { Ok(()) }
+            });
+            let answer = h2::answer(response).await;
+            // What nobody reads any more is not sent.
+            sending.abort();
+            answer
+        }
+    };
+    match answer {
+        Ok(answer) => {
+            let text = |value: &http::HeaderValue| value.as_bytes().iter().map(|byte| char::from(*byte)).collect();
+            let fields: Vec<(String, String)> =
+                answer.fields.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+            Told { statuses: vec![answer.status], answer: Ok(seen("", &fields, &answer.body)) }
+        }
+        Err(_) => Told { statuses: Vec::new(), answer: Err("broken off") },
+    }
+}
+
 fn pick<'a>(rng: &mut Rng, of: &[&'a str]) -> &'a str {
     of[rng.usize(..of.len())]
 }
@@ -208,6 +243,58 @@ fn some_request(rng: &mut Rng) -> (Vec<u8>, &'static str) {
     (bytes, method)
 }
 
+/// A request over HTTP/2, which the codec on the other side takes.
+#[derive(Debug)]
+struct H2Request {
+    method: &'static str,
+    path: &'static str,
+    fields: Vec<(&'static str, String)>,
+    /// The parts that it comes in; none where its head ends it.
+    body: Option<Vec<Vec<u8>>>,
+    trailers: bool,
+}
+
+fn some_request_over_http_2(rng: &mut Rng) -> H2Request {
+    let method = pick(rng, &["GET", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"]);
+    let path = pick(rng, &["/", "/a/b?c=d&e", "/edited/x?y", "/edited", "/%41/../b", "//a", "/a|b"]);
+    let lines = [
+        "accept: */*",
+        "cookie: a=b",
+        "cookie: e=f",
+        "x-forwarded-for: 6.6.6.6",
+        "x-forwarded-proto: https",
+        "forwarded: for=6.6.6.6",
+        "via: 1.0 other, 1.1 third",
+        "x-request-id: forged",
+        "x-roundel-attempt: 1",
+        "proxy-authorization: Basic eDp5",
+        "te: trailers",
+        "trailer: x-trailer",
+        "x-gone: 1",
+        "x-set: mine",
+        "x-empty:",
+        "content-type: application/grpc",
+        "expect: 100-continue",
+        "max-forwards: 3",
+    ];
+    let mut fields: Vec<_> = (0..rng.usize(..6))
+        .map(|_| pick(rng, &lines).split_once(':').expect("each has a colon"))
+        .map(|(name, value)| (name, value.trim_start().to_owned()))
+        .collect();
+    let body =
+        (rng.u8(..3) == 0 || !matches!(method, "GET" | "HEAD" | "OPTIONS") && rng.bool()).then(|| some_body(rng));
+    if let Some(body) = body.as_ref().filter(|_| rng.bool()) {
+        fields.push(("content-length", body.len().to_string()));
+    }
+    let body = body.map(|body| {
+        let (first, second) = body.split_at(rng.usize(..=body.len()));
+        [first, second].into_iter().filter(|part| !part.is_empty()).map(<[u8]>::to_vec).collect()
+    });
+    // An end without a body is said by the head.
+    let body = body.filter(|parts: &Vec<Vec<u8>>| !parts.is_empty());
+    H2Request { method, path, fields, trailers: body.is_some() && rng.u8(..4) == 0, body }
+}
+
 /// Breaks a head somewhere after its first word, so that both sides still agree on the method.
 fn hurt(rng: &mut Rng, bytes: &mut Vec<u8>) {
     let at = rng.usize(8..bytes.len());
@@ -296,48 +383,114 @@ fn alike(lane: &Told, general: &Told, sound: bool) -> bool {
     lane == general || !sound && refused(lane) && refused(general)
 }
 
+/// How many exchanges, and by which seed.
+fn extent(usual: u64) -> (u64, u64) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    (number("ROUNDEL_DIFFERENTIAL").unwrap_or(usual), number("ROUNDEL_SEED").unwrap_or(7))
+}
+
+/// The beginning of a message, as far as it is text.
+fn beginning(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.split(|byte| *byte >= 0x80).next().unwrap_or(bytes)).into_owned()
+}
+
+/// What an exchange came to on each of two roads: for the client, and for the backend.
+async fn on_both(
+    script: &Mutex<Script>,
+    roads: [&Address; 2],
+    (answer, closes): (&[u8], bool),
+    ask: impl AsyncFn(&Address) -> Told,
+) -> ([Told; 2], [Vec<Seen>; 2]) {
+    let once = async |road| {
+        // The backend may close a waiting connection while it is being taken: that is nobody's difference.
+        for _ in 0..3 {
+            *script.lock().unwrap() = Script { answer: answer.to_vec(), closes, seen: Vec::new() };
+            let told = ask(road).await;
+            let seen = std::mem::take(&mut script.lock().unwrap().seen);
+            if !seen.is_empty() || !matches!(told.statuses[..], [200 | 502]) {
+                return (told, seen);
+            }
+        }
+        (ask(road).await, Vec::new())
+    };
+    let [(lane, by_lane), (general, by_general)] = [once(roads[0]).await, once(roads[1]).await];
+    ([lane, general], [by_lane, by_general])
+}
+
+/// What differs, in words.
+fn difference(told: &[Told; 2], backend_saw: &[Vec<Seen>; 2], request: &str, answer: &[u8]) -> String {
+    format!(
+        "lane:    {:?}\ngeneral: {:?}\nthe backend saw by the lane: {:?}\nby the general road: {:?}\n{request}\n{}",
+        told[0],
+        told[1],
+        backend_saw[0],
+        backend_saw[1],
+        beginning(answer)
+    )
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_roads_tell_client_and_backend_the_same() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let (count, seed) = (number("ROUNDEL_DIFFERENTIAL").unwrap_or(1_200), number("ROUNDEL_SEED").unwrap_or(7));
+    let (count, seed) = extent(1_200);
     let (address, script) = backend().await;
     let others = [free_address(), free_address(), free_address()];
-    let setup = Setup::new(&[])
-        .word("backend", &address.to_string())
-        .word("general", &others[0].to_string())
-        .word("trusting", &others[1].to_string())
-        .word("trusting_general", &others[2].to_string());
-    let proxy = setup.start(BOTH).await;
+    let proxy = proxy(&address, &others).await;
 
     let mut rng = Rng::with_seed(seed);
     let mut differences = Vec::new();
     for round in 0..count {
         let (request, method) = some_request(&mut rng);
         let (answer, closes, sound) = some_answer(&mut rng, method);
-        let (lane, general) = match rng.bool() {
-            true => (proxy.address(), &others[0]),
-            false => (&others[1], &others[2]),
+        let roads = match rng.bool() {
+            true => [proxy.address(), &others[0]],
+            false => [&others[1], &others[2]],
         };
-        let mut told = Vec::new();
-        let mut backend_saw = Vec::new();
-        for road in [lane, general] {
-            *script.lock().unwrap() = Script { answer: answer.clone(), closes, seen: Vec::new() };
-            told.push(ask(road, &request, method).await);
-            backend_saw.push(std::mem::take(&mut script.lock().unwrap().seen));
+        let asked = async |road: &Address| ask(road, &request, method).await;
+        let (told, backend_saw) = on_both(&script, roads, (&answer, closes), asked).await;
+        if backend_saw[0] != backend_saw[1] || !alike(&told[0], &told[1], sound) {
+            let words = difference(&told, &backend_saw, &beginning(&request), &answer);
+            differences.push(format!("round {round} of seed {seed}, sound: {sound}, closes: {closes}\n{words}"));
         }
-        if backend_saw[0] == backend_saw[1] && alike(&told[0], &told[1], sound) {
-            continue;
-        }
-        let head = |bytes: &[u8]| {
-            String::from_utf8_lossy(bytes.split(|byte| *byte >= 0x80).next().unwrap_or(bytes)).into_owned()
-        };
-        differences.push(format!(
-            "round {round} of seed {seed}, sound: {sound}, closes: {closes}\nlane:    {:?}\ngeneral: {:?}\nthe backend saw by the lane: {:?}\nby the general road: {:?}\n{}\n{}",
-            told[0], told[1], backend_saw[0], backend_saw[1], head(&request), head(&answer)
-        ));
         if differences.len() == 5 {
             break;
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_roads_tell_client_and_backend_the_same_over_http_2() {
+    let (count, seed) = extent(600);
+    let (address, script) = backend().await;
+    let others = [free_address(), free_address(), free_address()];
+    let proxy = proxy(&address, &others).await;
+
+    let mut rng = Rng::with_seed(seed);
+    let mut differences = Vec::new();
+    for round in 0..count {
+        let request = some_request_over_http_2(&mut rng);
+        let (answer, closes, sound) = some_answer(&mut rng, request.method);
+        let roads = [proxy.address(), &others[0]];
+        let asked = async |road: &Address| ask_over_http_2(road, &request).await;
+        let (told, backend_saw) = on_both(&script, roads, (&answer, closes), asked).await;
+        if backend_saw[0] != backend_saw[1] || !alike(&told[0], &told[1], sound) {
+            let sent = format!("{} {} {:?}", request.method, request.path, request.fields);
+            let words = difference(&told, &backend_saw, &sent, &answer);
+            differences.push(format!("round {round} of seed {seed}, sound: {sound}, closes: {closes}\n{words}"));
+        }
+        if differences.len() == 5 {
+            break;
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n\n"));
+}
+
+/// A proxy with both roads to a backend.
+async fn proxy(backend: &Address, others: &[Address; 3]) -> Proxy {
+    let setup = Setup::new(&[])
+        .word("backend", &backend.to_string())
+        .word("general", &others[0].to_string())
+        .word("trusting", &others[1].to_string())
+        .word("trusting_general", &others[2].to_string());
+    setup.start(BOTH).await
 }

@@ -188,6 +188,57 @@ async fn rubbish_in_place_of_a_handshake_ends_the_connection() {
     assert_eq!(client.get(proxy.address(), "/").await.0.status, 200);
 }
 
+#[tokio::test]
+async fn a_failed_handshake_is_told_with_client_and_cause_and_a_silent_client_is_not() {
+    let origin = Origin::start("a").await;
+    let (proxy, client, authority) = site(&origin, &SITE.replace("tls: {", "tls: { min_version: \"1.3\",")).await;
+    let counted = async || proxy.metric("roundel_connections_refused_total", &[("reason", "tls_handshake")]).await;
+
+    let mut silent = Connection::open(proxy.address()).await;
+    silent.finish().await;
+    silent.expect_close().await;
+    let stranger = client.asking_for("nobody.example").try_connect(proxy.address()).await;
+    let old = TlsClient::old(&authority, "site.example").try_connect(proxy.address()).await;
+    assert!(stranger.is_err() && old.is_err());
+    let mut half = Connection::open(proxy.address()).await;
+    half.send(b"\x16\x03\x01\x02\x00\x01").await;
+    half.finish().await;
+
+    until("three are counted", async || counted().await == 3.0).await;
+    for cause in
+        ["does not accept the listener's certificate", "no version of TLS", "closed the connection before it was done"]
+    {
+        until(cause, async || proxy.stderr().contains(cause)).await;
+    }
+    let told = proxy.stderr();
+    let lines: Vec<_> = told.lines().filter(|line| line.contains("TLS handshake failed")).collect();
+    assert_eq!(lines.len(), 3, "{told}");
+    for line in lines {
+        assert!(line.contains(" INFO ") && line.contains("listener=public client=127.0.0.1:"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn failed_handshakes_do_not_flood_the_log() {
+    let origin = Origin::start("a").await;
+    let (proxy, _, _) = site(&origin, SITE).await;
+    let fail = async || {
+        let mut connection = Connection::open(proxy.address()).await;
+        connection.send(b"\x16\x03\x01\xff\xff\x00\x00\x00").await;
+        let _ = connection.rest().await;
+    };
+    for _ in 0..100 {
+        fail().await;
+    }
+    let lines = || proxy.stderr().lines().filter(|line| line.contains("TLS handshake failed")).count();
+    assert!((1..100).contains(&lines()), "{}", lines());
+    until("a later line says how many were left out", async || {
+        fail().await;
+        proxy.stderr().contains(" left_out=")
+    })
+    .await;
+}
+
 const CLIENTS: &str = "
 listeners:
   - name: public

@@ -27,7 +27,7 @@ const LONGEST_ANSWER: u64 = 256 * 1024 * 1024;
 #[group(id = "proxy", required = true, multiple = true)]
 pub(super) struct Which {
     /// The configuration that the proxy runs: its admin socket is asked, else its admin address
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = a_file)]
     pub(super) conf: Option<PathBuf>,
     /// The proxy's admin listener, HOST:PORT or unix:PATH, in place of the one that the configuration names
     #[arg(long, value_name = "ADDRESS")]
@@ -78,6 +78,14 @@ impl Which {
             (None, Some(conf)) => by_configuration(conf),
             (None, None) => Err(io::Error::other("which proxy? write `-c FILE` or `--admin ADDRESS`")),
         }
+    }
+}
+
+/// A running proxy is known by the path of its configuration.
+fn a_file(text: &str) -> Result<PathBuf, &'static str> {
+    match text {
+        "-" => Err("a running proxy is found by the path of its file (write that, or `--admin ADDRESS`)"),
+        path => Ok(path.into()),
     }
 }
 

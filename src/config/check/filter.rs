@@ -5,7 +5,7 @@ use http::HeaderName;
 use super::route::{self, Upstreams};
 use super::{Checker, header, pages, rate_limit};
 use crate::base::units::{Misread, parse_duration};
-use crate::config::file::collection::{List, Named, OneOrMany};
+use crate::config::file::collection::{List, Named, OneOrMany, OrNone};
 use crate::config::file::filter::{Algorithm, Auth, Cache, Compress, Cors, Filter, HeaderRules, Rewrite};
 use crate::config::file::leaf::FilePath;
 use crate::config::file::message::header_name;
@@ -65,25 +65,25 @@ fn add(
 ) {
     filters.deny = networks(&written.deny, checker).or(filters.deny.take());
     filters.allow = networks(&written.allow, checker).or(filters.allow.take());
-    if let Some(limit) = written.rate_limit.given() {
-        filters.rate_limits.extend(rate_limit::plan(limit, checker));
+    if let Some(limit) = on(&written.rate_limit) {
+        filters.rate_limits.extend(rate_limit::plan(&limit, checker));
     }
-    if let Some(rules) = written.cors.given() {
-        filters.cors = cors(rules, checker);
+    if let Some(rules) = on(&written.cors) {
+        filters.cors = cors(&rules, checker);
     }
-    if let Some(auth) = written.auth.given() {
-        filters.auth_basic = self::auth(auth, checker);
+    if let Some(auth) = on(&written.auth) {
+        filters.auth_basic = self::auth(&auth, checker);
     }
-    if let Some(Spanned { value, at }) = written.rewrite.given() {
-        filters.rewrite = Some(rewrite(value, *at, matches, checker));
+    if let Some(Spanned { value, at }) = on(&written.rewrite) {
+        filters.rewrite = Some(rewrite(&value, at, matches, checker));
     }
-    if let Some(Spanned { value, at }) = written.request_headers.given() {
-        filters.request_headers = Some(header_rules(value, *at, checker));
+    if let Some(Spanned { value, at }) = on(&written.request_headers) {
+        filters.request_headers = Some(header_rules(&value, at, checker));
     }
-    if let Some(Spanned { value, at }) = written.response_headers.given() {
-        filters.response_headers = Some(header_rules(value, *at, checker));
+    if let Some(Spanned { value, at }) = on(&written.response_headers) {
+        filters.response_headers = Some(header_rules(&value, at, checker));
     }
-    if let Some(mirror) = written.mirror.given() {
+    if let Some(mirror) = on(&written.mirror) {
         match mirror.value.upstream.given() {
             Some(name) => drop(upstreams.find(name, checker)),
             None => checker.required(
@@ -94,18 +94,24 @@ fn add(
             ),
         }
     }
-    if let Some(cache) = written.cache.value() {
-        check_cache(cache, checker);
+    if let Some(cache) = on(&written.cache) {
+        check_cache(&cache.value, checker);
     }
-    if let Some(rules) = written.compress.value() {
-        filters.compress = Some(compress(rules, checker));
+    if let Some(rules) = on(&written.compress) {
+        filters.compress = Some(compress(&rules.value, checker));
     }
 }
 
-fn networks(field: &Field<OneOrMany<IpNet>>, checker: &mut Checker<'_, '_>) -> Option<Vec<IpNet>> {
+/// A filter that is written and not turned off.
+fn on<T: Clone>(field: &Field<OrNone<T>>) -> Option<Spanned<T>> {
     let Spanned { value, at } = field.given()?;
+    value.as_some().map(|value| Spanned { value: value.clone(), at: *at })
+}
+
+fn networks(field: &Field<OrNone<OneOrMany<IpNet>>>, checker: &mut Checker<'_, '_>) -> Option<Vec<IpNet>> {
+    let Spanned { value, at } = on(field)?;
     if value.0.items.is_empty() && !value.0.is_partial {
-        checker.error(*at, "no network is written", "write at least one, such as `10.0.0.0/8`");
+        checker.error(at, "no network is written", "write at least one, such as `10.0.0.0/8`");
     }
     Some(value.0.values())
 }

@@ -319,7 +319,7 @@ fn warn_unused(file: &File, routes: &[Arc<plan::Route>], checker: &mut Checker<'
     }
     let filters = file.routes.value().into_iter().flat_map(|routes| &routes.items);
     let filters = filters.filter_map(|route| route.value.filters.value()).flat_map(|filters| &filters.items);
-    let mirrors = filters.filter_map(|filter| filter.value.mirror.value());
+    let mirrors = filters.filter_map(|filter| filter.value.mirror.value()?.as_some());
     used.extend(mirrors.filter_map(|mirror| mirror.upstream.value().map(String::as_str)));
     for (name, _) in upstreams.items.iter().filter(|(name, _)| !used.contains(name.value.as_str())) {
         let message = format!("no route leads to the upstream `{}`", name.value);

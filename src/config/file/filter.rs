@@ -5,35 +5,35 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
-use super::collection::{List, Named, OneOrMany};
+use super::collection::{List, Named, OneOrMany, OrNone};
 use super::leaf::{FilePath, Integer, Rate, Share, Size, Url};
 use super::section::{section, words};
 
 section! {
-    /// One filter: exactly one key.
+    /// One filter: exactly one key; `none` turns it off.
     Filter {
         /// Networks that are refused.
-        deny: OneOrMany<IpNet>,
+        deny: OrNone<OneOrMany<IpNet>>,
         /// Networks beside which all else is refused.
-        allow: OneOrMany<IpNet>,
+        allow: OrNone<OneOrMany<IpNet>>,
         /// Bounds the requests that come in a time; may stand more than once, and then all must let a request pass.
-        rate_limit: RateLimit,
+        rate_limit: OrNone<RateLimit>,
         /// Cross-origin requests (the Fetch standard).
-        cors: Cors,
+        cors: OrNone<Cors>,
         /// Who may pass: exactly one of `basic`, `jwt` and `forward`.
-        auth: Auth,
+        auth: OrNone<Auth>,
         /// Changes path and host before the request is sent.
-        rewrite: Rewrite,
+        rewrite: OrNone<Rewrite>,
         /// Changes the request's header fields.
-        request_headers: HeaderRules,
+        request_headers: OrNone<HeaderRules>,
         /// Sends a copy of a share of the requests elsewhere.
-        mirror: Mirror,
+        mirror: OrNone<Mirror>,
         /// Keeps answers.
-        cache: Cache,
+        cache: OrNone<Cache>,
         /// Compresses answers.
-        compress: Compress,
+        compress: OrNone<Compress>,
         /// Changes the answer's header fields.
-        response_headers: HeaderRules,
+        response_headers: OrNone<HeaderRules>,
     }
 }
 

@@ -28,7 +28,7 @@ section! {
         trusted_proxies: OrNone<OneOrMany<IpNet>>,
         /// Connections at once; more are answered 503 and closed.
         max_connections: Integer<1, 10_000_000> = Integer(20_000),
-        /// Which way plain HTTP/1.1 requests take (docs/lane.md): without it `auto`, the direct lane where it fits; `off` sends
+        /// Which way plain requests take (docs/lane.md): without it `auto`, the direct lane where it fits; `off` sends
         /// every request through Pingora's own proxy.
         lane: Lane,
         /// Deadlines.

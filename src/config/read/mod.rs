@@ -42,6 +42,17 @@ pub fn file(path: &Path, environment: Environment<'_>) -> Result<Tree, Diagnosti
     reading.finish(root)
 }
 
+/// Reads what comes from `reader` and goes by a name; its relative paths start from the working directory.
+///
+/// # Errors
+/// What kept the whole from being read.
+pub fn stream(name: &str, reader: impl Read, environment: Environment<'_>) -> Result<Tree, Diagnostics> {
+    let mut reading = Reading::new(environment);
+    let name = Path::new(name);
+    let root = whole(name, reader).map_err(Diagnostic::error).and_then(|text| reading.document(name, &text));
+    reading.finish(root)
+}
+
 /// Reads a text that goes by a name; its relative paths start from the working directory.
 ///
 /// # Errors
@@ -211,9 +222,14 @@ fn contents(path: &Path) -> Result<String, String> {
     if !std::fs::metadata(path).map_err(fault)?.is_file() {
         return Err(format!("cannot read {}: it is not a regular file", path.display()));
     }
+    whole(path, std::fs::File::open(path).map_err(fault)?)
+}
+
+/// The text that comes from `reader`, at most [`MAX_FILE`] bytes of it; its name is `path`.
+fn whole(path: &Path, reader: impl Read) -> Result<String, String> {
+    let fault = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(fault)?;
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(fault)?;
+    reader.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(fault)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(format!("cannot read {}: it is larger than 16MiB", path.display()));
     }

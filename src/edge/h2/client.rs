@@ -11,6 +11,7 @@ use super::text;
 use crate::base::clock::Moment;
 use crate::edge::spare;
 use crate::lane::Client;
+use crate::telemetry::reason::Reason;
 use crate::wire::framing::Framing;
 use crate::wire::head::{HeadParser, Limits, Outcome};
 
@@ -25,8 +26,8 @@ pub(super) struct H2Client {
     /// What has come of the body, framed.
     inbox: BytesMut,
     body_ended: bool,
-    /// How the body has failed before anyone asked for it.
-    fault: Option<Fault>,
+    /// How the body has failed before anyone asked for it, and the reason that was noted.
+    fault: Option<(Fault, Option<Reason>)>,
 }
 
 impl From<Fault> for Error {
@@ -145,7 +146,7 @@ impl Client for H2Client {
         }
         match self.stream.poll_data(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(data)) => self.take_in(data),
-            Poll::Ready(Err(fault)) => self.fault = Some(fault),
+            Poll::Ready(Err(fault)) => self.fault = Some((fault, self.stream.watch().ended())),
             Poll::Pending => {}
         }
     }
@@ -163,7 +164,11 @@ impl Client for H2Client {
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        if let Some(fault) = self.fault.take() {
+        if let Some((fault, reason)) = self.fault.take() {
+            // What was noted before a try is forgotten when it begins.
+            if let Some(reason) = reason {
+                self.stream.watch().end(reason);
+            }
             return Poll::Ready(Err(fault.into()));
         }
         let data = ready!(self.stream.poll_body(cx))?;

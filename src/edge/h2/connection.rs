@@ -21,7 +21,7 @@ use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use pingora_http::RequestHeader;
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::alarm::Alarms;
 use super::client::H2Client;
@@ -36,6 +36,7 @@ use crate::config::plan;
 use crate::edge::connection::Audience;
 use crate::edge::door::Entrance;
 use crate::edge::limits::Ticket;
+use crate::edge::timer::Timer;
 use crate::edge::transport::Transport;
 use crate::exchange::refused::{Refused, Seen};
 use crate::exchange::snapshot::Current;
@@ -219,7 +220,9 @@ struct Loop<A> {
     /// What the client was last heard of when it was asked whether it is there.
     asked: Option<Moment>,
     draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
+    /// What the clock said when the timer fired last.
+    seen: Moment,
     requests: u32,
     end: End,
 }
@@ -239,7 +242,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Loop<A> {
                 let _ = draining.wait_for(|draining| *draining).await;
             })),
             shared,
-            timer: None,
+            timer: Timer::default(),
+            seen: Moment::START,
             requests: 0,
             end: End::None,
         }
@@ -286,15 +290,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> Loop<A> {
         self.shared.places.emptied.register(cx.waker());
         loop {
             let (at, late) = self.deadline();
-            if self.clock.now() >= at {
+            if self.seen < at {
+                ready!(self.timer.poll(cx, Instant::from_std(self.clock.instant(at))));
+                self.seen = self.clock.now();
+            }
+            if self.seen >= at {
                 return Poll::Ready(Event::Late(late));
             }
-            let at = Instant::from_std(self.clock.instant(at));
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-            if timer.deadline() != at {
-                timer.as_mut().reset(at);
-            }
-            ready!(timer.as_mut().poll(cx));
         }
     }
 
@@ -371,7 +373,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Loop<A> {
         }
         self.shared.places.taken.fetch_add(1, AcqRel);
         let place = Place(self.shared.clone());
-        drop(tokio::spawn(async move { place.0.serve(listener, request, respond).await }));
+        // On the heap before the runtime moves it about: it is large.
+        drop(tokio::spawn(Box::pin(async move { place.0.serve(listener, request, respond).await })));
     }
 }
 
@@ -396,6 +399,7 @@ impl<A: HttpServerApp> Shared<A> {
                 let seen = Seen {
                     method: Some(method.as_str().as_bytes()),
                     target: Some(path.as_bytes()),
+                    host: target.authority().map(|authority| authority.as_str().as_bytes()),
                     version: Some(http::Version::HTTP_2),
                 };
                 return self.refuse(&listener, respond, received, refusal, seen);
@@ -474,6 +478,7 @@ impl<A: HttpServerApp> Shared<A> {
         *response.status_mut() = http::StatusCode::from_u16(answer.status).unwrap_or(http::StatusCode::BAD_REQUEST);
         response.headers_mut().extend(answer.headers.iter().cloned());
         response.headers_mut().insert(http::header::CONTENT_LENGTH, answer.body.len().into());
+        response.headers_mut().extend(refused.date());
         let bodiless = seen.method == Some(b"HEAD");
         if let Ok(mut send) = respond.send_response(response, bodiless)
             && !bodiless

@@ -7,12 +7,12 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Response};
+use http::header::{CONTENT_LENGTH, DATE};
+use http::{HeaderMap, HeaderValue, Response};
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::HttpTask;
 use pingora_core::protocols::http::custom::CustomMessageWrite;
@@ -125,7 +125,14 @@ impl H2Session {
     fn send_head(&mut self, end: bool) -> Result<()> {
         let Some(header) = self.held.take() else { return Ok(()) };
         self.hold = None;
-        self.stream.send_head(of_http2(&header), end)?;
+        let mut response = of_http2(&header);
+        // A recipient with a clock dates what came undated (RFC 9110, 6.6.1).
+        if !response.headers().contains_key(DATE)
+            && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
+        {
+            response.headers_mut().insert(DATE, date);
+        }
+        self.stream.send_head(response, end)?;
         self.written = Some(header);
         Ok(())
     }

@@ -5,13 +5,11 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream, SendStream};
-use http::header::{DATE, HeaderMap, HeaderValue};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::alarm::{Alarm, Alarms};
@@ -68,6 +66,8 @@ pub(super) struct Stream {
     reading_since: Option<Moment>,
     writing_since: Option<Moment>,
     alarm: Alarm,
+    /// What the clock said when the alarm went off last.
+    seen: Moment,
     timeouts: plan::ListenerTimeouts,
     clock: Clock,
     watch: Arc<Watch>,
@@ -86,6 +86,7 @@ impl Stream {
             reading_since: None,
             writing_since: None,
             alarm: Alarm::new(raw.alarms),
+            seen: Moment::START,
             timeouts: raw.timeouts,
             clock: raw.clock,
             watch: raw.watch,
@@ -196,13 +197,17 @@ impl Stream {
             let Some((at, reason)) = [own, theirs, read, write].into_iter().flatten().min_by_key(|(at, _)| *at) else {
                 return Poll::Pending;
             };
-            if self.clock.now() >= at {
+            // A deadline that has passed stays passed, however often it is asked for: the alarm goes off once.
+            if self.seen < at {
+                ready!(self.alarm.poll(cx, Instant::from_std(self.clock.instant(at))));
+                self.seen = self.clock.now();
+            }
+            if self.seen >= at {
                 if let Some(reason) = reason {
                     self.watch.end(reason);
                 }
                 return Poll::Ready(Fault::Late(reason));
             }
-            ready!(self.alarm.poll(cx, Instant::from_std(self.clock.instant(at))));
         }
     }
 
@@ -215,13 +220,7 @@ impl Stream {
     }
 
     /// Sends the final head; with `end` it is all of the answer.
-    pub(super) fn send_head(&mut self, mut response: Response<()>, end: bool) -> Result<(), Fault> {
-        // A recipient with a clock dates what came undated (RFC 9110, 6.6.1).
-        if !response.headers().contains_key(DATE)
-            && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
-        {
-            response.headers_mut().insert(DATE, date);
-        }
+    pub(super) fn send_head(&mut self, response: Response<()>, end: bool) -> Result<(), Fault> {
         self.send = Some(self.respond.send_response(response, end).map_err(Fault::Codec)?);
         self.ended = end;
         self.moved();
@@ -287,11 +286,13 @@ impl Stream {
 
     /// Something of the answer has gone out.
     fn moved(&mut self) {
-        self.writing_since = None;
+        if self.writing_since.take().is_some() {
+            // The client takes the answer again: from now on the backend has to go on.
+            self.watch.answer_moved(self.clock.now());
+        }
         // A stream is idle only while nothing moves in either direction.
         self.reading_since = None;
         self.watch.went_out();
-        self.watch.answer_moved(self.clock.now());
     }
 
     /// Breaks the answer off, unless it was sent to its end.

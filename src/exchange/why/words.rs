@@ -87,8 +87,23 @@ fn own(past: &Past, reason: Reason) -> String {
         (Reason::DestinationUnavailable, Some(roll)) if roll.members > 0 && roll.present == 0 => {
             format!("none of the {} backends was usable", roll.members)
         }
+        (Reason::PendingTimeout, _) => {
+            format!("it waited for a place at upstream {} and got none within `limits.pending_timeout`", upstream(past))
+        }
+        (Reason::ConnectionLimitReached, _) if is_for_want_of_a_place(past) => {
+            format!("no place at upstream {} was free, and no more requests may wait for one", upstream(past))
+        }
         _ => past.detail.unwrap_or(reason.text()).to_owned(),
     }
+}
+
+fn upstream(past: &Past) -> &str {
+    past.upstream.as_deref().unwrap_or_default()
+}
+
+/// Whether it ended before a try, at the limits of its upstream, and not at a limit of the proxy's own.
+fn is_for_want_of_a_place(past: &Past) -> bool {
+    past.upstream.is_some() && past.roll.is_some()
 }
 
 /// How a try failed, after the name of its backend.

@@ -261,6 +261,18 @@ impl Refusal {
             Self::TlsHandshake => "tls_handshake",
         }
     }
+
+    /// What is told of it in words.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::MaxConnections => "the listener has as many connections as `max_connections` allows",
+            Self::Descriptors => "the process has no descriptor to spare for another connection of a client",
+            Self::ConnectionsPerClient => "the client has as many connections as `connections_per_client` allows",
+            Self::ProxyProtocol => "no sound PROXY header came first",
+            Self::TlsHandshake => "the TLS handshake failed",
+        }
+    }
 }
 
 /// What is counted for one listener.
