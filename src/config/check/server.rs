@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Checker;
-use super::certificate;
 use super::runtime::Runtime;
+use super::{certificate, logs};
 use crate::config::file::address::LONGEST_SOCKET;
 use crate::config::file::leaf::{FilePath, Integer};
 use crate::config::file::server::Server;
@@ -15,6 +15,9 @@ use crate::config::plan;
 pub(super) fn plan(server: &Server, runtime: &Runtime, checker: &mut Checker<'_, '_>) -> plan::Server {
     check_offload(server, checker);
     check_socket(&server.upgrade_sock, checker);
+    if let Some(Spanned { value: FilePath(path), at }) = server.error_log.given() {
+        logs::check_file(path, *at, checker);
+    }
     plan::Server {
         daemon: server.daemon(),
         error_log: path(&server.error_log),
