@@ -404,9 +404,10 @@ async fn on_both(
     let once = async |road| {
         // The backend may close a waiting connection while it is being taken: that is nobody's difference.
         for _ in 0..3 {
-            *script.lock().unwrap() = Script { answer: answer.to_vec(), closes, seen: Vec::new() };
+            *script.lock().expect("no test thread panics with it") =
+                Script { answer: answer.to_vec(), closes, seen: Vec::new() };
             let told = ask(road).await;
-            let seen = std::mem::take(&mut script.lock().unwrap().seen);
+            let seen = std::mem::take(&mut script.lock().expect("no test thread panics with it").seen);
             if !seen.is_empty() || !matches!(told.statuses[..], [200 | 502]) {
                 return (told, seen);
             }

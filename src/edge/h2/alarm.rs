@@ -16,7 +16,7 @@ const KEPT: usize = 4;
 
 /// The timers that a connection has to lend.
 #[derive(Debug, Default)]
-pub(super) struct Alarms(Mutex<Vec<Box<Set>>>);
+pub(super) struct Alarms(Mutex<Vec<Set>>);
 
 /// A timer that stays set when it goes from one stream to the next: it wakes whoever has it, and the runtime never knows.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Default for Set {
 /// The alarm of one stream. It borrows a timer when it is first waited for.
 #[derive(Debug)]
 pub(super) struct Alarm {
-    set: Option<Box<Set>>,
+    set: Option<Set>,
     home: Arc<Alarms>,
 }
 
