@@ -8,8 +8,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -31,6 +32,10 @@ pub enum Fault {
     NoCertificate { path: PathBuf },
     #[error("{} holds a certificate that cannot be used: {why}", .path.display())]
     Certificate { path: PathBuf, why: String },
+    #[error("{} holds no certificate", .path.display())]
+    NoRoot { path: PathBuf },
+    #[error("{} holds a certificate that cannot be trusted as a root: {why}", .path.display())]
+    Root { path: PathBuf, why: String },
     #[error("{} holds no private key", .path.display())]
     NoKey { path: PathBuf },
     #[error("the private key in {} is encrypted", .path.display())]
@@ -51,6 +56,9 @@ impl Fault {
             }
             Self::NoCertificate { .. } | Self::Certificate { .. } => {
                 "write the certificate chain as PEM, the server's own certificate first".to_owned()
+            }
+            Self::NoRoot { .. } | Self::Root { .. } => {
+                "write the certificates of the authorities that are trusted, as PEM".to_owned()
             }
             Self::NoKey { .. } | Self::Key { .. } => {
                 "write the private key as PEM (RSA of 2048 bits or more, ECDSA or Ed25519)".to_owned()
@@ -111,12 +119,10 @@ impl Chain {
     /// Reads the chain that the file at `path` holds.
     ///
     /// # Errors
-    /// It holds no certificate, or one that is no X.509.
+    /// It holds no certificate, or one that is no X.509, be it the first or another.
     pub fn parse(pem: &[u8], path: &Path) -> Result<Self, Fault> {
         let fault = |why: String| Fault::Certificate { path: path.to_owned(), why };
-        let certificates = CertificateDer::pem_slice_iter(pem)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| fault(error.to_string()))?;
+        let certificates = certificates(pem).map_err(fault)?;
         let first = certificates.first().ok_or_else(|| Fault::NoCertificate { path: path.to_owned() })?;
         let (_, leaf) = X509Certificate::from_der(first).map_err(|error| fault(error.to_string()))?;
         let (names, addresses) = names(&leaf);
@@ -169,16 +175,49 @@ pub fn wildcard_of(name: &str) -> Option<String> {
     (!label.is_empty() && !rest.is_empty()).then(|| format!("*.{rest}"))
 }
 
-/// The certificates of a file of roots.
+/// The certificates of a file of roots. Each can be trusted: [`RootCertStore::add`] takes it.
 ///
 /// # Errors
-/// The file cannot be read, or holds none.
+/// The file cannot be read, holds none, or one that cannot be a root.
 pub fn roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
-    let pem = contents(path)?;
-    let roots = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| Fault::Certificate { path: path.to_owned(), why: error.to_string() })?;
-    if roots.is_empty() { Err(Fault::NoCertificate { path: path.to_owned() }) } else { Ok(roots) }
+    let fault = |why: String| Fault::Root { path: path.to_owned(), why };
+    let roots = certificates(&contents(path)?).map_err(fault)?;
+    if roots.is_empty() {
+        return Err(Fault::NoRoot { path: path.to_owned() });
+    }
+    let mut store = RootCertStore::empty();
+    for (index, root) in roots.iter().enumerate() {
+        store.add(root.clone()).map_err(|error| fault(format!("the {}: {error}", ordinal(index))))?;
+    }
+    Ok(roots)
+}
+
+/// The certificates in a PEM file, each of them X.509.
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().map_err(|error| words(&error))?;
+    match found.iter().position(|der| X509Certificate::from_der(der).is_err()) {
+        Some(index) => Err(format!("the {} in it is no X.509 certificate", ordinal(index))),
+        None => Ok(found),
+    }
+}
+
+fn ordinal(index: usize) -> String {
+    match index {
+        0 => "first".to_owned(),
+        1 => "second".to_owned(),
+        2 => "third".to_owned(),
+        _ => format!("{}th", index + 1),
+    }
+}
+
+/// What is wrong with a PEM file, without a byte of it: it may be a private key's.
+fn words(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no end, the file is not whole".to_owned(),
+        pem::Error::IllegalSectionStart { .. } => "a line that begins a section is garbled".to_owned(),
+        pem::Error::Base64Decode(_) => "a section is not in base64".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// The bytes of a regular file of at most 4 MiB.
@@ -199,13 +238,17 @@ pub fn contents(path: &Path) -> Result<Vec<u8>, Fault> {
     Ok(bytes)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Fault> {
+/// The first private key of a file.
+///
+/// # Errors
+/// The file cannot be read, or holds none that can be used without a passphrase.
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Fault> {
     let pem = contents(path)?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
         // PKCS #8 says it in its label, older forms in a header.
         _ if memchr::memmem::find(&pem, b"ENCRYPTED").is_some() => Fault::Encrypted { path: path.to_owned() },
         rustls_pki_types::pem::Error::NoItemsFound => Fault::NoKey { path: path.to_owned() },
-        error => Fault::Key { path: path.to_owned(), why: error.to_string() },
+        error => Fault::Key { path: path.to_owned(), why: words(&error) },
     })
 }
 

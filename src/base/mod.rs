@@ -14,5 +14,6 @@ pub mod proxy_protocol;
 pub mod request;
 pub mod ring;
 pub mod shard;
+pub mod stamp;
 pub mod text;
 pub mod units;

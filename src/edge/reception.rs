@@ -35,6 +35,8 @@ enum Received {
     Plain(Transport),
     /// There is no room for another connection of it.
     Full(Transport),
+    /// Its handshake has failed, and it has been told why by an alert.
+    Alerted(Transport, io::Error),
     /// It has failed a step, and is gone or sent away.
     Gone(Refusal, io::Error),
     /// It has left without a word, as probes of the port do: nothing was refused.
@@ -52,6 +54,8 @@ enum Introduced {
 enum Spoken {
     Tls(Transport, Facts),
     Plain(Transport),
+    /// TLS, but not as it must be.
+    Faulty(Transport, io::Error),
     Nothing,
 }
 
@@ -75,6 +79,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                 }
             }
             Received::Full(transport) => self.turn_away(transport, &entrance, Refusal::ConnectionsPerClient),
+            Received::Alerted(transport, error) => {
+                entrance.refused(Refusal::TlsHandshake);
+                tell(&entrance, clock.now(), Refusal::TlsHandshake, &error);
+                Box::pin(stream::linger(transport)).await;
+            }
             Received::Gone(refusal, error) => {
                 entrance.refused(refusal);
                 tell(&entrance, clock.now(), refusal, &error);
@@ -149,6 +158,7 @@ async fn welcome(transport: Transport, entrance: &mut Entrance, ticket: &mut Tic
             Received::Welcome(transport)
         }
         Ok(Spoken::Plain(transport)) => Received::Plain(transport),
+        Ok(Spoken::Faulty(transport, error)) => Received::Alerted(transport, error),
         Ok(Spoken::Nothing) => Received::Silent,
         Err(error) => Received::Gone(Refusal::TlsHandshake, error),
     }
@@ -202,8 +212,10 @@ async fn shaken_hands(
         if first[..count].first().is_some_and(u8::is_ascii_uppercase) {
             return Ok(Spoken::Plain(transport));
         }
-        let (transport, facts) = transport.secure(terminator.config()).await?;
-        Ok(Spoken::Tls(transport, facts))
+        Ok(match transport.secure(terminator.config()).await {
+            Ok((transport, facts)) => Spoken::Tls(transport, facts),
+            Err((error, transport)) => Spoken::Faulty(transport, error),
+        })
     };
     timeout(timeouts.tls_handshake, shake).await?
 }

@@ -1,6 +1,6 @@
 //! The sockets that clients come in by, with TLS or without, under one type.
 
-use std::io::{ErrorKind, IoSlice, Result, Write};
+use std::io::{Error, ErrorKind, IoSlice, Result, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
@@ -75,9 +75,10 @@ impl Transport {
     /// Shakes hands: what is said from now on is said over TLS.
     ///
     /// # Errors
-    /// The client does not speak TLS, or not as it must; it has been told by an alert.
-    pub async fn secure(self, config: Arc<ServerConfig>) -> Result<(Self, Facts)> {
-        let stream = TlsAcceptor::from(config).accept(self).await?;
+    /// The client does not speak TLS, or not as it must; it has been told by an alert. The connection is given back: one that is
+    /// closed while something of the client's is unread is reset, and the alert may be lost with it.
+    pub async fn secure(self, config: Arc<ServerConfig>) -> std::result::Result<(Self, Facts), (Error, Self)> {
+        let stream = TlsAcceptor::from(config).accept(self).into_fallible().await?;
         let facts = Facts::of(stream.get_ref().1);
         Ok((Self::Tls(Box::new(stream)), facts))
     }

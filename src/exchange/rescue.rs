@@ -135,7 +135,7 @@ pub fn no_backend(why: &NoBackend, last: Option<Failure>) -> Reason {
         (NoBackend::AllTried, Some(failure)) => failure.reason(),
         (NoBackend::AtLimit | NoBackend::QueueFull, _) => Reason::ConnectionLimitReached,
         (NoBackend::WaitedTooLong, _) => Reason::PendingTimeout,
-        // The plan has at least one backend in each upstream: where there is none, no name has resolved.
+        // Each upstream has a backend in the plan, or a name, or a file: where there is none, no name has resolved.
         (NoBackend::Empty, _) => Reason::DnsError,
         _ => Reason::DestinationUnavailable,
     }

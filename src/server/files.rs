@@ -2,15 +2,16 @@
 //! authentication.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 
+use crate::base::certificate::Validity;
 use crate::exchange::snapshot::{Current, RouteLive};
 use crate::filter::auth::basic::Reload;
-use crate::tls::{Look, Terminator};
+use crate::tls::{Look, Serving, Terminator};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -58,13 +59,38 @@ fn look(route: &Arc<RouteLive>) {
 }
 
 fn look_at_certificates(listener: &str, terminator: &Terminator) {
-    for look in terminator.look() {
+    for look in terminator.look(SystemTime::now()) {
         match look {
             Look::Renewed(path) => log::info!("certificates read again: listener={listener} path={}", path.display()),
             Look::Refused(path, error) => log::error!(
                 "certificates not read again, the old ones stay: listener={listener} path={} error=\"{error}\"",
                 path.display()
             ),
+            Look::Aged(certificate, validity) => tell_age(listener, &certificate, validity),
         }
     }
+}
+
+fn tell_age(listener: &str, certificate: &Serving, validity: Validity) {
+    let Serving { path, not_before, not_after } = certificate;
+    let (path, begins, ends) = (path.display(), day(*not_before), day(*not_after));
+    match validity {
+        Validity::Good => log::info!("certificate is good again: listener={listener} path={path} ends={ends}"),
+        Validity::EndsSoon => {
+            log::warn!("certificate ends soon (renew it): listener={listener} path={path} ends={ends}")
+        }
+        Validity::Ended => {
+            log::error!("certificate has ended (renew it): listener={listener} path={path} ended={ends}")
+        }
+        Validity::NotYet => {
+            log::error!(
+                "certificate is not valid yet (check the clock): listener={listener} path={path} begins={begins}"
+            );
+        }
+    }
+}
+
+/// The day of a time, in UTC.
+fn day(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map(|time| time.strftime("%F").to_string()).unwrap_or_default()
 }

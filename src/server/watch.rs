@@ -5,8 +5,6 @@
 //! that is created beside the others is seen where `include` has a pattern for it. A change counts once it has come to rest.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +15,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 
 use super::reload::Reloader;
+use crate::base::stamp::Stamp;
 use crate::config::plan::{self, Plan};
 use crate::config::{Sources, process_environment};
 use crate::exchange::snapshot::Current;
@@ -50,9 +49,6 @@ pub struct Seen {
 
 /// How files look: what tells two versions of one apart, or none where it is missing.
 type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
-
-/// Device, inode, size, and the times of the last change of content and of state.
-type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
 
 /// What a look at the files has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,31 +138,27 @@ impl Seen {
 
 fn stamps(sources: &Sources, plan: &Plan) -> Stamps {
     let files = sources.files().into_iter().chain(plan.files().map(Path::to_path_buf));
-    files.map(|path| (path.clone(), stamp(&path))).collect()
-}
-
-/// Follows symbolic links: what they lead to counts.
-fn stamp(path: &Path) -> Option<Stamp> {
-    let meta = fs::metadata(path).ok()?;
-    let modified = (meta.mtime(), meta.mtime_nsec());
-    Some((meta.dev(), meta.ino(), meta.len(), modified, (meta.ctime(), meta.ctime_nsec())))
+    files.map(|path| (path.clone(), Stamp::of(&path).ok())).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs;
 
-    fn looks(stamps: &[(&str, u64)]) -> Stamps {
-        let stamp = |size| Some((0, 0, size, (0, 0), (0, 0)));
-        stamps.iter().map(|(path, size)| (PathBuf::from(path), stamp(*size))).collect()
-    }
+    use super::*;
 
     #[test]
     fn a_change_counts_when_it_has_come_to_rest() {
         let directory = tempfile::tempdir().unwrap();
-        let sources = Sources::of(&directory.path().join("a.yaml"), &|_| None);
-        let mut seen = Seen { sources, stamps: looks(&[("a", 1)]), unrest: None };
-        let looked = [1, 2, 1, 2, 3, 3].map(|size| seen.judge(looks(&[("a", size)])));
+        let file = directory.path().join("a.yaml");
+        let looks = |size: usize| {
+            fs::write(&file, "a".repeat(size)).unwrap();
+            Stamps::from([(file.clone(), Stamp::of(&file).ok())])
+        };
+        let [one, two, three] = [1, 2, 3].map(looks);
+        let sources = Sources::of(&file, &|_| None);
+        let mut seen = Seen { sources, stamps: one.clone(), unrest: None };
+        let looked = [&one, &two, &one, &two, &three, &three].map(|look| seen.judge(look.clone()));
         assert_eq!(looked, [Look::Wait, Look::Wait, Look::Wait, Look::Wait, Look::Wait, Look::Changed]);
     }
 

@@ -16,5 +16,13 @@ pub(super) fn append_to(path: &Path) -> io::Result<File> {
         .mode(0o640)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot open the log {}: {error}", path.display())))
+        .map_err(|error| {
+            let why = match error.raw_os_error() {
+                Some(libc::ENXIO) => {
+                    "it is a named pipe that nobody reads (start its reader first), or a socket".to_owned()
+                }
+                _ => error.to_string(),
+            };
+            io::Error::new(error.kind(), format!("cannot open the log {}: {why}", path.display()))
+        })
 }

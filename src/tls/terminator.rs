@@ -16,8 +16,9 @@ use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, SupportedProtocolVersion, version};
 
 use super::store::Store;
-use crate::base::certificate::{self, Chain, Fault};
+use crate::base::certificate::{self, Chain, Fault, Validity};
 use crate::base::crypto;
+use crate::base::stamp::Stamp;
 use crate::config::plan::{self, CertificateFiles, ClientAuth, ClientAuthMode, ListenerTls};
 
 /// Why the TLS of a listener cannot be built; each names the file at fault.
@@ -66,6 +67,8 @@ impl ResolvesServerCert for Certificates {
 pub struct Serving {
     /// Its file.
     pub path: PathBuf,
+    /// When it begins to be valid.
+    pub not_before: SystemTime,
     /// When it ceases to be valid.
     pub not_after: SystemTime,
 }
@@ -77,6 +80,8 @@ pub enum Look {
     Renewed(PathBuf),
     /// A file has changed and cannot be used: what was read before serves on.
     Refused(PathBuf, BuildError),
+    /// What can be said of the time of a certificate that serves has changed since the last look.
+    Aged(Serving, Validity),
 }
 
 /// The files as they were last seen.
@@ -90,6 +95,8 @@ struct Pair {
     files: CertificateFiles,
     watched: Watched,
     loaded: Loaded,
+    /// What was last said of its time.
+    told: Validity,
 }
 
 /// What was read of a certificate's files.
@@ -105,14 +112,6 @@ struct Watched {
     settled: Vec<Option<Stamp>>,
     /// How they were when they were first found to be of no use: a pair is often replaced in two steps.
     doubted: Option<Vec<Option<Stamp>>>,
-}
-
-/// By what a change of a file is seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    length: u64,
-    inode: u64,
 }
 
 impl Terminator {
@@ -148,12 +147,12 @@ impl Terminator {
     /// The certificates that serve, in the order of the file.
     #[must_use]
     pub fn serving(&self) -> Vec<Serving> {
-        let serving = |pair: &Pair| Serving { path: pair.files.cert.clone(), not_after: pair.loaded.chain.not_after };
-        self.seen.lock().pairs.iter().map(serving).collect()
+        self.seen.lock().pairs.iter().map(Pair::serving).collect()
     }
 
-    /// Reads again what has changed, and says what came of it. It reads files, and so blocks.
-    pub fn look(&self) -> Vec<Look> {
+    /// Reads again what has changed, and says what came of it, and what the time is doing to the certificates. It reads files,
+    /// and so blocks.
+    pub fn look(&self, now: SystemTime) -> Vec<Look> {
         let mut seen = self.seen.lock();
         let mut found = Vec::new();
         for pair in &mut seen.pairs {
@@ -162,6 +161,7 @@ impl Terminator {
         if found.iter().any(|look| matches!(look, Look::Renewed(_))) {
             self.certificates.store.store(Arc::new(store(&seen.pairs)));
         }
+        found.extend(seen.pairs.iter_mut().filter_map(|pair| pair.age(now)));
         if let (Some(auth), Some(watched)) = (&self.plan.client_auth, &mut seen.roots) {
             found.extend(self.look_at_roots(auth, watched));
         }
@@ -186,7 +186,18 @@ impl Pair {
     fn read(files: &CertificateFiles) -> Result<Self, Fault> {
         // The files are stamped before they are read: what changes in between is read again.
         let watched = Watched::now(paths(files));
-        Ok(Self { files: files.clone(), watched, loaded: Loaded::read(files)? })
+        Ok(Self { files: files.clone(), watched, loaded: Loaded::read(files)?, told: Validity::Good })
+    }
+
+    fn serving(&self) -> Serving {
+        let Chain { not_before, not_after, .. } = self.loaded.chain;
+        Serving { path: self.files.cert.clone(), not_before, not_after }
+    }
+
+    fn age(&mut self, now: SystemTime) -> Option<Look> {
+        let validity = self.loaded.chain.validity(now);
+        let before = std::mem::replace(&mut self.told, validity);
+        (before != validity).then(|| Look::Aged(self.serving(), validity))
     }
 
     fn look(&mut self) -> Option<Look> {
@@ -249,15 +260,7 @@ impl Watched {
 }
 
 fn stamps<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Vec<Option<Stamp>> {
-    paths.into_iter().map(Stamp::of).collect()
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt as _;
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Self { modified: metadata.modified().ok(), length: metadata.len(), inode: metadata.ino() })
-    }
+    paths.into_iter().map(|path| Stamp::of(path).ok()).collect()
 }
 
 /// What handshakes need. Each has ticket keys of its own: a session of one listener is not resumed at another, which may ask

@@ -58,6 +58,9 @@ pub enum NoBackend {
     /// The upstream has no backend at all: none was discovered.
     #[error("there is no backend")]
     Empty,
+    /// The file that names the backends names none, or cannot be read.
+    #[error("the file of backends names none that can be used")]
+    Unlisted,
 }
 
 /// Whether a request is the trial of a backend on probation.

@@ -2,7 +2,6 @@
 //!
 //! All that is read from files is read when the template is built; each request pays for a clone and no more.
 
-use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -13,17 +12,16 @@ use pingora_core::connectors::L4Connect;
 use pingora_core::protocols::TcpKeepalive;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::tls::CaType;
-use pingora_core::tls::{ClientConfig, RootCertStore, load_native_certs};
+use pingora_core::tls::{RootCertStore, load_native_certs};
 use pingora_core::upstreams::peer::{ALPN, HttpPeer, PeerOptions};
 use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
-use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::backend::Backend;
 use super::berths::Mooring;
 use super::dial::Dial;
 use super::idle;
-use crate::base::crypto;
+use crate::base::certificate::{self, Chain, Fault};
 use crate::base::proxy_protocol::{self, Ends, Version};
 use crate::config::plan;
 
@@ -47,29 +45,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Why an upstream's TLS settings cannot be used; each names the file at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// A file cannot be read.
-    #[error("{}: cannot be read: {error}", .path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        error: std::io::Error,
-    },
-    /// A file holds no usable certificate.
-    #[error("{}: no usable certificate: {why} (write certificates as PEM)", .path.display())]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// A file holds no usable private key.
-    #[error("{}: no usable private key: {why} (write the key of the certificate as PEM, without a passphrase)", .path.display())]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
+    /// A file cannot be used.
+    #[error("{source} ({})", .source.remedy())]
+    File {
+        /// Which, and why.
+        #[from]
+        source: Fault,
     },
     /// The system has no root certificates.
     #[error("no root certificates were found on this system (install ca-certificates, or write `ca:`)")]
@@ -268,8 +249,7 @@ pub fn default_roots(ca_file: Option<&Path>) -> Result<Arc<CaType>, BuildError> 
     if let Some(path) = ca_file {
         return read_roots(path);
     }
-    let roots: Vec<WrappedX509> =
-        load_native_certs().unwrap_or_default().iter().filter_map(|der| root(der).ok()).collect();
+    let roots: Vec<WrappedX509> = load_native_certs().unwrap_or_default().iter().filter_map(root).collect();
     if roots.is_empty() { Err(BuildError::NoRoots) } else { Ok(roots.into()) }
 }
 
@@ -337,54 +317,29 @@ fn group_of(group: u64, client: Option<Ends>) -> u64 {
     hasher.finish()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
-    fs::read(path).map_err(|error| BuildError::Unreadable { path: path.to_owned(), error })
-}
-
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, BuildError> {
-    let fault = |why: String| BuildError::Certificate { path: path.to_owned(), why };
-    let pem = read(path)?;
-    let certificates: Vec<_> =
-        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| fault(error.to_string()))?;
-    if certificates.is_empty() { Err(fault("there is none in it".to_owned())) } else { Ok(certificates) }
-}
-
 fn read_roots(path: &Path) -> Result<Arc<CaType>, BuildError> {
-    let fault = |why: String| BuildError::Certificate { path: path.to_owned(), why };
-    let roots: Result<Vec<_>, _> = read_certificates(path)?.iter().map(root).collect();
-    roots.map(Arc::from).map_err(fault)
+    Ok(certificate::roots(path)?.iter().map(x509).collect())
 }
 
-/// A root that both rustls and Pingora can read: Pingora panics on one that it cannot.
-fn root(der: &CertificateDer<'static>) -> Result<WrappedX509, String> {
-    RootCertStore::empty().add(der.clone()).map_err(|error| error.to_string())?;
-    x509(der)
+/// A root of the system's that both rustls and Pingora can read: Pingora panics on one that it cannot.
+fn root(der: &CertificateDer<'static>) -> Option<WrappedX509> {
+    RootCertStore::empty().add(der.clone()).ok()?;
+    x509_parser::parse_x509_certificate(der).ok()?;
+    Some(x509(der))
 }
 
-fn x509(der: &CertificateDer<'_>) -> Result<WrappedX509, String> {
-    x509_parser::parse_x509_certificate(der).map_err(|error| error.to_string())?;
-    Ok(WrappedX509::new(der.to_vec(), parse_x509))
+/// A certificate as Pingora takes it: one that has been parsed before.
+fn x509(der: &CertificateDer<'_>) -> WrappedX509 {
+    WrappedX509::new(der.to_vec(), parse_x509)
 }
 
 fn read_identity((cert, key): &(PathBuf, PathBuf)) -> Result<CertKey, BuildError> {
-    let certificate_fault = |why: String| BuildError::Certificate { path: cert.clone(), why };
-    let key_fault = |why: String| BuildError::Key { path: key.clone(), why };
-
-    let chain = read_certificates(cert)?;
-    for der in &chain {
-        x509(der).map_err(certificate_fault)?;
-    }
-    let pem = read(key)?;
-    let private = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| key_fault(error.to_string()))?;
-    let der = private.secret_der().to_vec();
+    let chain = Chain::read(cert)?;
+    chain.with_key(cert, key)?;
+    let private = certificate::private_key(key)?.secret_der().to_vec();
     // Pingora guesses the key's format from its bytes at each handshake, and panics where it cannot.
-    PrivateKeyDer::try_from(der.as_slice()).map_err(|error| key_fault(error.to_owned()))?;
-    crypto::install();
-    ClientConfig::builder()
-        .with_root_certificates(RootCertStore::empty())
-        .with_client_auth_cert(chain.clone(), private)
-        .map_err(|error| key_fault(error.to_string()))?;
-    Ok(CertKey::new(chain.iter().map(|der| der.to_vec()).collect(), der))
+    PrivateKeyDer::try_from(private.as_slice()).map_err(|why| Fault::Key { path: key.clone(), why: why.to_owned() })?;
+    Ok(CertKey::new(chain.certificates.iter().map(|der| der.to_vec()).collect(), private))
 }
 
 #[cfg(test)]
@@ -454,16 +409,16 @@ mod tests {
         let fault = |upstream: &plan::Upstream| PeerTemplate::build(upstream).unwrap_err().to_string();
 
         for (upstream, file, what) in [
-            (upstream("web", |tls| tls.ca = Some(authority.path("gone.pem"))), "gone.pem", "cannot be read"),
-            (upstream("web", |tls| tls.ca = Some(authority.path("junk.pem"))), "junk.pem", "no usable certificate"),
+            (upstream("web", |tls| tls.ca = Some(authority.path("gone.pem"))), "gone.pem", "cannot read"),
+            (upstream("web", |tls| tls.ca = Some(authority.path("junk.pem"))), "junk.pem", "holds no certificate"),
             (
                 upstream("web", |tls| tls.ca = Some(authority.path("garbled.pem"))),
                 "garbled.pem",
-                "no usable certificate",
+                "cannot be trusted as a root",
             ),
             (upstream("web", |tls| tls.identity = identity("garbled.pem", "me.key")), "garbled.pem", "certificate"),
-            (upstream("web", |tls| tls.identity = identity("me.pem", "me.pem")), "me.pem", "no usable private key"),
-            (upstream("web", |tls| tls.identity = identity("me.pem", "you.key")), "you.key", "no usable private key"),
+            (upstream("web", |tls| tls.identity = identity("me.pem", "me.pem")), "me.pem", "holds no private key"),
+            (upstream("web", |tls| tls.identity = identity("me.pem", "you.key")), "you.key", "does not belong"),
         ] {
             let said = fault(&upstream);
             assert!(said.contains(file) && said.contains(what), "{said}");

@@ -14,7 +14,7 @@ mod succession;
 use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, fence};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -355,7 +355,8 @@ impl Pool {
         if !self.in_flight.enter() {
             return Err(self.nobody(ask, Room::None));
         }
-        match self.choose(ask, now).or_else(|| self.choose_again(ask, now)) {
+        let turnout = self.turnout.load();
+        match self.choose(&turnout, ask, now).or_else(|| self.choose_again(&turnout, ask, now)) {
             Some((backend, trial)) => Ok(Lease::new(Arc::clone(self), backend, trial, now, self.roll())),
             None => {
                 self.in_flight.leave();
@@ -368,8 +369,7 @@ impl Pool {
         }
     }
 
-    fn choose(&self, ask: &Ask<'_>, now: Moment) -> Option<(Arc<Backend>, Trial)> {
-        let turnout = self.turnout.load();
+    fn choose(&self, turnout: &Turnout, ask: &Ask<'_>, now: Moment) -> Option<(Arc<Backend>, Trial)> {
         let choice = Choice {
             now,
             hash: ask.hash,
@@ -396,13 +396,28 @@ impl Pool {
         Some((chosen, trial.get()))
     }
 
-    /// Chooses from a fresh turnout, where the last one was out of date.
-    fn choose_again(&self, ask: &Ask<'_>, now: Moment) -> Option<(Arc<Backend>, Trial)> {
-        if !self.stale.load(Relaxed) {
-            return None;
+    /// Chooses from a fresh turnout, where the `old` one was out of date. A change is seen in the backends before it is seen in the
+    /// turnout: a request that looks in between may find that everybody has left, while others have come. It looks as often as
+    /// that happens.
+    fn choose_again(&self, old: &Arc<Turnout>, ask: &Ask<'_>, now: Moment) -> Option<(Arc<Backend>, Trial)> {
+        let mut seen = Arc::clone(old);
+        loop {
+            if self.stale.load(Relaxed) {
+                self.renew(&mut self.control.lock(), now);
+            } else if self.control.is_locked() {
+                drop(self.control.lock());
+            }
+            // Who finds it unlocked sees what was done under the lock.
+            fence(Acquire);
+            let turnout = self.turnout.load_full();
+            if Arc::ptr_eq(&turnout, &seen) {
+                return None;
+            }
+            if let Some(chosen) = self.choose(&turnout, ask, now) {
+                return Some(chosen);
+            }
+            seen = turnout;
         }
-        self.renew(&mut self.control.lock(), now);
-        self.choose(ask, now)
     }
 
     /// Who can be chosen now, and who cannot.
@@ -423,12 +438,22 @@ impl Pool {
     fn nobody(&self, ask: &Ask<'_>, room: Room) -> NoBackend {
         let turnout = self.turnout.load();
         match turnout.members {
+            0 if self.is_unlisted() => NoBackend::Unlisted,
             0 => NoBackend::Empty,
             backends if turnout.is_empty() => NoBackend::NoneHealthy { backends },
             _ if self.may_wait(ask.tried, turnout.admission, room) => NoBackend::AtLimit,
             backends if ask.tried.is_empty() => NoBackend::NoneHealthy { backends },
             _ => NoBackend::AllTried,
         }
+    }
+
+    /// Whether nobody is there because of a file, and not because names in it do not resolve.
+    fn is_unlisted(&self) -> bool {
+        let plan::Upstream { discovery: Some(plan::Discovery::File { path }), .. } = &*self.plan() else {
+            return false;
+        };
+        let file = path.display().to_string();
+        self.unresolved().iter().all(|(name, _)| **name == *file)
     }
 
     /// Whether a backend is kept from a request which has tried these by nothing but a limit.
@@ -491,5 +516,36 @@ impl Pool {
         backend.count_failure();
         // Whether an ejection is allowed is filled in under the lock.
         self.apply(backend, Event::RequestFailed { begun, failure, why, may_eject: false }, self.time.now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::upstream::fixture;
+
+    #[test]
+    fn a_request_that_looks_while_everybody_is_replaced_finds_those_who_have_come() {
+        let pool = Pool::new(Arc::new(fixture::upstream("web")), Clock::start());
+        let seat = |port: u16| pool.set_members(vec![fixture::member(&format!("127.0.0.1:{port}"))]);
+        seat(1);
+        let done = AtomicBool::new(false);
+        thread::scope(|threads| {
+            let looks = || {
+                let mut faults = 0;
+                while !done.load(Relaxed) {
+                    faults += u32::from(pool.lease(&Ask::default()).is_err());
+                }
+                faults
+            };
+            let lookers = [threads.spawn(looks), threads.spawn(looks)];
+            for turn in 0..5_000 {
+                seat(1 + turn % 2);
+            }
+            done.store(true, Relaxed);
+            assert_eq!(lookers.map(|looker| looker.join().expect("it does not panic")), [0, 0]);
+        });
     }
 }

@@ -12,6 +12,7 @@ mod bodies;
 mod command_line;
 mod connections;
 mod deadlines;
+mod discovery;
 mod drain;
 mod events;
 mod examples;

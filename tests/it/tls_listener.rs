@@ -293,6 +293,25 @@ async fn a_client_without_a_certificate_is_refused_where_one_is_required() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_refused_hears_why_even_while_it_sends() {
+    let origin = Origin::start("a").await;
+    let (proxy, site, _) = asking(&origin, "required").await;
+    let nobody = TlsClient::new(&site, "site.example");
+    let (mut connection, _) = nobody.try_connect(proxy.address()).await.expect("it is judged later");
+    let refused = [("listener", "public"), ("reason", "tls_handshake")];
+    until("it is judged", async || proxy.metric("roundel_connections_refused_total", &refused).await == 1.0).await;
+
+    // A connection that is closed at once answers the first with a reset, and the second fails.
+    connection.send(b"GET / HTTP/1.1\r\n").await;
+    connection.send(b"Host: site.example\r\n\r\n").await;
+
+    let Err(Fault::Broken(why)) = connection.rest().await else { panic!("an alert ends the connection") };
+    assert!(why.contains("CertificateRequired"), "{why}");
+    until("nothing is open", async || proxy.metric("roundel_connections", &[("listener", "public")]).await == 0.0)
+        .await;
+}
+
+#[tokio::test]
 async fn who_the_client_is_reaches_the_backend_also_when_the_session_is_resumed() {
     let origin = Origin::start("a").await;
     let (proxy, site, clients) = asking(&origin, "optional").await;
@@ -371,6 +390,47 @@ async fn a_bad_pair_is_refused_aloud_and_the_old_one_serves_on() {
 
     replace(&proxy, &[("site.key", one.key_pem())]);
     until("the good pair serves", async || fresh().get(proxy.address(), "/").await.1.certificate == one.der()).await;
+}
+
+#[tokio::test]
+async fn a_pair_whose_times_and_sizes_are_those_of_the_old_one_is_seen() {
+    let origin = Origin::start("a").await;
+    let (proxy, client, authority) = site(&origin, SITE).await;
+    client.get(proxy.address(), "/").await;
+    let names = ["site.pem", "site.key"];
+    let modified = names.map(|name| fs::metadata(proxy.dir().join(name)).and_then(|data| data.modified()).unwrap());
+    let size = |text: &str| text.len();
+    let old = names.map(|name| fs::read_to_string(proxy.dir().join(name)).unwrap());
+    // Signatures differ in length by a byte or two.
+    let issued = std::iter::repeat_with(|| authority.issue(&["site.example"]))
+        .find(|new| [size(&new.pem()), size(&new.key_pem())] == [size(&old[0]), size(&old[1])])
+        .expect("it repeats for ever");
+
+    // As `rsync --inplace --times` and `cp --preserve` write, over the very files.
+    for ((name, modified), text) in names.iter().zip(modified).zip([issued.pem(), issued.key_pem()]) {
+        let path = proxy.dir().join(name);
+        fs::write(&path, text).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+    }
+
+    let fresh = || TlsClient::new(&authority, "site.example");
+    until("the new pair serves", async || fresh().get(proxy.address(), "/").await.1.certificate == issued.der()).await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_ended_is_told_in_the_log_when_it_serves_and_when_it_is_renewed() {
+    let origin = Origin::start("a").await;
+    let (proxy, _, authority) = site(&origin, SITE).await;
+    let ended = authority.issue_with(&["site.example"], |params| params.not_after = rcgen::date_time_ymd(2020, 1, 2));
+
+    replace(&proxy, &[("site.pem", ended.pem()), ("site.key", ended.key_pem())]);
+    until("it is told", async || proxy.stderr().contains("certificate has ended (renew it)")).await;
+    assert!(proxy.stderr().contains("ended=2020-01-02"), "{}", proxy.stderr());
+
+    let good = authority.issue(&["site.example"]);
+    replace(&proxy, &[("site.pem", good.pem()), ("site.key", good.key_pem())]);
+    until("it is good", async || proxy.stderr().contains("certificate is good again")).await;
+    assert_eq!(proxy.stderr().matches("certificate has ended").count(), 1, "it is told once");
 }
 
 #[tokio::test]

@@ -60,27 +60,63 @@ fn one(item: &Spanned<Certificate>, checker: &mut Checker<'_, '_>) -> Option<pla
     if written.cert.is_absent() || written.key.is_absent() {
         checker.error(item.at, "a certificate needs `cert` and `key`", "write both");
     }
-    let cert = written.cert.given()?;
-    let chain = read(Chain::read(&cert.value.0), cert.at, checker);
-    if let Some(chain) = &chain {
-        judge(chain, cert, checker);
+    let chain = written.cert.given().and_then(|cert| chain(cert, checker));
+    if let (Some(chain), Some(cert)) = (&chain, written.cert.given())
+        && chain.names.is_empty()
+        && chain.addresses.is_empty()
+    {
+        let message =
+            format!("the certificate in {} names no host, so that no client trusts it", cert.value.0.display());
+        checker.warning(cert.at, message, "have it issued with a subject alternative name (RFC 9525)");
     }
-    let key = written.key.given()?;
-    if let Some(chain) = &chain {
-        match chain.with_key(&cert.value.0, &key.value.0) {
-            Ok(_) => {}
-            Err(fault) if fault.is_of_the_key() => refuse(&fault, key.at, checker),
-            Err(fault @ Fault::Unreadable { .. }) => refuse(&fault, key.at, checker),
-            Err(fault) => refuse(&fault, cert.at, checker),
-        }
-    }
-    checker.warn_if_others_can_read(&key.value.0, key.at);
+    let (cert, key) = pair(&written.cert, &written.key, chain.as_ref(), checker)?;
     let ocsp = staple(&written.ocsp, checker);
-    Some(plan::CertificateFiles { cert: cert.value.0.clone(), key: key.value.0.clone(), ocsp })
+    Some(plan::CertificateFiles { cert, key, ocsp })
 }
 
-/// What a certificate that can be used is worth doubting for.
-fn judge(chain: &Chain, cert: &Spanned<FilePath>, checker: &mut Checker<'_, '_>) {
+/// The certificate and key that backends are shown, where both are written.
+pub(super) fn identity(
+    cert: &Field<FilePath>,
+    key: &Field<FilePath>,
+    checker: &mut Checker<'_, '_>,
+) -> Option<(PathBuf, PathBuf)> {
+    let chain = cert.given().and_then(|cert| chain(cert, checker));
+    pair(cert, key, chain.as_ref(), checker)
+}
+
+/// A file of roots.
+pub(super) fn roots(field: &Field<FilePath>, checker: &mut Checker<'_, '_>) -> Option<PathBuf> {
+    let Spanned { value: FilePath(path), at } = field.given()?;
+    read(certificate::roots(path), *at, checker);
+    Some(path.clone())
+}
+
+fn chain(cert: &Spanned<FilePath>, checker: &mut Checker<'_, '_>) -> Option<Chain> {
+    let chain = read(Chain::read(&cert.value.0), cert.at, checker)?;
+    judge_time(&chain, cert, checker);
+    Some(chain)
+}
+
+/// The two files, where both are written; whether they belong together, where the certificate can be used.
+fn pair(
+    cert: &Field<FilePath>,
+    key: &Field<FilePath>,
+    chain: Option<&Chain>,
+    checker: &mut Checker<'_, '_>,
+) -> Option<(PathBuf, PathBuf)> {
+    let (cert, key) = (cert.given()?, key.given()?);
+    match chain.map(|chain| chain.with_key(&cert.value.0, &key.value.0)) {
+        None | Some(Ok(_)) => {}
+        Some(Err(fault)) if fault.is_of_the_key() => refuse(&fault, key.at, checker),
+        Some(Err(fault @ Fault::Unreadable { .. })) => refuse(&fault, key.at, checker),
+        Some(Err(fault)) => refuse(&fault, cert.at, checker),
+    }
+    checker.warn_if_others_can_read(&key.value.0, key.at);
+    Some((cert.value.0.clone(), key.value.0.clone()))
+}
+
+/// What is worth telling of the time of a certificate that can be used.
+fn judge_time(chain: &Chain, cert: &Spanned<FilePath>, checker: &mut Checker<'_, '_>) {
     let path = cert.value.0.display();
     let date = |time: SystemTime| jiff::Timestamp::try_from(time).map(|time| time.strftime("%F").to_string());
     let (begins, ends) = (date(chain.not_before).unwrap_or_default(), date(chain.not_after).unwrap_or_default());
@@ -94,10 +130,6 @@ fn judge(chain: &Chain, cert: &Spanned<FilePath>, checker: &mut Checker<'_, '_>)
     };
     if let Some((message, help)) = doubt {
         checker.warning(cert.at, message, help);
-    }
-    if chain.names.is_empty() && chain.addresses.is_empty() {
-        let message = format!("the certificate in {path} names no host, so that no client trusts it");
-        checker.warning(cert.at, message, "have it issued with a subject alternative name (RFC 9525)");
     }
 }
 
@@ -122,13 +154,12 @@ fn client_auth(field: &Field<OrNone<ClientAuth>>, checker: &mut Checker<'_, '_>)
     let Spanned { value, at } = field.given()?;
     let written = value.as_some()?;
     checker.required(&written.ca, *at, "`client_auth` needs roots to verify with", "write `ca: clients.pem`");
-    let Spanned { value: FilePath(path), at } = written.ca.given()?;
-    read(certificate::roots(path), *at, checker);
+    let ca = roots(&written.ca, checker)?;
     let mode = match written.mode() {
         file::ClientAuthMode::Required => plan::ClientAuthMode::Required,
         file::ClientAuthMode::Optional => plan::ClientAuthMode::Optional,
     };
-    Some(plan::ClientAuth { ca: path.clone(), mode })
+    Some(plan::ClientAuth { ca, mode })
 }
 
 fn read<T>(result: Result<T, Fault>, at: At, checker: &mut Checker<'_, '_>) -> Option<T> {

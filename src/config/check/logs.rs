@@ -1,11 +1,14 @@
 //! `access_log`, `log`, `metrics` and `tracing`.
 
+use std::path::Path;
+
 use super::Checker;
 use crate::base::units::Misread;
 use crate::config::file::collection::OrNone;
 use crate::config::file::logs::{AccessLog, Level, Log, Metrics, Tracing};
 use crate::config::file::term::{Field, Spanned, instead};
 use crate::config::plan::{self, LogField, LogFormat, LogPath, TemplatePart};
+use crate::config::read::At;
 
 pub(super) fn access_log(field: &Field<OrNone<AccessLog>>, checker: &mut Checker<'_, '_>) -> Option<plan::AccessLog> {
     let written = match field.value() {
@@ -33,7 +36,22 @@ fn path_of(path: &Spanned<String>, checker: &mut Checker<'_, '_>) -> Option<LogP
             checker.error(path.at, "this is not a path", "write `stdout`, `stderr`, `none`, or a file");
             None
         }
-        file => Some(LogPath::File(checker.decoder.marks.directory(path.at).join(file))),
+        file => {
+            let file = checker.decoder.marks.directory(path.at).join(file);
+            check_file(&file, path.at, checker);
+            Some(LogPath::File(file))
+        }
+    }
+}
+
+/// Tells what will keep a log from being opened. A directory may be made between now and the start, and by somebody else.
+pub(super) fn check_file(path: &Path, at: At, checker: &mut Checker<'_, '_>) {
+    if path.is_dir() {
+        let message = format!("{} is a directory", path.display());
+        checker.error(at, message, format!("write a file, such as `{}`", path.join("roundel.log").display()));
+    } else if let Some(directory) = path.parent().filter(|directory| !directory.is_dir()) {
+        let message = format!("the directory {} does not exist", directory.display());
+        checker.warning(at, message, "create it before the start: the log is created in it, but not the directory");
     }
 }
 

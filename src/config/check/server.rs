@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Checker;
 use super::runtime::Runtime;
-use super::upstream::readable;
+use super::{certificate, logs};
 use crate::config::file::address::LONGEST_SOCKET;
 use crate::config::file::leaf::{FilePath, Integer};
 use crate::config::file::server::Server;
@@ -15,6 +15,9 @@ use crate::config::plan;
 pub(super) fn plan(server: &Server, runtime: &Runtime, checker: &mut Checker<'_, '_>) -> plan::Server {
     check_offload(server, checker);
     check_socket(&server.upgrade_sock, checker);
+    if let Some(Spanned { value: FilePath(path), at }) = server.error_log.given() {
+        logs::check_file(path, *at, checker);
+    }
     plan::Server {
         daemon: server.daemon(),
         error_log: path(&server.error_log),
@@ -26,7 +29,7 @@ pub(super) fn plan(server: &Server, runtime: &Runtime, checker: &mut Checker<'_,
         threads: number(&server.threads).unwrap_or_else(cores),
         listener_tasks_per_fd: server.listener_tasks_per_fd().size(),
         work_stealing: server.work_stealing(),
-        ca_file: readable(&server.ca_file, checker),
+        ca_file: certificate::roots(&server.ca_file, checker),
         grace_period: Duration::from_secs(server.grace_period_seconds().0),
         client_bind_to_ipv4: server.client_bind_to_ipv4().values().iter().map(ToString::to_string).collect(),
         client_bind_to_ipv6: server.client_bind_to_ipv6().values().iter().map(ToString::to_string).collect(),

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Checker, health_check, pages};
+use super::{Checker, certificate, health_check, pages};
 use crate::base::address::parse_host_name;
 use crate::base::proxy_protocol::Version;
 use crate::base::units::Misread;
 use crate::config::file::File;
 use crate::config::file::collection::OrNone;
-use crate::config::file::leaf::{self, FilePath};
+use crate::config::file::leaf;
 use crate::config::file::message::header_name;
 use crate::config::file::term::{Field, Spanned, written_or_default};
 use crate::config::file::upstream::{self as file, Backend, Balance, Upstream, UpstreamTls};
@@ -187,7 +187,11 @@ fn discovery(field: &Field<OrNone<file::Discovery>>, checker: &mut Checker<'_, '
         let port = written.port.value().and_then(|port| u16::try_from(port.0).ok());
         return Some(Discovery::Dns { name: name.into(), port, refresh: written.refresh().0 });
     }
-    written.file.value().map(|path| Discovery::File { path: path.0.clone() })
+    let Spanned { value: leaf::FilePath(path), at } = written.file.given()?;
+    if let Err(fault) = pages::regular_file(path) {
+        checker.warning(*at, fault, "write it: there is no backend until it can be read");
+    }
+    Some(Discovery::File { path: path.clone() })
 }
 
 /// Refuses a key that belongs to something else than what is written.
@@ -280,7 +284,7 @@ fn tls(field: &Field<OrNone<UpstreamTls>>, checker: &mut Checker<'_, '_>) -> Opt
     let sni = written.sni.given().and_then(|sni| checker.read(sni, parse_host_name));
     Some(plan::UpstreamTls {
         sni,
-        ca: readable(&written.ca, checker),
+        ca: certificate::roots(&written.ca, checker),
         verify: written.verify(),
         identity: identity(written, checker),
     })
@@ -297,21 +301,7 @@ fn identity(written: &UpstreamTls, checker: &mut Checker<'_, '_>) -> Option<(Pat
         (None, Some(at)) if written.cert.is_absent() => checker.error(at, "`key` without `cert`", "write both"),
         _ => {}
     }
-    let cert = readable(&written.cert, checker);
-    let key = readable(&written.key, checker);
-    if let (Some(path), Some(at)) = (&key, written.key.at()) {
-        checker.warn_if_others_can_read(path, at);
-    }
-    cert.zip(key)
-}
-
-/// The path of a file that must be there.
-pub(super) fn readable(field: &Field<FilePath>, checker: &mut Checker<'_, '_>) -> Option<PathBuf> {
-    let Spanned { value: FilePath(path), at } = field.given()?;
-    if let Err(fault) = pages::regular_file(path) {
-        checker.error(*at, fault, "write the path of a PEM file");
-    }
-    Some(path.clone())
+    certificate::identity(&written.cert, &written.key, checker)
 }
 
 fn timeouts(written: &file::UpstreamTimeouts, checker: &mut Checker<'_, '_>) -> plan::UpstreamTimeouts {

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use base64::Engine as _;
@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use super::users::{Users, UsersError};
 use crate::base::clock::Moment;
 use crate::base::request::RequestView;
+use crate::base::stamp::Stamp;
 use crate::config::plan;
 use crate::filter::BuildError;
 
@@ -60,14 +61,6 @@ impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Key(..)")
     }
-}
-
-/// By what a change of the file is seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    length: u64,
-    inode: u64,
 }
 
 /// What can be said of a request's credentials at once.
@@ -120,7 +113,7 @@ impl Basic {
     /// # Errors
     /// The file of users is wrong, the realm is no text, or the system has no random bytes.
     pub fn build(plan: &plan::AuthBasic) -> Result<Self, BuildError> {
-        let stamp = Stamp::of(&plan.users);
+        let stamp = Stamp::of(&plan.users).ok();
         let users = Users::read(&plan.users)?;
         Ok(Self {
             path: plan.users.clone(),
@@ -163,7 +156,7 @@ impl Basic {
     /// # Errors
     /// The changed file cannot be used.
     pub fn reload_if_changed(&self) -> Result<Reload, UsersError> {
-        let found = Stamp::of(&self.path);
+        let found = Stamp::of(&self.path).ok();
         if std::mem::replace(&mut *self.stamp.lock(), found) == found {
             return Ok(Reload::Unchanged);
         }
@@ -255,14 +248,6 @@ impl Key {
         let mut mac = Blake2bMac512::new(&self.0.into());
         parts.iter().for_each(|part| mac.update(part));
         mac.finalize_fixed().into()
-    }
-}
-
-impl Stamp {
-    fn of(path: &std::path::Path) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt as _;
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Self { modified: metadata.modified().ok(), length: metadata.len(), inode: metadata.ino() })
     }
 }
 

@@ -4,14 +4,21 @@
 //! what went wrong since, and when it is due. What becomes of the addresses is decided in `fixed` and `service`.
 
 use std::fmt;
+use std::fs::{self, File};
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use hickory_resolver::config::{ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::{RData, RecordType};
-use hickory_resolver::{TokioResolver, system_conf};
+use hickory_resolver::{Hosts, TokioResolver, system_conf};
+use parking_lot::Mutex;
+
+use crate::base::stamp::Stamp;
 
 /// No name is looked up more often than this, whatever its TTL.
 pub const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
@@ -24,11 +31,26 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// One question to one name server.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The system's list of name servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// The system's own table of names.
+const HOSTS: &str = "/etc/hosts";
+
 /// Asks name servers.
 #[derive(Clone)]
 pub struct Resolver {
-    inner: TokioResolver,
+    inner: Arc<ArcSwap<TokioResolver>>,
+    /// Where the name servers are written; none where they were given.
+    system: Option<Arc<System>>,
     timeout: Duration,
+}
+
+/// The files that say whom to ask, which change while a process lives: a lease is renewed, a network is joined.
+struct System {
+    resolv_conf: PathBuf,
+    hosts: PathBuf,
+    /// How both looked when they were read last.
+    seen: Mutex<[Option<Stamp>; 2]>,
 }
 
 /// A good answer.
@@ -85,16 +107,20 @@ impl fmt::Debug for Resolver {
 }
 
 impl Resolver {
-    /// Asks the name servers of the system's configuration. Where that names none, `/etc/hosts` and `localhost` still work.
+    /// Asks the name servers of the system's configuration, also those that it comes to name later. Where it names none,
+    /// `/etc/hosts` and `localhost` still work.
     ///
     /// # Errors
     /// If the resolver cannot be built.
     pub fn system() -> Result<Self, LookupError> {
-        let (config, options) = system_conf::read_system_conf().unwrap_or_else(|error| {
-            log::warn!("no name server is configured, only the hosts file is used: error={error}");
-            (ResolverConfig::from_name_servers(Vec::new()), ResolverOpts::default())
-        });
-        Self::build(config, options, LOOKUP_TIMEOUT)
+        Self::of_files(RESOLV_CONF.into(), HOSTS.into())
+    }
+
+    fn of_files(resolv_conf: PathBuf, hosts: PathBuf) -> Result<Self, LookupError> {
+        let system = System { resolv_conf, hosts, seen: Mutex::default() };
+        *system.seen.lock() = system.stamps();
+        let inner = Arc::new(ArcSwap::from_pointee(system.resolver(LOOKUP_TIMEOUT)?));
+        Ok(Self { inner, system: Some(Arc::new(system)), timeout: LOOKUP_TIMEOUT })
     }
 
     /// Asks the given name servers and no hosts file, and gives up after `timeout`.
@@ -102,20 +128,18 @@ impl Resolver {
     /// # Errors
     /// If the resolver cannot be built.
     pub fn with_servers(config: ResolverConfig, timeout: Duration) -> Result<Self, LookupError> {
-        let mut options = ResolverOpts::default();
-        options.use_hosts_file = ResolveHosts::Never;
-        Self::build(config, options, timeout)
+        let inner = build(config, ResolverOpts::default(), timeout)?;
+        Ok(Self { inner: Arc::new(ArcSwap::from_pointee(inner)), system: None, timeout })
     }
 
-    fn build(config: ResolverConfig, mut options: ResolverOpts, timeout: Duration) -> Result<Self, LookupError> {
-        // What is due is asked for afresh: how long an answer is kept is decided by `Lookup` alone.
-        options.cache_size = 0;
-        options.timeout = QUESTION_TIMEOUT.min(timeout);
-        options.attempts = 2;
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        *builder.options_mut() = options;
-        let inner = builder.build().map_err(|error| LookupError::Other(error.to_string()))?;
-        Ok(Self { inner, timeout })
+    /// Whom to ask now.
+    fn current(&self) -> Arc<TokioResolver> {
+        if let Some(system) = &self.system
+            && let Some(changed) = system.changed(self.timeout)
+        {
+            self.inner.store(Arc::new(changed));
+        }
+        self.inner.load_full()
     }
 
     /// The A and AAAA records of a name.
@@ -153,7 +177,8 @@ impl Resolver {
     }
 
     async fn ask(&self, name: &str, kind: RecordType) -> Result<Answer<RData>, LookupError> {
-        let lookup = tokio::time::timeout(self.timeout, self.inner.lookup(name, kind))
+        let resolver = self.current();
+        let lookup = tokio::time::timeout(self.timeout, resolver.lookup(name, kind))
             .await
             .map_err(|_| LookupError::Timeout(self.timeout))?
             .map_err(|error| self.explain(&error, kind))?;
@@ -171,6 +196,59 @@ impl Resolver {
             other => LookupError::Other(other.to_string()),
         }
     }
+}
+
+impl System {
+    fn stamps(&self) -> [Option<Stamp>; 2] {
+        [&self.resolv_conf, &self.hosts].map(|path| Stamp::of(path).ok())
+    }
+
+    /// What asks those whom the files name now, where one of them has changed. Two small local files are looked at.
+    fn changed(&self, timeout: Duration) -> Option<TokioResolver> {
+        let now = self.stamps();
+        if std::mem::replace(&mut *self.seen.lock(), now) == now {
+            return None;
+        }
+        match self.resolver(timeout) {
+            Ok(resolver) => {
+                log::info!("name servers and hosts are read again: a file has changed");
+                Some(resolver)
+            }
+            Err(error) => {
+                log::error!("name servers are not read again, the old ones are asked: error={error}");
+                None
+            }
+        }
+    }
+
+    fn resolver(&self, timeout: Duration) -> Result<TokioResolver, LookupError> {
+        let text = fs::read(&self.resolv_conf).map_err(|error| error.to_string());
+        let read = text.and_then(|text| system_conf::parse_resolv_conf(text).map_err(|error| error.to_string()));
+        let (config, options) = read.unwrap_or_else(|error| {
+            let (servers, hosts) = (self.resolv_conf.display(), self.hosts.display());
+            log::warn!("{servers} names no name server, only {hosts} is used: error={error}");
+            (ResolverConfig::from_name_servers(Vec::new()), ResolverOpts::default())
+        });
+        let mut resolver = build(config, options, timeout)?;
+        let mut hosts = Hosts::default();
+        // A system without this file has no names of its own.
+        if let Ok(file) = File::open(&self.hosts) {
+            hosts.read_hosts_conf(file).map_err(|error| LookupError::Other(error.to_string()))?;
+        }
+        resolver.set_hosts(Arc::new(hosts));
+        Ok(resolver)
+    }
+}
+
+fn build(config: ResolverConfig, mut options: ResolverOpts, timeout: Duration) -> Result<TokioResolver, LookupError> {
+    // What is due is asked for afresh: how long an answer is kept is decided by `Lookup` alone.
+    options.cache_size = 0;
+    options.timeout = QUESTION_TIMEOUT.min(timeout);
+    options.attempts = 2;
+    options.use_hosts_file = ResolveHosts::Never;
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    *builder.options_mut() = options;
+    builder.build().map_err(|error| LookupError::Other(error.to_string()))
 }
 
 fn gather<T: Ord>(
@@ -454,6 +532,27 @@ pub(in crate::upstream) mod tests {
     async fn localhost_resolves_everywhere() {
         let answer = Resolver::system().unwrap().addresses("localhost").await.unwrap();
         assert!(answer.found.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn files_that_change_say_from_then_on_whom_to_ask() {
+        let directory = tempfile::tempdir().unwrap();
+        let (servers, hosts) = (directory.path().join("resolv.conf"), directory.path().join("hosts"));
+        let resolver = Resolver::of_files(servers.clone(), hosts.clone()).unwrap();
+        let first = resolver.current();
+        assert!(Arc::ptr_eq(&first, &resolver.current()), "nothing is read twice");
+        assert_eq!(resolver.addresses("web.internal").await, Err(LookupError::NoServer));
+
+        fs::write(&hosts, "10.0.0.1 web.internal\n").unwrap();
+        assert_eq!(resolver.addresses("web.internal").await.unwrap().found, [IpAddr::from([10, 0, 0, 1])]);
+        let next = directory.path().join("next");
+        fs::write(&next, "10.0.0.2 web.internal\n").unwrap();
+        fs::rename(&next, &hosts).unwrap();
+        assert_eq!(resolver.addresses("web.internal").await.unwrap().found, [IpAddr::from([10, 0, 0, 2])]);
+
+        fs::write(&servers, "nameserver 127.0.0.1\nsearch example\n").unwrap();
+        let current = resolver.clone().current();
+        assert!(!Arc::ptr_eq(&first, &current) && Arc::ptr_eq(&current, &resolver.current()));
     }
 
     fn good(found: &[u8], ttl: u64) -> Result<Answer<u8>, LookupError> {

@@ -1,9 +1,9 @@
 //! A file with a YAML list of backends, watched: what another program writes there is served within a second or two.
 //!
-//! A file that cannot be used changes nothing: the last good list stays, and the fault is told.
+//! A file that cannot be used changes nothing: the last good list stays, and the fault is told. A change counts once it has come
+//! to rest, for half of a list that is being written is a list too.
 
 use std::num::NonZeroU32;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,11 @@ use tokio::time::Instant;
 use super::Found;
 use super::dns::{LONGEST_REFRESH, Resolver};
 use super::fixed::Entries;
+use crate::base::stamp::Stamp;
 use crate::config::plan;
 
-/// How often the file is looked at.
-const POLL: Duration = Duration::from_secs(1);
+/// How often the file is looked at. A change must look the same twice.
+const POLL: Duration = Duration::from_millis(500);
 /// A longer file is refused.
 const LONGEST_FILE: u64 = 4 * 1024 * 1024;
 /// More backends are refused.
@@ -32,25 +33,18 @@ pub(super) struct WatchedFile {
     tls: bool,
     /// What the file looked like when it was read; none before the first reading.
     seen: Option<Result<Stamp, String>>,
+    /// What it looks like since it has changed and may still be changing.
+    unrest: Option<Result<Stamp, String>>,
     fault: Option<String>,
     next_look: Instant,
     entries: Entries,
-}
-
-/// What tells one version of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 impl WatchedFile {
     /// All backends speak TLS where `tls` is set, else those written `https://`.
     pub(super) fn new(path: PathBuf, tls: bool, resolver: Arc<Resolver>) -> Self {
         let entries = Entries::new(Vec::new(), resolver, LONGEST_REFRESH);
-        Self { path, tls, seen: None, fault: None, next_look: Instant::now(), entries }
+        Self { path, tls, seen: None, unrest: None, fault: None, next_look: Instant::now(), entries }
     }
 
     /// What is known by now.
@@ -72,12 +66,13 @@ impl WatchedFile {
             }
             let stamp = stamp(&self.path).await;
             self.next_look = Instant::now() + POLL;
-            if self.seen.as_ref() != Some(&stamp) {
-                let read = match &stamp {
-                    Ok(_) => read(&self.path, self.tls).await,
-                    Err(fault) => Err(fault.clone()),
-                };
+            if self.seen.as_ref() == Some(&stamp) {
+                self.unrest = None;
+            } else if self.seen.is_some() && self.unrest.as_ref() != Some(&stamp) {
+                self.unrest = Some(stamp);
+            } else if let Some(read) = read_as_it_looks(&self.path, self.tls, &stamp).await {
                 self.seen = Some(stamp);
+                self.unrest = None;
                 self.take_in(read);
                 return;
             }
@@ -102,12 +97,21 @@ impl WatchedFile {
 
 async fn stamp(path: &Path) -> Result<Stamp, String> {
     let data = tokio::fs::metadata(path).await.map_err(|error| format!("cannot be read: {error}"))?;
-    Ok(Stamp {
-        inode: data.ino(),
-        bytes: data.len(),
-        modified: (data.mtime(), data.mtime_nsec()),
-        changed: (data.ctime(), data.ctime_nsec()),
-    })
+    // To open a named pipe would wait for a writer.
+    if data.is_file() { Ok(Stamp::from(&data)) } else { Err("not a regular file".to_owned()) }
+}
+
+/// What the file says, or why it cannot be used; none where it looks different now: it has changed while it was read.
+async fn read_as_it_looks(
+    path: &Path,
+    tls: bool,
+    looks: &Result<Stamp, String>,
+) -> Option<Result<Vec<plan::Backend>, String>> {
+    let read = match looks {
+        Ok(_) => read(path, tls).await,
+        Err(fault) => Err(fault.clone()),
+    };
+    (stamp(path).await == *looks).then_some(read)
 }
 
 async fn read(path: &Path, tls: bool) -> Result<Vec<plan::Backend>, String> {
@@ -303,12 +307,48 @@ mod tests {
         assert_eq!(found.members.len(), 2);
         assert!(found.unresolved[0].1.contains("[1]: port missing"), "{:?}", found.unresolved);
 
+        // To open this waits for a writer, for ever.
+        std::fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        file.changed().await;
+        assert_eq!(file.found().unresolved[0].1, "not a regular file");
+        assert_eq!(file.found().members.len(), 2);
+
         // As programs write that take care: a new file is put in the place of the old one.
         let next = directory.path().join("next");
         std::fs::write(&next, "- 127.0.0.1:3\n").unwrap();
         std::fs::rename(&next, &path).unwrap();
         file.changed().await;
         assert_eq!((file.found().members.len(), file.found().unresolved.len()), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_of_a_list_that_is_being_written_is_not_taken_for_the_list() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("backends.yaml");
+        let list = |length: u16| (1..=length).map(|port| format!("- 127.0.0.1:{port}\n")).collect::<String>();
+        std::fs::write(&path, list(9)).unwrap();
+        let resolver = NameServer::start().await.resolver(Duration::from_secs(1));
+        let mut file = WatchedFile::new(path.clone(), false, resolver);
+        file.changed().await;
+        assert_eq!(file.found().members.len(), 9);
+
+        // More backends before each look: the list is taken when nothing has come for a while.
+        let writes = async {
+            for length in 0..=8 {
+                std::fs::write(&path, list(length)).unwrap();
+                tokio::time::sleep(POLL / 2).await;
+            }
+        };
+        let mut lengths = Vec::new();
+        let looks = async {
+            while lengths.last() != Some(&8) {
+                file.changed().await;
+                lengths.push(file.found().members.len());
+            }
+        };
+        tokio::join!(writes, looks);
+        assert_eq!(lengths, [8]);
     }
 
     proptest::proptest! {
