@@ -17,7 +17,7 @@ b=127.0.0.1:$port
 b_pid=$pid
 printf 'open sesame\n' >"$work/token"
 cat >"$work/roundel.yaml" <<YAML
-listeners: [{ address: "127.0.0.1:8080" }]
+listeners: [{ address: "127.0.0.1:8080", name: a-name-as-long-as-those-that-tools-make.internal.example.com }]
 admin: { address: "127.0.0.1:9901", token_file: token }
 access_log: none
 upstreams:

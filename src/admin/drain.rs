@@ -64,7 +64,10 @@ impl Order {
     /// Carries the order out; waits until nothing is in flight where that was asked for.
     pub(super) async fn carry_out(&self, snapshot: &Snapshot) -> Answer {
         let Some(target) = snapshot.targets.iter().find(|target| *target.plan.name == *self.upstream) else {
-            return Answer::problem(StatusCode::NOT_FOUND, "there is no upstream of that name");
+            return Answer::problem(
+                StatusCode::NOT_FOUND,
+                "there is no upstream of that name (`roundel status` names all)",
+            );
         };
         let backends = match self.deed {
             Deed::Drain if self.manner.force => target.pool.drain(&self.backend),
@@ -80,7 +83,10 @@ impl Order {
             Deed::Resume => target.pool.resume(&self.backend),
         };
         if backends.is_empty() {
-            return Answer::problem(StatusCode::NOT_FOUND, "the upstream has no backend of that name or address");
+            return Answer::problem(
+                StatusCode::NOT_FOUND,
+                "the upstream has no backend of that name or address (`roundel status` names all)",
+            );
         }
         if let Some(wait) = self.manner.wait {
             // What is still in flight then is told in the answer.

@@ -22,7 +22,7 @@ use crate::config::plan;
 use crate::edge::door::Entrance;
 use crate::edge::h2;
 use crate::edge::stream::ClientStream;
-use crate::exchange::refused::{Refused, Seen};
+use crate::exchange::refused::{Refused, Scraps, Seen};
 use crate::exchange::snapshot::Current;
 use crate::exchange::watch::Carried;
 use crate::exchange::{Arrival, KeepAlive};
@@ -303,7 +303,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     ) {
         let snapshot = self.current.load();
         stream.watch().reset();
-        let refused = Refused::new(&snapshot, &entrance.listener, reason);
+        let refused = Refused::to(&snapshot, &entrance.listener, reason, &Scraps(stream.inbox()));
         if let Some(answer) = refused.answer(Seen::of(stream.inbox()).method == Some(b"HEAD")) {
             stream.send_and_close(&answer).await;
         }

@@ -12,6 +12,7 @@ use crate::config::plan::RouteMatch;
 use crate::exchange::grpc;
 use crate::exchange::hops;
 use crate::exchange::key;
+use crate::exchange::retry;
 use crate::exchange::snapshot::RouteLive;
 use crate::exchange::watch::Deadline;
 use crate::exchange::{Exchange, Rewritten};
@@ -153,6 +154,7 @@ fn finish(exchange: &mut Exchange, request: &RequestView<'_>, path: &NormalPath<
         };
     }
     let Some((target, cookie)) = route.target(request.fields) else { return Reason::DestinationUnavailable.into() };
+    exchange.idempotent = retry::is_idempotent(request.method);
     exchange.hash = key::hash(&target.plan.balance, request);
     exchange.sticky = cookie;
     exchange.target = Some(target.clone());

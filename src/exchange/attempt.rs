@@ -16,7 +16,7 @@ use crate::exchange::{Exchange, snapshot};
 use crate::telemetry::metrics::series::Attempt;
 use crate::telemetry::reason::Reason;
 use crate::telemetry::trace::new_span;
-use crate::upstream::lease::{Ask, Lease, NoBackend};
+use crate::upstream::lease::{Ask, Chances, Lease, NoBackend};
 
 /// Begins the next try: waits as long as the last one's failure demands, then for a place where the limits are reached, and
 /// leases a backend that has not been tried yet. The exchange holds the lease then, and the try's deadline is set.
@@ -45,12 +45,19 @@ async fn lease(exchange: &mut Exchange) -> Result<Lease, Reason> {
         target.pool.count_request();
     }
     pause(exchange).await?;
-    let ask = Ask { hash: exchange.hash, tried: &exchange.tried, sticky: exchange.sticky.as_deref() };
+    let sticky = exchange.sticky.as_deref();
+    let ask = Ask { hash: exchange.hash, tried: &exchange.tried, sticky, chances: chances(exchange, &target) };
     let outcome = match target.pool.lease(&ask) {
         Err(NoBackend::AtLimit) => Box::pin(wait_for_place(exchange, &target, &ask)).await?,
         outcome => outcome,
     };
     outcome.map_err(|why| rescue::no_backend(&why, exchange.failure))
+}
+
+/// How often the request may be sent. Where nothing is ever sent again, all requests are alike.
+fn chances(exchange: &Exchange, target: &snapshot::Target) -> Chances {
+    let again = target.plan.retry.attempts == 0 || (exchange.idempotent && exchange.body_is_kept());
+    if again { Chances::Several } else { Chances::One }
 }
 
 /// Waits until the next try may begin.

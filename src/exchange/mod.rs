@@ -131,6 +131,8 @@ pub struct Exchange {
     pub target: Option<Arc<Target>>,
     /// What a rewrite made of its path and host.
     pub rewritten: Rewritten,
+    /// Whether its method says that it may be sent more than once.
+    pub idempotent: bool,
     /// The hash of its key, where the upstream balances by hash.
     pub hash: Option<u64>,
     /// How long its client waits, where it is a call of gRPC that says so.
@@ -212,6 +214,7 @@ impl Exchange {
             route: None,
             target: None,
             rewritten: Rewritten::default(),
+            idempotent: false,
             hash: None,
             patience: None,
             hops: None,

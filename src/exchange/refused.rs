@@ -19,7 +19,7 @@ use crate::telemetry::metrics::series::Bodies;
 use crate::telemetry::reason::Reason;
 use crate::tls::Facts;
 
-/// The longest method, target or host that is repeated in the log.
+/// The longest part of a head that is repeated in the log.
 const LONGEST: usize = 4096;
 
 /// A request that was refused at the edge.
@@ -43,6 +43,10 @@ pub struct Seen<'a> {
     pub host: Option<&'a [u8]>,
     /// The version of HTTP.
     pub version: Option<http::Version>,
+    /// `User-Agent`.
+    pub user_agent: Option<&'a [u8]>,
+    /// `Referer`.
+    pub referer: Option<&'a [u8]>,
 }
 
 impl<'a> Seen<'a> {
@@ -50,12 +54,27 @@ impl<'a> Seen<'a> {
     #[must_use]
     pub fn of(inbox: &'a [u8]) -> Self {
         let (method, target) = request_line(inbox);
-        let host = Some(host(inbox)).filter(|host| !host.is_empty()).map(|host| &host[..host.len().min(LONGEST)]);
-        Self { method, target, host, version: named_version(inbox) }
+        let named = |name| fields_named(inbox, name).next().map(|value| &value[..value.len().min(LONGEST)]);
+        let (host, user_agent, referer) = (named("host"), named("user-agent"), named("referer"));
+        Self { method, target, host, version: named_version(inbox), user_agent, referer }
     }
 }
 
-/// Nothing in a broken head can be relied on, so that no field of it is read.
+/// The fields of what came, as far as they can be made out: good enough for the form of an answer, and for a log.
+#[derive(Debug, Clone, Copy)]
+pub struct Scraps<'a>(pub &'a [u8]);
+
+impl Fields for Scraps<'_> {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        fields_named(self.0, name).next()
+    }
+
+    fn each(&self, name: &str, visit: &mut dyn FnMut(&[u8])) {
+        fields_named(self.0, name).for_each(visit);
+    }
+}
+
+/// Nothing is known of the request's fields.
 pub(super) struct NoFields;
 
 impl Fields for NoFields {
@@ -70,11 +89,17 @@ impl<'a> Refused<'a> {
     /// The refusal for `reason`.
     #[must_use]
     pub fn new(snapshot: &'a Snapshot, listener: &'a plan::Listener, reason: Reason) -> Self {
+        Self::to(snapshot, listener, reason, &NoFields)
+    }
+
+    /// The refusal for `reason` to a client that sent these fields.
+    #[must_use]
+    pub fn to(snapshot: &'a Snapshot, listener: &'a plan::Listener, reason: Reason, fields: &dyn Fields) -> Self {
         let style = Style {
             pages: [None, Some(&listener.errors), Some(&snapshot.plan.errors)],
             expose_reason: snapshot.plan.expose_reason,
         };
-        let (id, mut answer) = (RequestId::new(), Answer::new(reason, &NoFields, style));
+        let (id, mut answer) = (RequestId::new(), Answer::new(reason, fields, style));
         if let Ok(id) = HeaderValue::from_str(id.as_str()) {
             answer.headers.push((HeaderName::from_static("x-request-id"), id));
         }
@@ -110,7 +135,8 @@ impl<'a> Refused<'a> {
     pub fn record(&self, peer: Option<SocketAddr>, tls: Option<&Facts>, received: Moment, seen: Seen<'_>) {
         let duration = self.snapshot.clock.now().since(received);
         self.snapshot.counters.answered(self.reason);
-        let bytes_out = if self.reason == Reason::ClientGone { 0 } else { self.answer.body.len() as u64 };
+        let is_bodiless = self.reason == Reason::ClientGone || seen.method == Some(b"HEAD");
+        let bytes_out = if is_bodiless { 0 } else { self.answer.body.len() as u64 };
         let bodies = Bodies { received: 0, sent: bytes_out };
         self.snapshot.counters.refused(&self.listener.name, self.reason.status(), duration, bodies);
         let client = peer.map(|peer| peer.ip().to_canonical());
@@ -149,8 +175,8 @@ impl<'a> Refused<'a> {
             reused: None,
             bytes_in: 0,
             bytes_out,
-            user_agent: None,
-            referer: None,
+            user_agent: seen.user_agent,
+            referer: seen.referer,
             tls: tls.map(|facts| facts.version),
             trace_id: None,
         });
@@ -195,14 +221,20 @@ fn named_version(head: &[u8]) -> Option<http::Version> {
     }
 }
 
+/// The values of the fields `name` in what may be a head; an empty one is none. A line without its end counts as well.
+fn fields_named<'a>(head: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
+    let lines = head.split(|byte| *byte == b'\n').skip(1).take_while(|line| !line.trim_ascii().is_empty());
+    let values = lines.filter_map(move |line| {
+        let (field, value) = line.split_at_checked(name.len())?;
+        let value = value.strip_prefix(b":")?;
+        field.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
+    });
+    values.filter(|value| !value.is_empty())
+}
+
 /// The authority that a head names in its first `Host` field.
 pub(super) fn host(head: &[u8]) -> &[u8] {
-    let fields = head.split(|byte| *byte == b'\n').skip(1).filter_map(|line| line.split_at_checked(5));
-    fields
-        .filter(|(name, _)| name.eq_ignore_ascii_case(b"host:"))
-        .map(|(_, value)| value.trim_ascii())
-        .next()
-        .unwrap_or_default()
+    fields_named(head, "host").next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -220,5 +252,9 @@ mod tests {
         let seen = Seen::of(b"GET /a HTTP/1.1\r\nbad header\r\nHost: a.example\r\n");
         assert_eq!((seen.host, seen.version), (Some(&b"a.example"[..]), Some(http::Version::HTTP_11)));
         assert_eq!(Seen::of(b"GET /a HTTP/3.0\r\nHost:\r\n"), Seen { host: None, version: None, ..seen });
+        let scraps = Scraps(b"GET /a HTTP/1.1\r\n: x\r\naccept : a\r\nAccept: b\r\nACCEPT:c\r\n\r\naccept: body");
+        let mut found = Vec::new();
+        scraps.each("accept", &mut |value| found.push(value.to_vec()));
+        assert_eq!((found, scraps.get("host")), (vec![b"b".to_vec(), b"c".to_vec()], None));
     }
 }

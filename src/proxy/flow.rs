@@ -27,7 +27,7 @@ use super::{answer, departure, failure};
 use crate::config::plan::UpstreamProtocol;
 use crate::exchange::admission::{self, Admission};
 use crate::exchange::attempt;
-use crate::exchange::rescue::Failure;
+use crate::exchange::rescue::{Connect, Failure};
 use crate::exchange::retry::{self, Standing, Verdict};
 use crate::exchange::{Arrival, Exchange, KeepAlive, progress, record};
 use crate::filter::compress::Coding;
@@ -35,6 +35,7 @@ use crate::filter::encode::Encoder;
 use crate::telemetry::reason::Reason;
 use crate::upstream::backend::Tongue;
 use crate::upstream::connection::Connector;
+use crate::upstream::doubt::Knocking;
 
 /// A try whose answer is passed over in favour of another try.
 const PASSED_OVER: ErrorType = ErrorType::Custom("the status is tried again");
@@ -59,6 +60,8 @@ pub struct Context {
     link: Option<Arc<Link>>,
     /// Holds the answer back until the request has ended, where it may become a tunnel.
     gate: Option<Gate>,
+    /// The present try's connect where Pingora makes it, as far as it has not ended.
+    knocking: Option<Knocking>,
     /// Whether the present try is to be begun again, in the version of HTTP that its backend turned out to speak.
     again: bool,
     /// Whether it was.
@@ -147,17 +150,20 @@ impl ProxyHttp for Flow {
         if let Some((at, _)) = watch.next() {
             bear_deadline(&mut peer, at.since(exchange.try_began), asked);
         }
+        ctx.knocking = ctx.link.is_none().then(|| knocking(ctx.exchange.as_ref())).flatten();
         Ok(Box::new(peer))
     }
 
     /// No connection came about: nothing was sent, and another backend is asked.
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+        let failure = failure::of_connect(&error);
+        let is_silent = matches!(failure, Failure::Connect(Connect::TimedOut | Connect::OutOfDescriptors));
+        ctx.knocking.take().filter(|_| !is_silent).into_iter().for_each(Knocking::answered);
         if ctx.begins_again(&error) {
             error.set_retry(true);
             return error;
         }
         let exchange = ctx.exchange();
-        let failure = failure::of_connect(&error);
         let failure = if exchange.out_of_time() { Failure::OutOfTime } else { failure };
         let standing = Standing { replayable: true, ..attempt::standing(exchange) };
         decide(error, failure, exchange, standing)
@@ -173,6 +179,8 @@ impl ProxyHttp for Flow {
         _: Option<&Digest>,
         ctx: &mut Context,
     ) -> Result<()> {
+        // Another stream on a connection that stood says nothing of the machine behind it.
+        ctx.knocking.take().filter(|_| !reused).into_iter().for_each(Knocking::answered);
         let given = ctx.link.as_ref().and_then(|link| link.given());
         let Given { descriptor, reused } = given.unwrap_or(Given { descriptor: connection, reused });
         ctx.exchange().connected(descriptor, reused);
@@ -446,6 +454,12 @@ fn peer(exchange: &Exchange, link: Option<Arc<Link>>) -> Option<HttpPeer> {
         Some(link) => target.peers.linked(lease.backend(), link),
         None => target.peers.peer(lease.backend(), exchange.ends()),
     })
+}
+
+/// The connect that Pingora is about to make for the present try.
+fn knocking(exchange: Option<&Exchange>) -> Option<Knocking> {
+    let (target, lease) = (exchange?.target.as_ref()?, exchange?.lease.as_ref()?);
+    Some(Knocking::at(lease.backend(), &target.peers, &exchange?.arrival.snapshot.clock))
 }
 
 /// Carries out what follows a failed try.

@@ -199,8 +199,8 @@ impl Backend {
         self.doubt.knock(clock, within)
     }
 
-    /// Notes that a connect begins at `now` that may take as long as `within`, and which [`Backend::connect_ends`] ends: for
-    /// rehearsals.
+    /// Notes that a connect begins at `now` that may take as long as `within`, and which [`Backend::connect_ends`] ends:
+    /// where another party makes it, and for rehearsals.
     pub fn connect_begins(&self, now: Moment, within: Duration) {
         self.doubt.begin(now, within);
     }
@@ -229,6 +229,11 @@ impl Backend {
     /// Begins a trial, where it is on probation and none is under way.
     pub(super) fn begin_trial(&self) -> bool {
         self.on_probation() && self.doubt.begin_trial()
+    }
+
+    /// Whether a request that can be sent but once leaves the trial to another one.
+    pub(super) fn leaves_trial(&self) -> bool {
+        self.on_probation() && self.doubt.leave_trial()
     }
 
     /// Ends the trial.

@@ -2,16 +2,20 @@
 //!
 //! Two things do. A connect that waits longer than connects there should is the first sign of a machine that is gone: while it
 //! waits, further requests need not wait there too. If nothing comes of it, one connect at a time finds out more, until one is
-//! answered. And a backend on probation (`state`) proves itself by one request at a time, its trial.
+//! answered. And a backend on probation (`state`) proves itself by one request at a time, its trial: one that can be sent again, if
+//! such come.
 //!
 //! Doubt only ranks backends: a request that no other one may serve goes to one that is in doubt. Taking backends out is the
 //! state machine's, ranking them the pool's and its policies'.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::backend::Backend;
+use super::peer::PeerTemplate;
 use crate::base::clock::{Clock, Moment};
 
 /// A connect is in doubt after this part of the time that it may take: 375 ms of the 3 s where nothing is written, which no
@@ -20,6 +24,10 @@ const DOUBTED_PART: u32 = 8;
 
 /// ... but not before this time: less than that is the scheduler's.
 const SOONEST: Duration = Duration::from_millis(20);
+
+/// So many requests in a row that can be sent but once leave a trial to others; then the next one is it, whatever it is: there may
+/// be no other kind.
+const LEFT_TO_OTHERS: u32 = 8;
 
 /// From when on connects are in doubt at a backend where none is under way.
 const NEVER: u64 = u64::MAX;
@@ -66,11 +74,18 @@ pub(super) struct Doubt {
     // Of `knocks`, for those who choose.
     doubted_at: AtomicU64,
     tried: AtomicBool,
+    /// Requests that have left the trial to others.
+    left: AtomicU32,
 }
 
 impl Default for Doubt {
     fn default() -> Self {
-        Self { knocks: Mutex::default(), doubted_at: AtomicU64::new(NEVER), tried: AtomicBool::new(false) }
+        Self {
+            knocks: Mutex::default(),
+            doubted_at: AtomicU64::new(NEVER),
+            tried: AtomicBool::new(false),
+            left: AtomicU32::new(0),
+        }
     }
 }
 
@@ -90,8 +105,14 @@ impl Doubt {
         !self.tried.swap(true, Relaxed)
     }
 
+    /// Whether a request that can be sent but once leaves the trial to one that can be sent again.
+    pub(super) fn leave_trial(&self) -> bool {
+        self.left.fetch_update(Relaxed, Relaxed, |left| (left < LEFT_TO_OTHERS).then_some(left + 1)).is_ok()
+    }
+
     /// Ends the trial.
     pub(super) fn end_trial(&self) {
+        self.left.store(0, Relaxed);
         self.tried.store(false, Relaxed);
     }
 
@@ -136,6 +157,34 @@ impl Knock<'_> {
 impl Drop for Knock<'_> {
     fn drop(&mut self) {
         self.doubt.end(self.answer, self.clock.now());
+    }
+}
+
+/// A connect under way that others make, as Pingora does for HTTP/2. It ends without an answer when it is dropped.
+#[derive(Debug)]
+pub struct Knocking {
+    backend: Arc<Backend>,
+    clock: Clock,
+    answer: Answer,
+}
+
+impl Knocking {
+    /// A connect to `backend`, one of those of `peers`, begins now.
+    #[must_use]
+    pub fn at(backend: &Arc<Backend>, peers: &PeerTemplate, clock: &Clock) -> Self {
+        backend.connect_begins(clock.now(), peers.patience());
+        Self { backend: Arc::clone(backend), clock: clock.clone(), answer: Answer::None }
+    }
+
+    /// Somebody is there.
+    pub fn answered(mut self) {
+        self.answer = Answer::Some;
+    }
+}
+
+impl Drop for Knocking {
+    fn drop(&mut self) {
+        self.backend.connect_ends(self.answer, self.clock.now());
     }
 }
 
@@ -235,6 +284,16 @@ mod tests {
         assert_eq!([doubt.begin_trial(), doubt.begin_trial(), doubt.is_tried()], [true, false, true]);
         doubt.end_trial();
         assert!(!doubt.is_tried() && doubt.begin_trial());
+    }
+
+    #[test]
+    fn some_leave_a_trial_to_others_but_not_for_ever() {
+        let doubt = Doubt::default();
+        for _ in 0..3 {
+            assert!((0..LEFT_TO_OTHERS).all(|_| doubt.leave_trial()));
+            assert!(!doubt.leave_trial() && doubt.begin_trial());
+            doubt.end_trial();
+        }
     }
 
     proptest! {

@@ -11,6 +11,16 @@ use super::state::Failure;
 use super::sticky::Token;
 use crate::base::clock::Moment;
 
+/// How often a request may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Chances {
+    /// Again, where a try fails.
+    #[default]
+    Several,
+    /// Once, while others may be sent again: what goes wrong with it, its client sees.
+    One,
+}
+
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ask<'a> {
@@ -20,6 +30,8 @@ pub struct Ask<'a> {
     pub tried: &'a [BackendId],
     /// The value of its sticky cookie, as it came.
     pub sticky: Option<&'a str>,
+    /// How often it may be sent.
+    pub chances: Chances,
 }
 
 /// Why there is no backend for a request.

@@ -38,7 +38,7 @@ pub mod warm;
 
 pub use backend::{Backend, BackendId, Member, ProbeReport};
 pub use change::Change;
-pub use lease::{Ask, Lease, NoBackend};
+pub use lease::{Ask, Chances, Lease, NoBackend};
 pub use members::Members;
 pub use pool::{BackendSnapshot, Pool};
 pub use state::{Failure, State, Transition};

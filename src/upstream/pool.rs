@@ -31,7 +31,7 @@ use super::breaker::{Breaker, LimitsStatus, most_at_once};
 use super::budget::{Budget, BudgetStatus, Terms};
 use super::change::Listener;
 use super::connection::Connection;
-use super::lease::{Ask, Lease, NoBackend, Trial};
+use super::lease::{Ask, Chances, Lease, NoBackend, Trial};
 use super::members::Members;
 use super::queue::{Choosiness, Queue};
 use super::roll::Roll;
@@ -378,15 +378,16 @@ impl Pool {
             in_flight: self.in_flight().saturating_sub(1),
             admission: turnout.admission,
             doubts: Doubts::Heeded,
+            chances: ask.chances,
             luck: &self.luck,
         };
         let trial = Cell::new(Trial::None);
         let board = |backend: &Backend, choice: &Choice<'_>| {
             self.board(backend, choice).map(|boarded| trial.set(boarded)).is_some()
         };
-        // A session is not given up for a connect that is slow.
-        let may_stick =
-            |backend: &Backend| choice.would_admit(backend) && backend.has_room() && board(backend, &choice);
+        // A session is not given up for a connect that is slow, nor to leave a trial to others.
+        let loyal = Choice { chances: Chances::Several, ..choice };
+        let may_stick = |backend: &Backend| choice.would_admit(backend) && backend.has_room() && board(backend, &loyal);
         let chosen = ask
             .sticky
             .and_then(|cookie| self.members.load().stuck_to(cookie).cloned())
@@ -464,13 +465,15 @@ impl Pool {
     }
 
     /// Counts a request as in flight at `backend`, unless that is full, has stopped admitting requests since it was picked (a
-    /// drain that sees nothing in flight can rely on it), or is on trial by another one.
+    /// drain that sees nothing in flight can rely on it), is on trial by another one, or waits for a trial that had better be one
+    /// that can be sent again.
     fn board(&self, backend: &Backend, choice: &Choice<'_>) -> Option<Trial> {
         if !backend.board() {
             return None;
         }
-        let trial = if backend.begin_trial() { Trial::UnderWay } else { Trial::None };
         let heeds = choice.doubts == Doubts::Heeded;
+        let leaves = heeds && choice.chances == Chances::One && backend.leaves_trial();
+        let trial = if !leaves && backend.begin_trial() { Trial::UnderWay } else { Trial::None };
         if backend.admits(choice.admission) && (trial == Trial::UnderWay || !heeds || !backend.on_probation()) {
             return Some(trial);
         }

@@ -77,7 +77,8 @@ impl Tier {
     /// One that nothing speaks against, else one that is in doubt.
     fn choose(&self, choice: &Choice<'_>, board: impl Fn(&Backend, &Choice<'_>) -> bool) -> Option<&Arc<Backend>> {
         let nevertheless = || {
-            let in_doubt = self.usable.iter().any(|backend| backend.is_doubtful(choice.now));
+            let passed_over = |backend: &Arc<Backend>| backend.is_doubtful(choice.now) || backend.on_probation();
+            let in_doubt = self.usable.iter().any(passed_over);
             in_doubt.then(|| self.pick(&Choice { doubts: Doubts::Ignored, ..*choice }, &board)).flatten()
         };
         self.pick(choice, &board).or_else(nevertheless)

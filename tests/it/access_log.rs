@@ -75,13 +75,18 @@ async fn what_can_be_made_out_of_a_refused_head_is_told_and_its_client_has_the_i
     let yaml = "listeners: [{ address: \"{listen}\", protocols: [h2, h1] }]\nupstreams: { web: { backends: [{a}] } }";
     let proxy = Proxy::start(&[&a], yaml).await;
 
-    let head = "GET /broken HTTP/1.1\r\nBad Name: 1\r\nHost: shop.example\r\n\r\n";
+    let head =
+        "GET /broken HTTP/1.1\r\nBad Name: 1\r\nHost: shop.example\r\nUser-Agent: test/1\r\nAccept: text/html\r\n\r\n";
     let mut client = Connection::open(proxy.address()).await;
     client.send(head).await;
     let answer = client.answer().await;
     let line = proxy.log_for("/broken").await;
     assert_eq!((&line["host"], &line["protocol"]), (&"shop.example".into(), &"HTTP/1.1".into()), "{line}");
     assert_eq!(line["request_id"].as_str(), answer.field("x-request-id"), "{line}");
+    assert_eq!(
+        (&line["user_agent"], answer.field("content-type")),
+        (&"test/1".into(), Some("text/html; charset=utf-8"))
+    );
 
     let mut client = H2Client::connect(proxy.address()).await;
     let request = client.request("POST", "/wonders").header("expect", "wonders").body(()).expect("a request");

@@ -1,12 +1,14 @@
 //! A backend that dies costs no request that may be repeated, and no request that must not be is repeated.
 
+use crate::harness::h2::H2Origin;
 use crate::harness::{
     Blackhole, Connection, Load, Origin, Proxy, Reply, Road, Script, Setup, on_both_roads, request, until,
 };
 
 on_both_roads!(
     a_machine_that_is_gone_keeps_few_requests_waiting,
-    an_ejected_backend_that_is_still_bad_gets_one_request
+    an_ejected_backend_that_is_still_bad_gets_one_request,
+    who_can_be_sent_again_finds_out_whether_a_backend_serves_again
 );
 
 /// Nothing but the request itself finds out that a backend is dead.
@@ -216,6 +218,57 @@ upstreams:
 
     tally.expect_all_ok();
     // Nobody takes it out: a thousand would have come there in turn, eight at a time.
+    let waited = proxy.metric("roundel_upstream_attempts_total", &[("outcome", "connection_timeout")]).await;
+    assert!((1.0..=24.0).contains(&waited), "{waited} requests have waited for a connect");
+}
+
+async fn who_can_be_sent_again_finds_out_whether_a_backend_serves_again(road: Road) {
+    let (a, b) = (Origin::start("a").await, Origin::start("b").await);
+    b.plays(Script::close());
+    let yaml = "
+upstreams:
+  web:
+    backends: [{a}, {b}]
+    health_check: none
+    outlier: { base_ejection: 200ms, max_ejection: 200ms }
+";
+    let proxy = Setup::new(&[&a, &b]).on(road).start(yaml).await;
+    let ejections = async || proxy.metric("roundel_ejections_total", &[]).await;
+    let mut client = Connection::open(proxy.address()).await;
+    until("it is ejected for the first time", async || {
+        assert_eq!(request(proxy.address(), "GET", "/", "", b"").await.status, 200);
+        ejections().await >= 1.0
+    })
+    .await;
+
+    until("it was found to be bad again and again", async || {
+        for (method, body) in [("POST", &b"one of it"[..]), ("GET", b""), ("GET", b"")] {
+            let answer = client.ask(method, "/order", "", body).await.expect("an answer");
+            assert_eq!(answer.status, 200, "{method}");
+        }
+        ejections().await >= 8.0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_is_gone_keeps_few_requests_over_http_2_waiting() {
+    let (a, b, hole) = (H2Origin::echo().await, H2Origin::echo().await, Blackhole::new());
+    let yaml = "
+upstreams:
+  web:
+    backends: [\"{a}\", \"{hole}\", \"{b}\"]
+    protocol: h2
+    health_check: none
+    outlier: none
+    timeouts: { connect: 2s }
+";
+    let setup = Setup::new(&[]).word("a", &a.address.to_string()).word("b", &b.address.to_string());
+    let proxy = setup.word("hole", &hole.address().to_string()).start(yaml).await;
+
+    let tally = Load::of(3_000, 8).with("POST", "/order", b"one of it").run(proxy.address()).await;
+
+    tally.expect_all_ok();
     let waited = proxy.metric("roundel_upstream_attempts_total", &[("outcome", "connection_timeout")]).await;
     assert!((1.0..=24.0).contains(&waited), "{waited} requests have waited for a connect");
 }

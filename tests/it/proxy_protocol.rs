@@ -92,8 +92,9 @@ async fn a_missing_or_malformed_header_closes_the_connection_and_so_does_a_late_
     }
 
     assert_eq!(origin.requests(), 0);
-    let refused = proxy.metric("roundel_connections_refused_total", &[("reason", "proxy_protocol")]).await;
-    assert_eq!(refused, 5.0);
+    let refused = async || proxy.metric("roundel_connections_refused_total", &[("reason", "proxy_protocol")]).await;
+    until("all five are counted", async || refused().await >= 5.0).await;
+    assert_eq!(refused().await, 5.0);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 use roundel::config::plan::{self, Balance, HashKey, HealthCheck, Outlier, Start, WhenNoneHealthy};
 use roundel::upstream::time::VirtualTime;
-use roundel::upstream::{Ask, BackendId, Failure, Lease, Member, NoBackend, Pool, State, outlier};
+use roundel::upstream::{Ask, BackendId, Chances, Failure, Lease, Member, NoBackend, Pool, State, outlier};
 
 use crate::world::{SECOND, member, upstream};
 
@@ -101,6 +101,7 @@ impl History {
             hash: self.rng.bool().then(|| self.rng.u64(..)),
             tried: &tried,
             sticky: cookie.as_deref().filter(|_| self.rng.u8(..5) == 0),
+            chances: if self.rng.bool() { Chances::Several } else { Chances::One },
         };
         match self.pool.lease(&ask) {
             Ok(lease) => {

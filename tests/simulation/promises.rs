@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use roundel::config::plan::{self, Balance, HashKey, Outlier, WhenNoneHealthy};
 use roundel::upstream::sticky::Token;
-use roundel::upstream::{Ask, Failure, Lease, Member, NoBackend, State};
+use roundel::upstream::{Ask, Chances, Failure, Lease, Member, NoBackend, State};
 
 use crate::world::{SECOND, World, letter, member, members, unprobed, upstream};
 
@@ -215,6 +215,29 @@ fn a_probation_binds_nobody_who_has_no_other_backend() {
     let world = after_an_ejection(Balance::RoundRobin);
     ["192.0.2.1:1", "192.0.2.1:3"].iter().for_each(|other| drop(world.pool.drain(other)));
     assert_eq!(hold(&world, 30, 'b').1, 30);
+}
+
+#[test]
+fn a_trial_is_left_to_a_request_that_can_be_sent_again_but_not_for_ever() {
+    let world = after_an_ejection(Balance::RoundRobin);
+    let once = || world.pool.lease(&Ask { chances: Chances::One, ..Ask::default() }).unwrap();
+    assert!((0..12).all(|_| letter(&once()) != 'b'), "four turns of its were left to others");
+    let (mut held, at) = hold(&world, 6, 'b');
+    assert_eq!(at, 1);
+    held.iter_mut().filter(|lease| letter(lease) == 'b').for_each(|lease| lease.failed(Failure::Gateway, "503"));
+    world.time.advance(60 * SECOND);
+
+    // Nobody else comes.
+    let at = (0..60).position(|_| letter(&once()) == 'b');
+    assert!(at.is_some_and(|at| (8..60).contains(&at)), "{at:?}");
+}
+
+#[test]
+fn a_request_that_is_sent_but_once_tries_a_backend_where_there_is_no_other() {
+    let world = after_an_ejection(Balance::RoundRobin);
+    ["192.0.2.1:1", "192.0.2.1:3"].iter().for_each(|other| drop(world.pool.drain(other)));
+    let lease = world.pool.lease(&Ask { chances: Chances::One, ..Ask::default() }).unwrap();
+    assert_eq!((letter(&lease), lease.is_trial()), ('b', true));
 }
 
 #[test]

@@ -170,11 +170,13 @@ function judge(status, readiness) {
   const lines = [];
   let level = "good";
   let [all, usable] = [0, 0];
-  for (const upstream of status.upstreams) {
+  const dead = status.upstreams.filter((one) => one.backends.every((backend) => OUT.has(backend.state)));
+  // Not all lines are shown: the worst come first.
+  for (const upstream of [...dead, ...status.upstreams.filter((one) => !dead.includes(one))]) {
     const out = upstream.backends.filter((one) => OUT.has(one.state));
     all += upstream.backends.length;
     usable += upstream.backends.length - out.length;
-    if (upstream.backends.length && out.length === upstream.backends.length) level = "bad";
+    if (out.length === upstream.backends.length) level = "bad";
     else if (out.some((one) => FAULTY.has(one.state)) && level === "good") level = "warn";
     for (const one of out) lines.push([one.state, `${upstream.name}: ${one.address} is ${WORDS[one.state]}`, one.reason]);
     for (const one of upstream.unresolved || []) {
@@ -182,12 +184,11 @@ function judge(status, readiness) {
       lines.push(["unhealthy", `${upstream.name}: ${one.name} does not resolve`, one.reason]);
     }
   }
-  const dead = status.upstreams.filter((one) => one.backends.every((backend) => OUT.has(backend.state)));
   const lacking = all - usable;
   let headline = all ? `All is well: all ${all} backends can be used.` : "There are no upstreams: the proxy answers by itself.";
   if (all === 1 && !lacking) headline = "All is well: the one backend can be used.";
   if (dead.length) {
-    headline = `${dead.map((one) => one.name).join(", ")} ${dead.length === 1 ? "has" : "have"} no usable backend: clients get 503.`;
+    headline = `${dead.map((one) => one.name).join(", ")} ${dead.length === 1 ? "has" : "have"} no usable backend: clients get ${dead.some((one) => !one.backends.length) ? "errors" : "503"}.`;
   } else if (lacking) {
     headline = `${usable} of ${plural(all, "backend")} can be used, ${lacking} cannot; every upstream still serves.`;
   }
@@ -228,7 +229,10 @@ function tiles(status, history) {
   flights.push(flight);
   if (flights.length > 300) flights.shift();
   text($("t-flight"), amount(flight));
-  text($("t-open"), amount(sum(status.listeners.map((one) => one.connections))));
+  text($("t-flight-word"), flight === 1 ? "request" : "requests");
+  const open = sum(status.listeners.map((one) => one.connections));
+  text($("t-open"), amount(open));
+  text($("t-open-word"), open === 1 ? "connection" : "connections");
   spark($("s-rate"), last(requests, MINUTE));
   spark($("s-errors"), last(history.server_errors, MINUTE));
   $("s-errors").classList.toggle("alarm", grave);

@@ -149,7 +149,8 @@ impl Page {
         }
         delivery.backends.iter().for_each(|backend| self.backend(backend));
         self.section(&format!("timeouts, by `{}`", delivery.upstream));
-        delivery.limits.iter().for_each(|limit| self.limit(limit));
+        let width = delivery.limits.iter().map(|limit| limit.name.len()).max().unwrap_or(0).max(12);
+        delivery.limits.iter().for_each(|limit| self.limit(limit, width));
         self.section(&format!("retries, by `{}`", delivery.upstream));
         delivery.retries.words.iter().for_each(|words| self.line(words));
     }
@@ -161,11 +162,11 @@ impl Page {
         self.line(&format!("{:<24} {verdict}  {why}", backend.address));
     }
 
-    fn limit(&mut self, limit: &Limit) {
+    fn limit(&mut self, limit: &Limit, width: usize) {
         let time = limit.time.map_or("none".to_owned(), format_duration);
         let void = limit.void.as_ref().map_or(String::new(), |void| format!("; {void}"));
         let whose = self.inked(Ink::Faint, &format!("({}{void})", limit.whose));
-        self.line(&format!("{:<12} {time:<7} {} {whose}", limit.name, limit.what));
+        self.line(&format!("{:<width$} {time:<7} {} {whose}", limit.name, limit.what));
     }
 
     fn section(&mut self, title: &str) {

@@ -401,6 +401,7 @@ impl<A: HttpServerApp> Shared<A> {
                     target: Some(path.as_bytes()),
                     host: target.authority().map(|authority| authority.as_str().as_bytes()),
                     version: Some(http::Version::HTTP_2),
+                    ..Seen::default()
                 };
                 return self.refuse(&listener, respond, received, refusal, seen);
             }

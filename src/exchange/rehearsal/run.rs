@@ -256,7 +256,7 @@ impl Run<'_> {
 
     fn lease(&mut self, arrived: Moment, tried: Vec<BackendId>, retries: u32) {
         let hash = matches!(self.script.plan.balance, plan::Balance::Hash { .. }).then(|| self.random.u64(..));
-        match self.stage.pool().lease(&Ask { hash, tried: &tried, sticky: None }) {
+        match self.stage.pool().lease(&Ask { hash, tried: &tried, ..Ask::default() }) {
             Ok(lease) => self.begin_try(Request { arrived, tried, retries, lease }),
             Err(_) => self.lose(arrived),
         }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::backend::{Admission, Backend, BackendId};
+use super::lease::Chances;
 use crate::base::clock::Moment;
 use crate::config::plan::Balance;
 
@@ -66,6 +67,8 @@ pub struct Choice<'a> {
     pub admission: Admission,
     /// What becomes of those in doubt.
     pub doubts: Doubts,
+    /// How often the request may be sent.
+    pub chances: Chances,
     /// Where random numbers come from.
     pub luck: &'a Luck,
 }
