@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use measure::measure;
-use roundel::telemetry::metrics::series::{Attempt, Connection};
+use roundel::telemetry::metrics::series::{Attempt, Bodies, Connection};
 use roundel::telemetry::metrics::{Observe, Registry, Scrape};
 
 const TIMES: usize = 1_000_000;
+const BODIES: Bodies = Bodies { received: 10, sent: 1_000 };
 
 fn main() {
     let registry = Registry::new(2);
@@ -17,7 +18,7 @@ fn main() {
     let requests = registry.requests(&listener, &route, &web);
     let upstream = registry.upstream(&web);
     let tries = registry.backend(&web, &backend);
-    measure("a request: its status and duration", TIMES, |number| requests.record(200, micros(number)));
+    measure("a request: its status, duration and bodies", TIMES, |number| requests.record(200, micros(number), BODIES));
     measure("a try: outcome, connection, first byte", TIMES, |number| {
         tries.attempt(Attempt::Answered(200));
         upstream.connected(Connection::Reused);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::plan::Plan;
 use crate::exchange::Exchange;
 use crate::telemetry::metrics::Registry;
-use crate::telemetry::metrics::series::{self, Attempt, Connection, Process};
+use crate::telemetry::metrics::series::{self, Attempt, Bodies, Connection, Process};
 use crate::telemetry::reason::Reason;
 
 /// The handles of one snapshot.
@@ -80,10 +80,10 @@ impl Counters {
     }
 
     /// A request is over.
-    pub fn request(&self, exchange: &Exchange, status: u16, duration: Duration) {
+    pub fn request(&self, exchange: &Exchange, status: u16, duration: Duration, bodies: Bodies) {
         let name = &exchange.arrival.listener.name;
         let Some(listener) = self.listeners.iter().find(|of| of.name == *name) else {
-            return self.farewell(name, exchange, status, duration);
+            return self.farewell(name, exchange, status, duration, bodies);
         };
         let requests = match &exchange.route {
             None => self.unrouted(listener),
@@ -96,20 +96,20 @@ impl Counters {
                     .get_or_init(|| self.registry.requests(&listener.name, &route.plan.name, upstream))
             }
         };
-        requests.record(status, duration);
+        requests.record(status, duration, bodies);
     }
 
     /// A request is over that came by a listener which a reload has taken away or renamed: the last of its connection.
-    fn farewell(&self, listener: &Arc<str>, exchange: &Exchange, status: u16, duration: Duration) {
+    fn farewell(&self, listener: &Arc<str>, exchange: &Exchange, status: u16, duration: Duration, bodies: Bodies) {
         let route = exchange.route.as_ref().map_or(&self.nameless, |route| &route.plan.name);
         let upstream = exchange.target.as_ref().map_or(&self.nameless, |target| &target.plan.name);
-        self.registry.requests(listener, route, upstream).record(status, duration);
+        self.registry.requests(listener, route, upstream).record(status, duration, bodies);
     }
 
     /// A request that never became one is over.
-    pub fn refused(&self, listener: &str, status: u16, duration: Duration) {
+    pub fn refused(&self, listener: &str, status: u16, duration: Duration, bodies: Bodies) {
         if let Some(listener) = self.listeners.iter().find(|of| &*of.name == listener) {
-            self.unrouted(listener).record(status, duration);
+            self.unrouted(listener).record(status, duration, bodies);
         }
     }
 

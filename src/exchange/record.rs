@@ -8,6 +8,7 @@ use crate::exchange::recent::Past;
 use crate::exchange::trail::Trail;
 use crate::exchange::{Exchange, refused, spans};
 use crate::telemetry::access_log::Record;
+use crate::telemetry::metrics::series::Bodies;
 use crate::telemetry::reason::Reason;
 
 /// What only the road knows of a request when it ends.
@@ -49,7 +50,8 @@ pub fn write(exchange: &mut Exchange, end: End<'_>) {
     if let Some(reason) = exchange.reason {
         counters.answered(reason);
     }
-    counters.request(exchange, outcome.status, duration);
+    let bodies = Bodies { received: exchange.arrival.watch.body_received(), sent: end.bytes_out };
+    counters.request(exchange, outcome.status, duration, bodies);
     write_line(exchange, &end, &outcome);
     spans::tell(exchange, &end, outcome.status, now);
     remember(exchange, &end, &outcome);

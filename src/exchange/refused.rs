@@ -15,6 +15,7 @@ use crate::exchange::reply::{Answer, Style};
 use crate::exchange::request_id::RequestId;
 use crate::exchange::snapshot::Snapshot;
 use crate::telemetry::access_log::Record;
+use crate::telemetry::metrics::series::Bodies;
 use crate::telemetry::reason::Reason;
 use crate::tls::Facts;
 
@@ -134,9 +135,10 @@ impl<'a> Refused<'a> {
     pub fn record(&self, peer: Option<SocketAddr>, tls: Option<&Facts>, received: Moment, seen: Seen<'_>) {
         let duration = self.snapshot.clock.now().since(received);
         self.snapshot.counters.answered(self.reason);
-        self.snapshot.counters.refused(&self.listener.name, self.reason.status(), duration);
         let is_bodiless = self.reason == Reason::ClientGone || seen.method == Some(b"HEAD");
         let bytes_out = if is_bodiless { 0 } else { self.answer.body.len() as u64 };
+        let bodies = Bodies { received: 0, sent: bytes_out };
+        self.snapshot.counters.refused(&self.listener.name, self.reason.status(), duration, bodies);
         let client = peer.map(|peer| peer.ip().to_canonical());
         self.snapshot.recent.keep(self.reason.status(), Some(self.reason), |past| {
             *past = Past { received, duration, client, bytes_out, detail: self.detail, ..self.past() };

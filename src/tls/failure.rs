@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rustls::{AlertDescription, Error, PeerIncompatible};
+use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 /// Why the handshake that ended with `error` failed. A client that has not said a word is for the caller to tell apart.
 #[must_use]
@@ -31,7 +31,9 @@ fn of_tls(error: &Error) -> String {
         }
         Error::AlertReceived(alert) => format!("the client gave up (alert {alert:?})"),
         Error::NoCertificatesPresented => "the client sent no certificate, which `client_auth` requires".to_owned(),
-        Error::InvalidCertificate(fault) => format!("the client's certificate is not accepted: {fault}"),
+        Error::InvalidCertificate(fault) => {
+            format!("the client's certificate is not accepted: {}", of_certificate(fault))
+        }
         Error::NoApplicationProtocol => "the client speaks no protocol of the listener (ALPN)".to_owned(),
         Error::PeerIncompatible(kind) if is_about_the_version(kind) => {
             format!("the client speaks no version of TLS that the listener does ({kind:?})")
@@ -41,6 +43,22 @@ fn of_tls(error: &Error) -> String {
         }
         Error::InvalidMessage(_) | Error::InappropriateMessage { .. } => format!("what came is no TLS ({error})"),
         _ => error.to_string(),
+    }
+}
+
+fn of_certificate(fault: &CertificateError) -> String {
+    match fault {
+        CertificateError::UnknownIssuer => "none of the roots of `client_auth` has signed it".to_owned(),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has ended".to_owned(),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet".to_owned(),
+        CertificateError::Other(cause) => match cause.0.to_string() {
+            // `openssl x509 -req` writes version 1 where no extension is asked for.
+            why if why == "UnsupportedCertVersion" => {
+                "it is not X.509 version 3 (have it issued with extensions)".to_owned()
+            }
+            why => why,
+        },
+        fault => fault.to_string(),
     }
 }
 
@@ -71,15 +89,23 @@ const fn is_about_the_version(kind: &PeerIncompatible) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rustls::OtherError;
+
     use super::*;
 
     #[test]
     fn every_common_cause_has_its_words() {
         let tls = |error: Error| why(&io::Error::new(io::ErrorKind::InvalidData, error));
+        let of_version_1 = CertificateError::Other(OtherError(Arc::new(io::Error::other("UnsupportedCertVersion"))));
         for (told, wanted) in [
             (tls(Error::AlertReceived(AlertDescription::UnknownCA)), "does not accept the listener's certificate"),
             (tls(Error::AlertReceived(AlertDescription::HandshakeFailure)), "gave up (alert HandshakeFailure)"),
             (tls(Error::NoCertificatesPresented), "`client_auth`"),
+            (tls(Error::InvalidCertificate(CertificateError::UnknownIssuer)), "none of the roots"),
+            (tls(Error::InvalidCertificate(of_version_1)), "it is not X.509 version 3"),
+            (tls(Error::InvalidCertificate(CertificateError::Expired)), "it has ended"),
             (tls(Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered)), "no version of TLS"),
             (tls(Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon)), "no way of encryption"),
             (tls(Error::DecryptError), "cannot decrypt"),

@@ -38,6 +38,21 @@ async fn requests_in_one_packet_are_answered_in_order() {
 }
 
 #[tokio::test]
+async fn every_byte_of_a_body_is_counted_whoever_answers() {
+    let (a, proxy) = one().await;
+    a.on("/up", Reply::ok("x".repeat(70_000)));
+    request(proxy.address(), "POST", "/up", "", &[b'x'; 300_000]).await;
+    let refused = Connection::open(proxy.address()).await.ask("GET", "/", "Host: a b\r\n", b"").await;
+    let refused = refused.expect("it is answered").body.bytes.len();
+    assert!(refused > 0);
+
+    let count = async |metric: &str| proxy.metric(metric, &[]).await;
+    let sent = f64::from(u32::try_from(70_000 + refused).expect("it is small"));
+    until("all is counted", async || count("roundel_response_body_bytes_total").await == sent).await;
+    assert_eq!(count("roundel_request_body_bytes_total").await, 300_000.0);
+}
+
+#[tokio::test]
 async fn what_looks_like_a_request_inside_a_body_stays_a_body() {
     let (a, proxy) = one().await;
     let inner = "GET /inner HTTP/1.1\r\nHost: x\r\n\r\n";

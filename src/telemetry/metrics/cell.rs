@@ -28,6 +28,11 @@ impl Counter {
         mine(&self.0).0.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts so many.
+    pub(super) fn add(&self, more: u64) {
+        mine(&self.0).0.fetch_add(more, Ordering::Relaxed);
+    }
+
     /// What has been counted so far.
     #[must_use]
     pub(super) fn value(&self) -> u64 {

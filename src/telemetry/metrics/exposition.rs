@@ -133,6 +133,18 @@ fn requests(out: &mut String, registry: &Registry) {
         let labels = [("listener", &**listener), ("route", &**route), ("upstream", &**upstream)];
         family.histogram(&labels, &series.duration.read());
     }
+    let help = "Bytes of requests' bodies that were read from clients, counted when a request ends.";
+    let mut family = Family::new(out, Kind::Counter, "roundel_request_body_bytes_total", help);
+    for ([listener, route, upstream], series) in &all {
+        let labels = [("listener", &**listener), ("route", &**route), ("upstream", &**upstream)];
+        family.sample(&labels, series.received.value());
+    }
+    let help = "Bytes of answers' bodies that were written to clients, counted when a request ends.";
+    let mut family = Family::new(out, Kind::Counter, "roundel_response_body_bytes_total", help);
+    for ([listener, route, upstream], series) in &all {
+        let labels = [("listener", &**listener), ("route", &**route), ("upstream", &**upstream)];
+        family.sample(&labels, series.sent.value());
+    }
 }
 
 fn answers(out: &mut String, registry: &Registry) {
@@ -304,7 +316,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::Registry;
-    use super::super::series::{Connection, Probe, Reload};
+    use super::super::series::{Bodies, Connection, Probe, Reload};
     use super::*;
     use crate::telemetry::reason::Reason;
 
@@ -328,8 +340,8 @@ mod tests {
     fn everything() -> Registry {
         let registry = Registry::new(2);
         let [public, site, web, none] = ["public \"a\\b\"", "site", "web", ""].map(Arc::<str>::from);
-        registry.requests(&public, &site, &web).record(200, Duration::from_millis(2));
-        registry.requests(&public, &none, &none).record(404, Duration::from_micros(20));
+        registry.requests(&public, &site, &web).record(200, Duration::from_millis(2), Bodies { received: 3, sent: 4 });
+        registry.requests(&public, &none, &none).record(404, Duration::from_micros(20), Bodies::default());
         let upstream = registry.upstream(&web);
         upstream.connected(Connection::New(Duration::from_millis(1)));
         upstream.connected(Connection::Reused);
@@ -386,6 +398,8 @@ mod tests {
         for line in [
             r#"roundel_requests_total{listener="public \"a\\b\"",route="site",upstream="web",code="200"} 1"#,
             r#"roundel_requests_total{listener="public \"a\\b\"",route="",upstream="",code="404"} 1"#,
+            r#"roundel_request_body_bytes_total{listener="public \"a\\b\"",route="site",upstream="web"} 3"#,
+            r#"roundel_response_body_bytes_total{listener="public \"a\\b\"",route="site",upstream="web"} 4"#,
             r#"roundel_answers_total{reason="no_route"} 1"#,
             r#"roundel_answers_total{reason="client_gone"} 0"#,
             r#"roundel_upstream_attempts_total{upstream="web",backend="10.0.0.1:80",outcome="answered"} 1"#,

@@ -185,6 +185,7 @@ fn rounded(millis: f64) -> f64 {
 mod tests {
     use std::time::Duration;
 
+    use super::super::series::Bodies;
     use super::*;
 
     fn name(name: &str) -> Arc<str> {
@@ -196,11 +197,11 @@ mod tests {
         let registry = Registry::new(2);
         let web = registry.requests(&name("public"), &name("site"), &name("web"));
         let none = registry.requests(&name("public"), &name(""), &name(""));
-        web.record(200, Duration::from_millis(1));
+        web.record(200, Duration::from_millis(1), Bodies::default());
         registry.look();
-        web.record(204, Duration::from_millis(3));
-        web.record(502, Duration::from_millis(3));
-        none.record(404, Duration::ZERO);
+        web.record(204, Duration::from_millis(3), Bodies::default());
+        web.record(502, Duration::from_millis(3), Bodies::default());
+        none.record(404, Duration::ZERO, Bodies::default());
         registry.look();
         registry.look();
 

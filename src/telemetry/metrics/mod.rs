@@ -143,6 +143,7 @@ fn prune<const LABELS: usize, T>(family: &Family<LABELS, T>) {
 mod tests {
     use std::time::Duration;
 
+    use super::series::Bodies;
     use super::*;
 
     struct Nothing;
@@ -159,8 +160,8 @@ mod tests {
     fn a_series_goes_on_over_a_rebuild() {
         let registry = Registry::new(2);
         let labels = [name("public"), name("site"), name("web")];
-        registry.requests(&labels[0], &labels[1], &labels[2]).record(200, Duration::ZERO);
-        registry.requests(&labels[0], &labels[1], &labels[2]).record(200, Duration::ZERO);
+        registry.requests(&labels[0], &labels[1], &labels[2]).record(200, Duration::ZERO, Bodies::default());
+        registry.requests(&labels[0], &labels[1], &labels[2]).record(200, Duration::ZERO, Bodies::default());
         let line = "roundel_requests_total{listener=\"public\",route=\"site\",upstream=\"web\",code=\"200\"} 2\n";
         assert!(registry.expose(&Nothing).contains(line));
     }

@@ -68,22 +68,43 @@ impl Statuses {
     }
 }
 
-/// `roundel_requests_total` and `roundel_request_duration_seconds` of one listener, route and upstream.
+/// `roundel_requests_total`, `roundel_request_duration_seconds` and the bytes of bodies of one listener, route and upstream.
 #[derive(Debug)]
 pub struct Requests {
     pub(super) statuses: Statuses,
     pub(super) duration: Histogram,
+    pub(super) received: Counter,
+    pub(super) sent: Counter,
+}
+
+/// What went over a client's connection for one request, in bytes of bodies.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bodies {
+    /// Of the request's body, what was read.
+    pub received: u64,
+    /// Of the answer's body, what was written.
+    pub sent: u64,
 }
 
 impl Requests {
     pub(super) fn new(shards: Shards) -> Self {
-        Self { statuses: Statuses::new(shards), duration: Histogram::new(shards) }
+        Self {
+            statuses: Statuses::new(shards),
+            duration: Histogram::new(shards),
+            received: Counter::new(shards),
+            sent: Counter::new(shards),
+        }
     }
 
     /// Counts a request at its end. A status outside of 100 to 599 counts as the nearest of them.
-    pub fn record(&self, status: u16, duration: Duration) {
+    pub fn record(&self, status: u16, duration: Duration, bodies: Bodies) {
         self.statuses.increment(status);
         self.duration.observe(duration);
+        // Most requests have no body.
+        if bodies.received > 0 {
+            self.received.add(bodies.received);
+        }
+        self.sent.add(bodies.sent);
     }
 }
 
