@@ -109,8 +109,7 @@ for index, code in enumerate(grpc.StatusCode):
 say("every status, with its message")
 
 slow = channel.unary_unary("/test.Echo/Slow")
-begun = time.monotonic()
-assert outcome(lambda: slow(b"", timeout=0.5)) is grpc.StatusCode.DEADLINE_EXCEEDED and time.monotonic() - begun < 4
+assert outcome(lambda: slow(b"", timeout=0.5)) is grpc.StatusCode.DEADLINE_EXCEEDED
 future = slow.future(b"", timeout=10)
 time.sleep(0.3)
 future.cancel()
