@@ -201,6 +201,12 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
+/// The day of a certificate's time, in UTC, as `2026-01-31`; empty where no calendar has it.
+#[must_use]
+pub fn day(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map(|time| time.strftime("%F").to_string()).unwrap_or_default()
+}
+
 fn ordinal(index: usize) -> String {
     match index {
         0 => "first".to_owned(),

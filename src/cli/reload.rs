@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::check::ERRORS;
 use super::speak::Which;
 use super::{complain, print};
 
@@ -13,8 +14,6 @@ use super::{complain, print};
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The exit status where the reload is refused for what the file asks for, such as a port that is taken: that of a start.
 const REFUSED: u8 = 1;
-/// The exit status where the configuration has faults, as that of `check`.
-const ERRORS: u8 = 2;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

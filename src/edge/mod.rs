@@ -2,7 +2,7 @@
 //!
 //! `reception` is what comes before the first request (PROXY protocol, TLS), `connection` the loop: requests → park → close. `door` is the
 //! listener it came in by, `stream` is the
-//! connection as Pingora sees it, with its `timer` and its `spare` buffers, `h2` is all that is different over HTTP/2, `limits` counts connections, `transport` is the sockets they come by. The parsers are in
+//! connection as Pingora sees it, with its `timer` and its `spare` buffers, `waits` are those for the client on either, `h2` is all that is different over HTTP/2, `limits` counts connections, `transport` is the sockets they come by. The parsers are in
 //! `wire`.
 
 pub mod connection;
@@ -14,3 +14,4 @@ mod spare;
 pub mod stream;
 mod timer;
 pub mod transport;
+mod waits;

@@ -29,6 +29,7 @@ use crate::edge::limits::Ticket;
 use crate::edge::spare;
 use crate::edge::timer::Timer;
 use crate::edge::transport::Transport;
+use crate::edge::waits::{Rules, Waits};
 use crate::exchange::watch::{HALF_CLOSED, Watch};
 use crate::lane::Client;
 use crate::telemetry::reason::Reason;
@@ -60,14 +61,11 @@ pub struct ClientStream {
     body: BodyCheck,
     /// Written by Pingora and not yet sent.
     outbox: BytesMut,
-    /// Since when a read, or a write, has waited for the client.
-    reading_since: Option<Moment>,
-    writing_since: Option<Moment>,
+    /// The read and the write that wait for the client.
+    waits: Waits,
     /// Since when the client's side is closed, where it has closed it after the whole request.
     half_closed_since: Option<Moment>,
     timer: Timer,
-    /// What the clock said when the timer fired last.
-    seen: Moment,
     timeouts: plan::ListenerTimeouts,
     clock: Clock,
     watch: Arc<Watch>,
@@ -107,11 +105,9 @@ impl ClientStream {
             cleared: 0,
             body: BodyCheck::new(Framing::None),
             outbox: BytesMut::new(),
-            reading_since: None,
-            writing_since: None,
+            waits: Waits::default(),
             half_closed_since: None,
             timer: Timer::default(),
-            seen: Moment::START,
             timeouts,
             clock,
             watch: Arc::new(Watch::default()),
@@ -201,8 +197,8 @@ impl ClientStream {
         self.head_len = head;
         self.held = None;
         self.body = BodyCheck::new(framing);
-        self.reading_since = None;
-        self.writing_since = None;
+        self.waits.has_read();
+        self.waits.has_flushed();
         self.half_closed_since = None;
         self.advance_body()?;
         self.watch.note_body(self.body.decoded());
@@ -306,33 +302,11 @@ impl ClientStream {
         Ok(())
     }
 
-    /// Pending until the soonest of the exchange's deadlines, those of a read and a write under way, and `own` has passed; then
-    /// the error that ends the request. An own deadline without a reason ends nothing.
+    /// Pending as [`Waits::poll`] is; then the error that ends the request.
     fn poll_deadline(&mut self, cx: &mut Context<'_>, own: Option<(Moment, Option<Reason>)>) -> Poll<Error> {
-        loop {
-            let theirs = self.watch.next().map(|(at, deadline)| (at, Some(deadline.reason())));
-            let read = self.reading_since.map(|since| (since + self.read_idle(), Some(Reason::ClientTimeout)));
-            let write = self.writing_since.map(|since| (since + self.timeouts.write_idle, Some(Reason::ClientTimeout)));
-            let Some((at, reason)) = [own, theirs, read, write].into_iter().flatten().min_by_key(|(at, _)| *at) else {
-                return Poll::Pending;
-            };
-            // A deadline that has passed stays passed, however often it is asked for: the timer fires once.
-            if self.seen < at {
-                ready!(self.timer.poll(cx, Instant::from_std(self.clock.instant(at))));
-                self.seen = self.clock.now();
-            }
-            if self.seen >= at {
-                if let Some(reason) = reason {
-                    self.watch.end(reason);
-                }
-                return Poll::Ready(Error::new(ErrorKind::TimedOut, reason.map_or("in time", Reason::as_str)));
-            }
-        }
-    }
-
-    /// How long a read may wait for the client.
-    fn read_idle(&self) -> Duration {
-        if self.watch.is_tunnel() { self.timeouts.tunnel_idle } else { self.timeouts.body_idle }
+        let rules = Rules { watch: &self.watch, clock: &self.clock, timeouts: &self.timeouts };
+        let late = self.waits.poll(cx, rules, own, |cx, at| self.timer.poll(cx, at));
+        late.map(|reason| Error::new(ErrorKind::TimedOut, reason.map_or("in time", Reason::as_str)))
     }
 
     /// The request's body has been read, or it had none: only the end of the connection is of interest.
@@ -372,7 +346,7 @@ impl ClientStream {
                 self.check_body()?;
             }
             if self.cleared > 0 || self.body.ended() {
-                self.reading_since = None;
+                self.waits.has_read();
                 return Poll::Ready(Ok(()));
             }
             match self.poll_fill(cx) {
@@ -386,7 +360,7 @@ impl ClientStream {
                     return Poll::Ready(Err(error));
                 }
                 Poll::Pending => {
-                    self.reading_since.get_or_insert_with(|| self.clock.now());
+                    self.waits.reads(&self.clock);
                     return self.poll_deadline(cx, None).map(Err);
                 }
             }
@@ -407,13 +381,13 @@ impl ClientStream {
             Poll::Ready(result) => {
                 let count = buf.filled().len() - before;
                 if count > 0 {
-                    self.reading_since = None;
+                    self.waits.has_read();
                     self.watch.tunnelled(count as u64);
                 }
                 Poll::Ready(result)
             }
             Poll::Pending => {
-                self.reading_since.get_or_insert_with(|| self.clock.now());
+                self.waits.reads(&self.clock);
                 self.poll_deadline(cx, None).map(Err)
             }
         }
@@ -452,7 +426,7 @@ impl ClientStream {
         match self.transport()?.poll_flush(cx) {
             Poll::Pending => self.poll_written(cx, Poll::Pending).map_ok(drop),
             passed => {
-                self.writing_since = None;
+                self.waits.has_flushed();
                 passed
             }
         }
@@ -463,13 +437,7 @@ impl ClientStream {
         match written {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(ErrorKind::WriteZero.into())),
             Poll::Ready(Ok(count)) => {
-                if self.writing_since.take().is_some() {
-                    // The client takes the answer again: from now on the backend has to go on.
-                    self.watch.answer_moved(self.clock.now());
-                }
-                self.watch.went_out();
-                // A tunnel is idle only while nothing moves in either direction.
-                self.reading_since = None;
+                self.waits.has_written(Rules { watch: &self.watch, clock: &self.clock, timeouts: &self.timeouts });
                 Poll::Ready(Ok(count))
             }
             Poll::Ready(Err(error)) => {
@@ -477,8 +445,7 @@ impl ClientStream {
                 Poll::Ready(Err(error))
             }
             Poll::Pending => {
-                self.writing_since.get_or_insert_with(|| self.clock.now());
-                self.watch.answer_held_up();
+                self.waits.writes(Rules { watch: &self.watch, clock: &self.clock, timeouts: &self.timeouts });
                 self.poll_deadline(cx, None).map(Err)
             }
         }
@@ -630,7 +597,7 @@ impl Drop for ClientStream {
             return;
         }
         let done = self.body.ended() && self.inbox.is_empty() && self.outbox.is_empty();
-        if done || self.writing_since.is_some() || self.watch.is_tunnel() {
+        if done || self.waits.is_writing() || self.watch.is_tunnel() {
             return transport.take_leave();
         }
         let rest = std::mem::take(&mut self.outbox);

@@ -108,7 +108,7 @@ fn start(exchange: &mut Exchange, lease: Lease) {
 pub fn standing(exchange: &Exchange) -> Standing {
     let backends_left = exchange.target.as_ref().is_some_and(|target| target.pool.untried(&exchange.tried));
     Standing {
-        idempotent: false,
+        idempotent: exchange.idempotent,
         replayable: false,
         answer_begun: false,
         marked: exchange.marked,

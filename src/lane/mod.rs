@@ -25,7 +25,7 @@ use self::work::Work;
 use crate::base::request::RequestView;
 use crate::exchange::admission::{self, Admission};
 use crate::exchange::rescue::Failure;
-use crate::exchange::retry::{self, Standing, Verdict};
+use crate::exchange::retry::{Standing, Verdict};
 use crate::exchange::{Arrival, Exchange, Given, KeepAlive, attempt, grpc, progress, record, reply};
 use crate::filter::auth::basic::Job;
 use crate::filter::{self, Refusal};
@@ -181,7 +181,7 @@ impl<C: Client> Passage<'_, C> {
 
     /// One try after the other, until one has an answer or none may follow.
     async fn forward(&mut self) -> Afterwards {
-        self.work.lost = !retry::is_idempotent(self.head.method);
+        self.work.lost = !self.exchange.idempotent;
         loop {
             if let Err(reason) = self.begin_try().await {
                 return Box::pin(self.fail(reason)).await;
@@ -219,7 +219,6 @@ impl<C: Client> Passage<'_, C> {
             return Standing { replayable: true, ..standing };
         }
         Standing {
-            idempotent: retry::is_idempotent(self.head.method),
             replayable: !self.work.lost && self.exchange.body_is_kept(),
             answer_begun: self.answer_begun(),
             ..standing
@@ -299,14 +298,14 @@ impl<C: Client> Passage<'_, C> {
                 _ => {
                     let idle = exchange.target.as_ref().map(|target| target.plan.timeouts.idle);
                     let now = progress::answered(exchange, status, idle);
-                    if passes_over(&answer, &self.head, work.lost, exchange) {
+                    if passes_over(&answer, work.lost, exchange) {
                         return Ok(None);
                     }
                     let whole = crossing.request_is_sent() || client.body_ended();
                     let afterwards = if whole { wish(exchange, &self.head, self.draining) } else { Afterwards::Close };
                     let passing = Passing { into_chunks: body == Body::UntilClose, afterwards };
                     head::answer(&answer, &view(&self.head, exchange), exchange, passing, &mut work.answer);
-                    let hold = may_wait(&self.head, body);
+                    let hold = may_wait(exchange, &self.head, body);
                     crossing.begin_body(work, len, body, hold, now);
                     self.exchange.given.status = Some(status);
                     return Ok(Some(Answered { crossing, afterwards, persistent }));
@@ -451,19 +450,13 @@ fn wish(exchange: &Exchange, head: &Head<'_>, draining: &watch::Receiver<bool>) 
 
 /// Whether the head of an answer may wait for its body, so that the request can be sent again if the backend dies between
 /// them: where it has a length, and the request is idempotent and has no body.
-fn may_wait(head: &Head<'_>, body: Body) -> bool {
-    retry::is_idempotent(head.method)
-        && head.body.length() == Some(0)
-        && matches!(body, Body::Framed(Framing::Length(1..)))
+fn may_wait(exchange: &Exchange, head: &Head<'_>, body: Body) -> bool {
+    exchange.idempotent && head.body.length() == Some(0) && matches!(body, Body::Framed(Framing::Length(1..)))
 }
 
 /// Whether the request is tried again in place of passing on the answer that has come.
-fn passes_over(answer: &answer::Head<'_>, head: &Head<'_>, lost: bool, exchange: &mut Exchange) -> bool {
+fn passes_over(answer: &answer::Head<'_>, lost: bool, exchange: &mut Exchange) -> bool {
     let Some(failure) = attempt::chosen(exchange, answer.status, &answer.fields) else { return false };
-    let standing = Standing {
-        idempotent: retry::is_idempotent(head.method),
-        replayable: !lost && exchange.body_is_kept(),
-        ..attempt::standing(exchange)
-    };
+    let standing = Standing { replayable: !lost && exchange.body_is_kept(), ..attempt::standing(exchange) };
     attempt::answered(exchange, answer.status, failure, standing) != Verdict::GiveUp
 }

@@ -28,7 +28,7 @@ use crate::config::plan::UpstreamProtocol;
 use crate::exchange::admission::{self, Admission};
 use crate::exchange::attempt;
 use crate::exchange::rescue::{Connect, Failure};
-use crate::exchange::retry::{self, Standing, Verdict};
+use crate::exchange::retry::{Standing, Verdict};
 use crate::exchange::{Arrival, Exchange, KeepAlive, progress, record};
 use crate::filter::compress::Coding;
 use crate::filter::encode::Encoder;
@@ -269,7 +269,7 @@ impl ProxyHttp for Flow {
             session.set_keepalive(None);
         }
         let method = &session.req_header().method;
-        if retry::is_idempotent(method.as_str())
+        if exchange.idempotent
             && *method != http::Method::HEAD
             && exchange.arrival.body == Some(0)
             && forward::has_length(header)
@@ -338,7 +338,6 @@ impl ProxyHttp for Flow {
         let failure = failure::of_request(&error, exchange, answer_begun);
         let kept = !session.as_ref().retry_buffer_truncated() && exchange.body_is_kept();
         let standing = Standing {
-            idempotent: retry::is_idempotent(session.req_header().method.as_str()),
             replayable: if head_given { exchange.arrival.body == Some(0) } else { kept },
             answer_begun,
             ..attempt::standing(exchange)
@@ -473,7 +472,6 @@ fn passes_over(session: &Session, header: &ResponseHeader, exchange: &mut Exchan
     let status = header.status.as_u16();
     let Some(failure) = attempt::chosen(exchange, status, &header.headers) else { return false };
     let standing = Standing {
-        idempotent: retry::is_idempotent(session.req_header().method.as_str()),
         replayable: !session.as_ref().retry_buffer_truncated() && exchange.body_is_kept(),
         ..attempt::standing(exchange)
     };

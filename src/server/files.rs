@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 
-use crate::base::certificate::Validity;
+use crate::base::certificate::{Validity, day};
 use crate::exchange::snapshot::{Current, RouteLive};
 use crate::filter::auth::basic::Reload;
 use crate::tls::{Look, Serving, Terminator};
@@ -88,9 +88,4 @@ fn tell_age(listener: &str, certificate: &Serving, validity: Validity) {
             );
         }
     }
-}
-
-/// The day of a time, in UTC.
-fn day(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time).map(|time| time.strftime("%F").to_string()).unwrap_or_default()
 }

@@ -118,8 +118,7 @@ fn pair(
 /// What is worth telling of the time of a certificate that can be used.
 fn judge_time(chain: &Chain, cert: &Spanned<FilePath>, checker: &mut Checker<'_, '_>) {
     let path = cert.value.0.display();
-    let date = |time: SystemTime| jiff::Timestamp::try_from(time).map(|time| time.strftime("%F").to_string());
-    let (begins, ends) = (date(chain.not_before).unwrap_or_default(), date(chain.not_after).unwrap_or_default());
+    let (begins, ends) = (certificate::day(chain.not_before), certificate::day(chain.not_after));
     let doubt = match chain.validity(SystemTime::now()) {
         Validity::Good => None,
         Validity::NotYet => {

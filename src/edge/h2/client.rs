@@ -120,7 +120,7 @@ impl H2Client {
     }
 
     fn end(&mut self, trailers: &[u8]) -> std::result::Result<(), Fault> {
-        match text::trailers(trailers) {
+        match text::fields(trailers) {
             Some(trailers) if !trailers.is_empty() => self.stream.send_trailers(trailers),
             _ => self.stream.end(),
         }

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream, SendStream};
 use http::{HeaderMap, Response, StatusCode};
-use tokio::time::Instant;
 
 use super::alarm::{Alarm, Alarms};
 use crate::base::clock::{Clock, Moment};
 use crate::config::plan;
+use crate::edge::waits::{Rules, Waits};
 use crate::exchange::watch::Watch;
 use crate::telemetry::reason::Reason;
 
@@ -62,12 +62,9 @@ pub(super) struct Stream {
     /// The answer was sent to its end.
     ended: bool,
     body_sent: u64,
-    /// Since when a read, or a write, has waited for the client.
-    reading_since: Option<Moment>,
-    writing_since: Option<Moment>,
+    /// The read and the write that wait for the client.
+    waits: Waits,
     alarm: Alarm,
-    /// What the clock said when the alarm went off last.
-    seen: Moment,
     timeouts: plan::ListenerTimeouts,
     clock: Clock,
     watch: Arc<Watch>,
@@ -83,10 +80,8 @@ impl Stream {
             send: None,
             ended: false,
             body_sent: 0,
-            reading_since: None,
-            writing_since: None,
+            waits: Waits::default(),
             alarm: Alarm::new(raw.alarms),
-            seen: Moment::START,
             timeouts: raw.timeouts,
             clock: raw.clock,
             watch: raw.watch,
@@ -134,7 +129,7 @@ impl Stream {
         loop {
             match self.body.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => {
-                    self.reading_since = None;
+                    self.waits.has_read();
                     self.body.flow_control().release_capacity(data.len()).map_err(Fault::Codec)?;
                     self.body_read += data.len() as u64;
                     if !self.watch.body_within_limit(self.body_read) {
@@ -152,11 +147,11 @@ impl Stream {
                         return Poll::Ready(Err(self.broken(error)));
                     }
                     self.body_ended = true;
-                    self.reading_since = None;
+                    self.waits.has_read();
                     return Poll::Ready(Ok(None));
                 }
                 Poll::Pending => {
-                    self.reading_since.get_or_insert_with(|| self.clock.now());
+                    self.waits.reads(&self.clock);
                     return Poll::Pending;
                 }
             }
@@ -185,30 +180,11 @@ impl Stream {
         Fault::Codec(error)
     }
 
-    /// Pending until the soonest of the exchange's deadlines, those of a read and a write under way, and `until` has passed; then
-    /// what ends the request. At `until` nothing ends.
+    /// Pending as [`Waits::poll`] is; then what ends the request. At `until` nothing ends.
     fn poll_deadline(&mut self, cx: &mut Context<'_>, until: Option<Moment>) -> Poll<Fault> {
-        loop {
-            let theirs = self.watch.next().map(|(at, deadline)| (at, Some(deadline.reason())));
-            let idle = |since: Option<Moment>, most| since.map(|since| (since + most, Some(Reason::ClientTimeout)));
-            let read = idle(self.reading_since, self.timeouts.body_idle);
-            let write = idle(self.writing_since, self.timeouts.write_idle);
-            let own = until.map(|at| (at, None));
-            let Some((at, reason)) = [own, theirs, read, write].into_iter().flatten().min_by_key(|(at, _)| *at) else {
-                return Poll::Pending;
-            };
-            // A deadline that has passed stays passed, however often it is asked for: the alarm goes off once.
-            if self.seen < at {
-                ready!(self.alarm.poll(cx, Instant::from_std(self.clock.instant(at))));
-                self.seen = self.clock.now();
-            }
-            if self.seen >= at {
-                if let Some(reason) = reason {
-                    self.watch.end(reason);
-                }
-                return Poll::Ready(Fault::Late(reason));
-            }
-        }
+        let rules = Rules { watch: &self.watch, clock: &self.clock, timeouts: &self.timeouts };
+        let own = until.map(|at| (at, None));
+        self.waits.poll(cx, rules, own, |cx, at| self.alarm.poll(cx, at)).map(Fault::Late)
     }
 
     /// Passes a 1xx on (RFC 9113, 8.1). There is no 101 over HTTP/2.
@@ -241,8 +217,7 @@ impl Stream {
                         return Poll::Ready(Err(Fault::Reset));
                     }
                     Poll::Pending => {
-                        self.writing_since.get_or_insert_with(|| self.clock.now());
-                        self.watch.answer_held_up();
+                        self.waits.writes(Rules { watch: &self.watch, clock: &self.clock, timeouts: &self.timeouts });
                         return self.poll_deadline(cx, None).map(Err);
                     }
                 },
@@ -286,13 +261,7 @@ impl Stream {
 
     /// Something of the answer has gone out.
     fn moved(&mut self) {
-        if self.writing_since.take().is_some() {
-            // The client takes the answer again: from now on the backend has to go on.
-            self.watch.answer_moved(self.clock.now());
-        }
-        // A stream is idle only while nothing moves in either direction.
-        self.reading_since = None;
-        self.watch.went_out();
+        self.waits.has_written(Rules { watch: &self.watch, clock: &self.clock, timeouts: &self.timeouts });
     }
 
     /// Breaks the answer off, unless it was sent to its end.

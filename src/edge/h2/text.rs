@@ -48,11 +48,6 @@ pub(super) fn answer(text: &[u8]) -> Option<Response<()>> {
     Some(response)
 }
 
-/// Reads a section of trailers that has passed the check of its grammar.
-pub(super) fn trailers(section: &[u8]) -> Option<HeaderMap> {
-    fields(section)
-}
-
 /// Drops the fields that HTTP/2 does not have.
 pub(super) fn without_connection(fields: &mut HeaderMap) {
     for name in OF_CONNECTIONS {
@@ -66,7 +61,9 @@ fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&text[..end], text.get(end + 2..)?))
 }
 
-fn fields(mut lines: &[u8]) -> Option<HeaderMap> {
+/// Reads field lines up to the empty one: those of a head, or a section of trailers that has passed the check of its grammar. None
+/// where they are no such lines.
+pub(super) fn fields(mut lines: &[u8]) -> Option<HeaderMap> {
     let mut fields = HeaderMap::with_capacity(USUAL);
     loop {
         let (line, rest) = split(lines)?;
@@ -132,8 +129,8 @@ mod tests {
 
     #[test]
     fn trailers_are_read_from_their_section() {
-        assert_eq!(trailers(b"X-Sum: 1\r\n\r\n").unwrap()["x-sum"], "1");
-        assert!(trailers(b"\r\n").unwrap().is_empty());
+        assert_eq!(fields(b"X-Sum: 1\r\n\r\n").unwrap()["x-sum"], "1");
+        assert!(fields(b"\r\n").unwrap().is_empty());
     }
 
     proptest! {
