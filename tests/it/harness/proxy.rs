@@ -454,6 +454,13 @@ impl Proxy {
         self.proc_status("Threads:")
     }
 
+    /// Threads whose names begin so.
+    pub(crate) fn threads_named(&self, name: &str) -> usize {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        let names = threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
+        names.filter(|found| found.starts_with(name)).count()
+    }
+
     /// Open files.
     pub(crate) fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
