@@ -52,7 +52,8 @@ async fn each_part_of_a_match_chooses(road: Road) {
             ("host", host) => client.request(method, path).uri(format!("http://{host}{path}")),
             (name, value) => client.request(method, path).header(name, value),
         };
-        let told = client.send(asked.body(()).unwrap(), b"").await.unwrap().text();
+        let asked = asked.body(()).expect("a request");
+        let told = client.send(asked, b"").await.expect("an answer").text();
         assert_eq!(told, route, "{method} {path} {field:?} over HTTP/2");
     }
 }
