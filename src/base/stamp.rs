@@ -38,6 +38,37 @@ impl From<&Metadata> for Stamp {
     }
 }
 
+/// How something looked when it was taken up. What differs from it counts as a change once it has looked the same twice: half of a
+/// file that is being written is a file too, and a pair of files is often replaced in two steps.
+#[derive(Debug)]
+pub struct Settled<T> {
+    looks: T,
+    /// How it looks since it has changed and may still be changing.
+    unrest: Option<T>,
+}
+
+impl<T: PartialEq + Clone> Settled<T> {
+    /// Taken up as it looks.
+    pub const fn new(looks: T) -> Self {
+        Self { looks, unrest: None }
+    }
+
+    /// How it looked when it was taken up.
+    pub const fn looks(&self) -> &T {
+        &self.looks
+    }
+
+    /// How it looks `now`, where that is a change that has come to rest. It is one until it is taken up.
+    pub fn rested(&mut self, now: T) -> Option<T> {
+        if now == self.looks {
+            self.unrest = None;
+            return None;
+        }
+        let before = self.unrest.replace(now.clone());
+        (before.as_ref() == Some(&now)).then_some(now)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -68,5 +99,14 @@ mod tests {
 
         fs::remove_file(&path).unwrap();
         assert!(Stamp::of(&path).is_err());
+    }
+
+    #[test]
+    fn a_change_counts_once_it_looks_the_same_twice() {
+        let mut settled = Settled::new('a');
+        let looks = ['a', 'b', 'a', 'b', 'c', 'c', 'c'];
+        let rested = looks.map(|now| settled.rested(now));
+        assert_eq!(rested, [None, None, None, None, None, Some('c'), Some('c')]);
+        assert_eq!(*settled.looks(), 'a');
     }
 }

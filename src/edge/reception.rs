@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::connection::{Audience, Edge};
 use super::door::Entrance;
 use super::limits::Ticket;
-use super::stream::{self, ClientStream};
+use super::stream::{ClientStream, leave};
 use super::transport::Transport;
 use crate::base::clock::Moment;
 use crate::base::proxy_protocol::{self, Ends, Outcome};
@@ -82,7 +82,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             Received::Alerted(transport, error) => {
                 entrance.refused(Refusal::TlsHandshake);
                 tell(&entrance, clock.now(), Refusal::TlsHandshake, &error);
-                Box::pin(stream::linger(transport)).await;
+                Box::pin(leave::linger(transport)).await;
             }
             Received::Gone(refusal, error) => {
                 entrance.refused(refusal);
@@ -105,7 +105,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             refused.because(refusal.text()).record(entrance.peer, None, snapshot.clock.now(), Seen::default());
         }
         drop(tokio::spawn(async move {
-            stream::farewell(transport, &answer).await;
+            leave::farewell(transport, &answer).await;
             drop(place);
         }));
     }

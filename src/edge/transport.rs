@@ -27,6 +27,28 @@ pub enum Transport {
     Tls(Box<TlsStream<Self>>),
 }
 
+/// A connection from a client that no runtime watches, on its way from one to another.
+#[derive(Debug)]
+pub enum Unwatched {
+    /// TCP, and who is at the other end.
+    Tcp(std::net::TcpStream, SocketAddr),
+    /// A unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Unwatched {
+    /// Has the runtime watch it that this is called in.
+    ///
+    /// # Errors
+    /// The system has no room for it.
+    pub fn watch(self) -> Result<Transport> {
+        match self {
+            Self::Tcp(stream, peer) => Ok(Transport::Tcp(TcpStream::from_std(stream)?, peer)),
+            Self::Unix(stream) => UnixStream::from_std(stream).map(Transport::Unix),
+        }
+    }
+}
+
 impl Transport {
     /// The descriptor.
     #[must_use]
@@ -55,6 +77,18 @@ impl Transport {
             Self::Tcp(stream, _) => stream.local_addr().ok(),
             Self::Unix(_) => None,
             Self::Tls(stream) => stream.get_ref().0.local(),
+        }
+    }
+
+    /// Lets the runtime forget the socket, so that another can watch it.
+    ///
+    /// # Errors
+    /// What the system says, or the connection speaks TLS already.
+    pub fn unwatch(self) -> Result<Unwatched> {
+        match self {
+            Self::Tcp(stream, peer) => Ok(Unwatched::Tcp(stream.into_std()?, peer)),
+            Self::Unix(stream) => stream.into_std().map(Unwatched::Unix),
+            Self::Tls(_) => Err(ErrorKind::Unsupported.into()),
         }
     }
 

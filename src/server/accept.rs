@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::doors::Doors;
 use super::listen::Listening;
+use super::threads::Threads;
 use crate::edge::connection::Edge;
 use crate::edge::door::{Door, Entrance};
 use crate::edge::transport::Transport;
@@ -134,36 +135,59 @@ pub(super) async fn accept_all<A: HttpServerApp + Send + Sync + 'static>(
     close: ShutdownWatch,
     tasks: usize,
 ) {
-    let shortage = Arc::new(Shortage::default());
-    let accept = || accept(listening.clone(), door.clone(), edge.clone(), close.clone(), shortage.clone());
-    let loops: JoinSet<()> = (0..tasks.max(1)).map(|_| accept()).collect();
+    let reception =
+        Arc::new(Reception { listening, door, edge, threads: Threads::here(), shortage: Shortage::default() });
+    let loops: JoinSet<()> = (0..tasks.max(1)).map(|_| reception.clone().accept(close.clone())).collect();
     loops.join_all().await;
-    for transport in listening.waiting() {
-        enter(&door, &edge, transport);
+    for transport in reception.listening.waiting() {
+        reception.enter(transport);
     }
 }
 
-async fn accept<A: HttpServerApp + Send + Sync + 'static>(
+/// What the tasks that accept at one door share.
+struct Reception<A> {
     listening: Arc<Listening>,
     door: Arc<Door>,
     edge: Arc<Edge<A>>,
-    mut close: ShutdownWatch,
-    shortage: Arc<Shortage>,
-) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listening.accept() => accepted,
-            () = turned(&mut close) => return,
-        };
-        match accepted {
-            Ok(transport) => enter(&door, &edge, transport),
-            Err(error) => {
-                if shortage.begins(Instant::now()) {
-                    log::warn!("cannot accept for now: listener={} error=\"{error}\"", door.plan().name);
+    threads: Threads,
+    shortage: Shortage,
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Reception<A> {
+    async fn accept(self: Arc<Self>, mut close: ShutdownWatch) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listening.accept() => accepted,
+                () = turned(&mut close) => return,
+            };
+            match accepted {
+                Ok(transport) => self.enter(transport),
+                Err(error) => {
+                    if self.shortage.begins(Instant::now()) {
+                        log::warn!("cannot accept for now: listener={} error=\"{error}\"", self.door.plan().name);
+                    }
+                    tokio::time::sleep(BREATHER).await;
                 }
-                tokio::time::sleep(BREATHER).await;
             }
         }
+    }
+
+    /// Serves a connection, or turns it away where there is no room.
+    fn enter(&self, transport: Transport) {
+        let (door, edge) = (&self.door, &self.edge);
+        let entrance = Entrance::by(door, &transport);
+        let Some(ticket) = door.gate().enter() else {
+            return edge.turn_away(transport, &entrance, Refusal::MaxConnections);
+        };
+        if transport.fd() > edge.highest_descriptor {
+            return edge.turn_away(transport, &entrance, Refusal::Descriptors);
+        }
+        let open = door.counts().map(|counts| counts.opened());
+        let edge = edge.clone();
+        self.threads.serve(transport, |transport| async move {
+            edge.receive(transport, entrance, ticket).await;
+            drop(open);
+        });
     }
 }
 
@@ -177,23 +201,6 @@ impl Shortage {
         let before = self.0.lock().replace(now);
         before.is_none_or(|before| now.duration_since(before) >= CALM)
     }
-}
-
-/// Serves a connection, or turns it away where there is no room.
-fn enter<A: HttpServerApp + Send + Sync + 'static>(door: &Arc<Door>, edge: &Arc<Edge<A>>, transport: Transport) {
-    let entrance = Entrance::by(door, &transport);
-    let Some(ticket) = door.gate().enter() else {
-        return edge.turn_away(transport, &entrance, Refusal::MaxConnections);
-    };
-    if transport.fd() > edge.highest_descriptor {
-        return edge.turn_away(transport, &entrance, Refusal::Descriptors);
-    }
-    let open = door.counts().map(|counts| counts.opened());
-    let edge = edge.clone();
-    drop(tokio::spawn(async move {
-        edge.receive(transport, entrance, ticket).await;
-        drop(open);
-    }));
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod process;
 pub mod pulse;
 pub mod reload;
 mod sockets;
+mod threads;
 pub mod traces;
 pub mod upgrade;
 pub mod watch;

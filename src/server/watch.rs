@@ -15,7 +15,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 
 use super::reload::Reloader;
-use crate::base::stamp::Stamp;
+use crate::base::stamp::{Settled, Stamp};
 use crate::config::plan::{self, Plan};
 use crate::config::{Sources, process_environment};
 use crate::exchange::snapshot::Current;
@@ -43,9 +43,7 @@ pub struct Files {
 /// What the configuration consists of, and how that looks.
 pub struct Seen {
     sources: Sources,
-    stamps: Stamps,
-    /// How the files look that have changed and may still be changing.
-    unrest: Option<Stamps>,
+    files: Settled<Stamps>,
 }
 
 /// How files look: what tells two versions of one apart, or none where it is missing.
@@ -53,15 +51,6 @@ type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
 
 /// How the files that a plan names beside the configuration looked when they were read for it.
 pub struct Named(Stamps);
-
-/// What a look at the files has found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
-    /// Nothing new, or nothing that has come to rest.
-    Wait,
-    /// A change.
-    Changed,
-}
 
 #[async_trait]
 impl BackgroundService for ConfigurationWatch {
@@ -77,7 +66,7 @@ impl BackgroundService for ConfigurationWatch {
             }
             let files = Arc::clone(&self.files);
             // A file system that hangs holds up this service and nobody else. The task does not panic.
-            if let Ok(Look::Changed) = tokio::task::spawn_blocking(move || files.look(&plan)).await {
+            if let Ok(true) = tokio::task::spawn_blocking(move || files.have_changed(&plan)).await {
                 log::info!("configuration is read again: a file has changed");
                 self.reloader.reload_unasked().await;
             }
@@ -110,8 +99,9 @@ impl Files {
     /// read, names are known as they look now.
     pub fn have_been_read(&self, before: Seen, plan: &Plan) {
         let mut stamps = stamps(&before.sources, plan);
-        stamps.iter_mut().for_each(|(path, stamp)| *stamp = before.stamps.get(path).copied().unwrap_or(*stamp));
-        *self.read.lock() = Seen { stamps, ..before };
+        let looked = before.files.looks();
+        stamps.iter_mut().for_each(|(path, stamp)| *stamp = looked.get(path).copied().unwrap_or(*stamp));
+        *self.read.lock() = Seen { files: Settled::new(stamps), ..before };
     }
 
     /// Which of the files that were read for a new plan look otherwise than those in use.
@@ -127,37 +117,24 @@ impl Files {
         *self.in_use.lock() = named.0;
     }
 
-    fn look(&self, plan: &Plan) -> Look {
+    fn have_changed(&self, plan: &Plan) -> bool {
         let mut read = self.read.lock();
         let now = stamps(&read.sources, plan);
-        read.judge(now)
+        read.files.rested(now).is_some()
     }
 }
 
 impl Seen {
     fn of(file: &Path, plan: &Plan) -> Self {
         let sources = Sources::of(file, &process_environment);
-        Self { stamps: stamps(&sources, plan), sources, unrest: None }
+        Self { files: Settled::new(stamps(&sources, plan)), sources }
     }
 
     /// The files that `plan`, which has been read since, names. Those that nobody had named before are known as they look now.
     #[must_use]
     pub fn named(&self, plan: &Plan) -> Named {
-        let known = |path: &Path| self.stamps.get(path).copied().unwrap_or_else(|| Stamp::of(path).ok());
+        let known = |path: &Path| self.files.looks().get(path).copied().unwrap_or_else(|| Stamp::of(path).ok());
         Named(plan.files().chain(plan.users()).map(|path| (path.to_path_buf(), known(path))).collect())
-    }
-
-    /// A change counts when it looks the same twice.
-    fn judge(&mut self, now: Stamps) -> Look {
-        if now == self.stamps {
-            self.unrest = None;
-            return Look::Wait;
-        }
-        if self.unrest.as_ref() == Some(&now) {
-            return Look::Changed;
-        }
-        self.unrest = Some(now);
-        Look::Wait
     }
 }
 
@@ -171,21 +148,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-
-    #[test]
-    fn a_change_counts_when_it_has_come_to_rest() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("a.yaml");
-        let looks = |size: usize| {
-            fs::write(&file, "a".repeat(size)).unwrap();
-            Stamps::from([(file.clone(), Stamp::of(&file).ok())])
-        };
-        let [one, two, three] = [1, 2, 3].map(looks);
-        let sources = Sources::of(&file, &|_| None);
-        let mut seen = Seen { sources, stamps: one.clone(), unrest: None };
-        let looked = [&one, &two, &one, &two, &three, &three].map(|look| seen.judge(look.clone()));
-        assert_eq!(looked, [Look::Wait, Look::Wait, Look::Wait, Look::Wait, Look::Wait, Look::Changed]);
-    }
 
     #[test]
     fn a_file_that_is_new_beside_the_others_is_a_change() {

@@ -18,7 +18,7 @@ use rustls::{RootCertStore, SupportedProtocolVersion, version};
 use super::store::Store;
 use crate::base::certificate::{self, Chain, Fault, Validity};
 use crate::base::crypto;
-use crate::base::stamp::Stamp;
+use crate::base::stamp::{Settled, Stamp};
 use crate::config::plan::{self, CertificateFiles, ClientAuth, ClientAuthMode, ListenerTls};
 
 /// Why the TLS of a listener cannot be built; each names the file at fault.
@@ -106,13 +106,8 @@ struct Loaded {
     key: Arc<CertifiedKey>,
 }
 
-/// Files that are looked at together.
-struct Watched {
-    /// How they were when what serves was read, or was last refused for good.
-    settled: Vec<Option<Stamp>>,
-    /// How they were when they were first found to be of no use: a pair is often replaced in two steps.
-    doubted: Option<Vec<Option<Stamp>>>,
-}
+/// How files that are looked at together were when what serves was read, or was last refused for good.
+type Watched = Settled<Vec<Option<Stamp>>>;
 
 impl Terminator {
     /// Reads the files of a plan.
@@ -122,7 +117,7 @@ impl Terminator {
     pub fn build(plan: &Arc<ListenerTls>) -> Result<Self, BuildError> {
         let pairs = plan.certificates.iter().map(Pair::read).collect::<Result<Vec<_>, _>>()?;
         let certificates = Arc::new(Certificates { store: ArcSwap::from_pointee(store(&pairs)) });
-        let roots = plan.client_auth.as_ref().map(|auth| Watched::now([auth.ca.as_path()]));
+        let roots = plan.client_auth.as_ref().map(|auth| Settled::new(stamps([auth.ca.as_path()])));
         let config = server_config(plan, &certificates)?;
         Ok(Self {
             plan: plan.clone(),
@@ -170,14 +165,14 @@ impl Terminator {
 
     /// New roots come with new ticket keys: a session that the old ones vouched for must not be resumed.
     fn look_at_roots(&self, auth: &ClientAuth, watched: &mut Watched) -> Option<Look> {
-        let now = watched.changed([auth.ca.as_path()])?;
+        let now = changed(watched, [auth.ca.as_path()])?;
         match server_config(&self.plan, &self.certificates) {
             Ok(config) => {
-                watched.settle(now);
+                *watched = Settled::new(now);
                 self.config.store(Arc::new(config));
                 Some(Look::Renewed(auth.ca.clone()))
             }
-            Err(error) => watched.doubt(now).then(|| Look::Refused(auth.ca.clone(), error)),
+            Err(error) => doubt(watched, now).then(|| Look::Refused(auth.ca.clone(), error)),
         }
     }
 }
@@ -185,7 +180,7 @@ impl Terminator {
 impl Pair {
     fn read(files: &CertificateFiles) -> Result<Self, Fault> {
         // The files are stamped before they are read: what changes in between is read again.
-        let watched = Watched::now(paths(files));
+        let watched = Settled::new(stamps(paths(files)));
         Ok(Self { files: files.clone(), watched, loaded: Loaded::read(files)?, told: Validity::Good })
     }
 
@@ -201,14 +196,14 @@ impl Pair {
     }
 
     fn look(&mut self) -> Option<Look> {
-        let now = self.watched.changed(paths(&self.files))?;
+        let now = changed(&self.watched, paths(&self.files))?;
         match Loaded::read(&self.files) {
             Ok(loaded) => {
-                self.watched.settle(now);
+                self.watched = Settled::new(now);
                 self.loaded = loaded;
                 Some(Look::Renewed(self.files.cert.clone()))
             }
-            Err(fault) => self.watched.doubt(now).then(|| Look::Refused(self.files.cert.clone(), fault.into())),
+            Err(fault) => doubt(&mut self.watched, now).then(|| Look::Refused(self.files.cert.clone(), fault.into())),
         }
     }
 }
@@ -230,33 +225,18 @@ fn store(pairs: &[Pair]) -> Store {
     Store::new(pairs.iter().map(|pair| (pair.loaded.chain.names.clone(), pair.loaded.key.clone())).collect())
 }
 
-impl Watched {
-    fn now<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
-        Self { settled: stamps(paths), doubted: None }
-    }
+/// How the files are now, where that is new.
+fn changed<'a>(watched: &Watched, paths: impl IntoIterator<Item = &'a Path>) -> Option<Vec<Option<Stamp>>> {
+    let now = stamps(paths);
+    (now != *watched.looks()).then_some(now)
+}
 
-    /// How the files are now, where that is new.
-    fn changed<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Option<Vec<Option<Stamp>>> {
-        let now = stamps(paths);
-        (now != self.settled).then_some(now)
-    }
-
-    /// What the files hold now serves.
-    fn settle(&mut self, now: Vec<Option<Stamp>>) {
-        self.settled = now;
-        self.doubted = None;
-    }
-
-    /// What the files hold now is of no use. Whether that has lasted, so that it must be told; it is told once.
-    fn doubt(&mut self, now: Vec<Option<Stamp>>) -> bool {
-        let lasts = self.doubted.as_ref() == Some(&now);
-        if lasts {
-            self.settle(now);
-        } else {
-            self.doubted = Some(now);
-        }
-        lasts
-    }
+/// What the files hold now is of no use. Whether that has lasted, so that it must be told; it is told once.
+fn doubt(watched: &mut Watched, now: Vec<Option<Stamp>>) -> bool {
+    let lasting = watched.rested(now);
+    let lasts = lasting.is_some();
+    lasting.into_iter().for_each(|now| *watched = Settled::new(now));
+    lasts
 }
 
 fn stamps<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Vec<Option<Stamp>> {

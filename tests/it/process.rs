@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Connection, Load, Origin, Proxy, Setup, get, until};
+use crate::harness::{Address, Connection, Load, Origin, Proxy, Setup, get, until};
 
 const PLAIN: &str = "upstreams: { web: { backends: [{a}] } }";
 
@@ -176,6 +176,25 @@ async fn connections_leave_nothing_behind() {
 
     // Of its connections to the backend as many may wait as the load had at once.
     until("its files are closed", async || proxy.open_files() <= before + 8).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threads_that_take_no_work_from_each_other_all_serve() {
+    let a = Origin::start("a").await;
+    let yaml = r#"
+server: { threads: 3, work_stealing: false }
+listeners: [{ address: "{listen}" }, { address: "unix:{dir}/http.sock" }]
+upstreams: { web: { backends: [{a}] } }
+"#;
+    let mut proxy = Proxy::start(&[&a], yaml).await;
+    let before = proxy.rests();
+    for address in [proxy.address().clone(), Address::Unix(proxy.dir().join("http.sock"))] {
+        Load::of(400, 4).run(&address).await.expect_all_ok();
+    }
+    let rests: Vec<_> = proxy.rests().iter().zip(before).map(|(now, before)| now - before).collect();
+    assert!(rests.len() == 3 && rests.iter().all(|rests| *rests > 20), "one had no work: {rests:?}");
+    proxy.signal(Signal::SIGTERM);
+    assert!(proxy.wait_exit().await.success(), "{}", proxy.stderr());
 }
 
 const UPGRADABLE: &str = r#"

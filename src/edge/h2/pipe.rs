@@ -16,7 +16,7 @@ use super::PREFACE;
 use super::frames::{Frame, Scanner, kind};
 use super::ledger::{Abuse, Ledger};
 use crate::base::clock::{Clock, Moment};
-use crate::edge::stream;
+use crate::edge::stream::leave;
 use crate::edge::transport::Transport;
 
 /// What is seen on the wire of one connection. Times are nanoseconds of a moment; zero: not so.
@@ -236,7 +236,7 @@ impl Drop for Pipe {
             return;
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(stream::linger(transport));
+            runtime.spawn(leave::linger(transport));
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::Found;
 use super::dns::{LONGEST_REFRESH, Resolver};
 use super::fixed::Entries;
-use crate::base::stamp::Stamp;
+use crate::base::stamp::{Settled, Stamp};
 use crate::config::plan;
 
 /// How often the file is looked at. A change must look the same twice.
@@ -32,9 +32,7 @@ pub(super) struct WatchedFile {
     path: PathBuf,
     tls: bool,
     /// What the file looked like when it was read; none before the first reading.
-    seen: Option<Result<Stamp, String>>,
-    /// What it looks like since it has changed and may still be changing.
-    unrest: Option<Result<Stamp, String>>,
+    seen: Option<Settled<Result<Stamp, String>>>,
     fault: Option<String>,
     next_look: Instant,
     entries: Entries,
@@ -44,7 +42,7 @@ impl WatchedFile {
     /// All backends speak TLS where `tls` is set, else those written `https://`.
     pub(super) fn new(path: PathBuf, tls: bool, resolver: Arc<Resolver>) -> Self {
         let entries = Entries::new(Vec::new(), resolver, LONGEST_REFRESH);
-        Self { path, tls, seen: None, unrest: None, fault: None, next_look: Instant::now(), entries }
+        Self { path, tls, seen: None, fault: None, next_look: Instant::now(), entries }
     }
 
     /// What is known by now.
@@ -66,13 +64,14 @@ impl WatchedFile {
             }
             let stamp = stamp(&self.path).await;
             self.next_look = Instant::now() + POLL;
-            if self.seen.as_ref() == Some(&stamp) {
-                self.unrest = None;
-            } else if self.seen.is_some() && self.unrest.as_ref() != Some(&stamp) {
-                self.unrest = Some(stamp);
-            } else if let Some(read) = read_as_it_looks(&self.path, self.tls, &stamp).await {
-                self.seen = Some(stamp);
-                self.unrest = None;
+            let rested = match &mut self.seen {
+                Some(seen) => seen.rested(stamp),
+                None => Some(stamp),
+            };
+            if let Some(stamp) = rested
+                && let Some(read) = read_as_it_looks(&self.path, self.tls, &stamp).await
+            {
+                self.seen = Some(Settled::new(stamp));
                 self.take_in(read);
                 return;
             }

@@ -461,16 +461,28 @@ impl Proxy {
         names.filter(|found| found.starts_with(name)).count()
     }
 
+    /// How often each thread that serves clients has waited for something.
+    pub(crate) fn rests(&self) -> Vec<u64> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        let status = |task: fs::DirEntry| fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        let serves = |status: &String| status.starts_with("Name:\tlisteners\n");
+        tasks.map(status).filter(serves).map(|status| field(&status, "voluntary_ctxt_switches:")).collect()
+    }
+
     /// Open files.
     pub(crate) fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
     }
 
     fn proc_status(&self, key: &str) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix(key));
-        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        field(&fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default(), key)
     }
+}
+
+/// A number of `/proc/PID/status`; zero where it is not told.
+fn field(status: &str, key: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(key));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 /// A process that was started to take the place of a [`Proxy`].

@@ -1,26 +1,24 @@
-//! The client's connection as Pingora sees it.
+//! The client's connection below both roads.
 //!
-//! Pingora is handed this in place of the socket, and so never reads a byte that the edge has not checked: the head that
-//! was parsed, then the body as far as its framing holds, and nothing of the next request, which waits here. It enforces
-//! what Pingora has no word for: the idle deadlines of bodies, writes and tunnels, the bound on the body, and the
-//! deadlines that the exchange sets in its [`Watch`].
+//! Whoever serves a request is handed this in place of the socket, and so never reads a byte that the edge has not checked: the head
+//! that was parsed, then the body as far as its framing holds, and nothing of the next request, which waits here. It enforces
+//! the idle deadlines of bodies, writes and tunnels, the bound on the body, and the deadlines that the exchange sets in its
+//! [`Watch`]. What it is to Pingora, `general` knows, what it is to the lane, `lane`, and how it ends, `leave`.
+
+mod general;
+mod lane;
+pub(super) mod leave;
 
 use std::future::{Future, poll_fn};
-use std::io::{Error, ErrorKind, IoSlice, Result};
-use std::os::fd::RawFd;
+use std::io::{Error, ErrorKind, Result};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use parking_lot::Mutex;
-use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
-};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use pingora_core::protocols::SocketDigest;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 
 use crate::base::clock::{Clock, Moment};
@@ -31,23 +29,12 @@ use crate::edge::timer::Timer;
 use crate::edge::transport::Transport;
 use crate::edge::waits::{Rules, Waits};
 use crate::exchange::watch::{HALF_CLOSED, Watch};
-use crate::lane::Client;
 use crate::telemetry::reason::Reason;
 use crate::wire::framing::{BodyCheck, Framing};
 use crate::wire::refusal::Refusal;
 
-/// Answers up to this size leave in one write with their head.
-const OUTBOX: usize = 16 * 1024;
-/// How long the head of an answer waits for the first of its body: a backend that dies between the two shows it at once.
-const HOLD: Duration = Duration::from_millis(20);
 /// The room that is made for what continues what is there already.
 const MORE: usize = 4096;
-/// How long, and for how many bytes, a closed connection still listens, so that the client can read the answer it got
-/// before the system resets the connection for the bytes nobody read (RFC 9112, 9.6).
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1024 * 1024;
-/// Up to so many bytes, two parts are written as one: the kernel takes one buffer for less than two, by more than a copy costs.
-const JOINED: usize = 1024;
 
 /// The client's connection, with what has been read of it and not yet handed on.
 #[derive(Debug)]
@@ -328,17 +315,6 @@ impl ClientStream {
         self.poll_deadline(cx, first).map(Err)
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        ready!(self.poll_more(cx))?;
-        if self.cleared == 0 {
-            return self.poll_closed(cx, None);
-        }
-        let count = self.cleared.min(buf.remaining());
-        buf.put_slice(&self.inbox[..count]);
-        self.consume(count);
-        Poll::Ready(Ok(()))
-    }
-
     /// Reads until there is something of the body that has passed the check, or until its end.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
@@ -365,57 +341,6 @@ impl ClientStream {
                 }
             }
         }
-    }
-
-    /// Bytes pass as they are; a tunnel without a byte in either direction ends after `tunnel_idle`.
-    fn poll_tunnel(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        if !self.inbox.is_empty() {
-            let count = self.inbox.len().min(buf.remaining());
-            buf.put_slice(&self.inbox[..count]);
-            self.inbox.advance(count);
-            self.watch.tunnelled(count as u64);
-            return Poll::Ready(Ok(()));
-        }
-        let before = buf.filled().len();
-        match self.transport()?.poll_read(cx, buf) {
-            Poll::Ready(result) => {
-                let count = buf.filled().len() - before;
-                if count > 0 {
-                    self.waits.has_read();
-                    self.watch.tunnelled(count as u64);
-                }
-                Poll::Ready(result)
-            }
-            Poll::Pending => {
-                self.waits.reads(&self.clock);
-                self.poll_deadline(cx, None).map(Err)
-            }
-        }
-    }
-
-    /// Whether the answer's head still waits for its body: not for long, because a client may wait for the head alone.
-    fn is_held(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.watch.is_holding() || self.outbox.is_empty() {
-            return false;
-        }
-        let held = self.held.get_or_insert_with(|| Box::pin(tokio::time::sleep(HOLD)));
-        if held.as_mut().poll(cx).is_pending() {
-            return true;
-        }
-        self.held = None;
-        self.watch.release();
-        false
-    }
-
-    /// Sends the outbox.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        while !self.outbox.is_empty() {
-            let transport = self.transport.as_mut().ok_or(ErrorKind::NotConnected)?;
-            let written = Pin::new(transport).poll_write(cx, &self.outbox);
-            let count = ready!(self.poll_written(cx, written))?;
-            self.outbox.advance(count);
-        }
-        self.poll_pass_on(cx)
     }
 
     /// Passes on what TLS has taken and not yet given to the socket. A socket alone holds nothing back.
@@ -449,224 +374,5 @@ impl ClientStream {
                 self.poll_deadline(cx, None).map(Err)
             }
         }
-    }
-}
-
-impl AsyncRead for ClientStream {
-    /// Who reads has nothing to write for now, so that the outbox is sent first: Pingora flushes no body of a known length
-    /// before its end, and a backend may take its time with it.
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        let sent = !self.is_held(cx)
-            && match self.poll_send(cx) {
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                sent => sent.is_ready(),
-            };
-        if !self.watch.is_tunnel() {
-            if sent && !self.body.ended() && self.watch.let_go() {
-                return Poll::Ready(Err(Error::new(
-                    ErrorKind::ConnectionAborted,
-                    "answered before the body has ended",
-                )));
-            }
-            return self.poll_body(cx, buf);
-        }
-        if let Some(ticket) = &mut self.ticket {
-            ticket.becomes_tunnel();
-        }
-        self.poll_tunnel(cx, buf)
-    }
-}
-
-impl AsyncWrite for ClientStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
-        if self.outbox.len() + bytes.len() <= OUTBOX {
-            self.outbox.extend_from_slice(bytes);
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        ready!(self.poll_send(cx))?;
-        if bytes.len() < OUTBOX {
-            self.outbox.extend_from_slice(bytes);
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        let written = self.transport()?.poll_write(cx, bytes);
-        self.poll_written(cx, written)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        if self.is_held(cx) {
-            // Pingora reads next, and with that the head goes out once it has waited long enough.
-            return Poll::Ready(Ok(()));
-        }
-        ready!(self.poll_send(cx))?;
-        self.transport()?.poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        ready!(self.poll_send(cx))?;
-        self.transport()?.poll_shutdown(cx)
-    }
-}
-
-/// The lane moves bytes by itself: nothing is held back on their way.
-impl Client for ClientStream {
-    const VERSION: http::Version = http::Version::HTTP_11;
-    const BARE: bool = false;
-
-    fn lend_head(&mut self) -> BytesMut {
-        self.lent = self.inbox.len() == self.head_len;
-        if self.lent {
-            return std::mem::take(&mut self.inbox);
-        }
-        let mut head = spare::take();
-        head.extend_from_slice(&self.inbox[..self.head_len]);
-        head
-    }
-
-    fn take_back(&mut self, head: BytesMut) {
-        match std::mem::take(&mut self.lent) {
-            true => self.inbox = head,
-            false => spare::put(head),
-        }
-    }
-
-    fn accept(&mut self) {
-        match std::mem::take(&mut self.lent) {
-            true => self.cleared = 0,
-            false => self.consume(self.head_len),
-        }
-    }
-
-    fn body(&self) -> &[u8] {
-        &self.inbox[..self.cleared]
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.inbox.advance(count);
-        self.cleared -= count;
-    }
-
-    fn body_ended(&self) -> bool {
-        self.body.ended()
-    }
-
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.poll_more(cx)
-    }
-
-    fn poll_give(&mut self, cx: &mut Context<'_>, head: &[u8], body: &[u8], _last: bool) -> Poll<Result<usize>> {
-        let transport = self.transport()?;
-        let mut joined = [0; JOINED];
-        let written = match (head.len(), body.len()) {
-            (_, 0) => transport.poll_write(cx, head),
-            (0, _) => transport.poll_write(cx, body),
-            (of_head, of_body) if of_head + of_body <= JOINED => {
-                let (first, rest) = joined.split_at_mut(of_head);
-                first.copy_from_slice(head);
-                rest[..of_body].copy_from_slice(body);
-                transport.poll_write(cx, &joined[..of_head + of_body])
-            }
-            _ => transport.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(body)]),
-        };
-        self.poll_written(cx, written)
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.transport()?.poll_flush(cx)
-    }
-
-    fn poll_end(&mut self, cx: &mut Context<'_>, _trailers: &[u8]) -> Poll<Result<()>> {
-        Client::poll_flush(self, cx)
-    }
-
-    fn poll_wait(&mut self, cx: &mut Context<'_>, until: Option<Moment>) -> Poll<()> {
-        if self.body.ended() {
-            return self.poll_closed(cx, until).map(drop);
-        }
-        self.poll_deadline(cx, until.map(|at| (at, None))).map(drop)
-    }
-}
-
-impl Drop for ClientStream {
-    /// Sends what is left of an answer that broke off, so that the client sees that it did, and lingers where the client
-    /// may still be sending: closing a socket with unread bytes resets the connection, and the client would lose the answer.
-    fn drop(&mut self) {
-        let (Some(mut transport), Some(ticket)) = (self.transport.take(), self.ticket.take()) else { return };
-        if self.watch.begins_again() {
-            let (head, inbox) = (std::mem::take(&mut self.head), std::mem::take(&mut self.inbox));
-            *self.remains.lock() = Some(Remains { transport, ticket, head, inbox });
-            return;
-        }
-        let done = self.body.ended() && self.inbox.is_empty() && self.outbox.is_empty();
-        if done || self.waits.is_writing() || self.watch.is_tunnel() {
-            return transport.take_leave();
-        }
-        let rest = std::mem::take(&mut self.outbox);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                farewell(transport, &rest).await;
-                drop(ticket);
-            });
-        }
-    }
-}
-
-/// Sends an answer on a connection that is not served at all, and closes it.
-pub async fn farewell(mut transport: Transport, answer: &[u8]) {
-    if let Ok(Ok(())) = tokio::time::timeout(LINGER, transport.write_all(answer)).await {
-        linger(transport).await;
-    }
-}
-
-/// Closes for writing, and reads what still comes until the client has closed too, within bounds.
-pub(super) async fn linger(mut transport: Transport) {
-    let discard = async {
-        transport.shutdown().await?;
-        let mut sink = [0; 4096];
-        let mut left = LINGER_BYTES;
-        while left > 0 {
-            match transport.read(&mut sink).await? {
-                0 => break,
-                count => left = left.saturating_sub(count),
-            }
-        }
-        Result::Ok(())
-    };
-    // Whatever happens to a connection that is being closed changes nothing for anybody.
-    let _ = tokio::time::timeout(LINGER, discard).await;
-}
-
-#[async_trait]
-impl Shutdown for ClientStream {
-    async fn shutdown(&mut self) {
-        // The peer may be gone already; then there is nothing left to close.
-        let _ = AsyncWriteExt::shutdown(self).await;
-    }
-}
-
-impl UniqueID for ClientStream {
-    fn id(&self) -> RawFd {
-        self.transport.as_ref().map_or(-1, Transport::fd)
-    }
-}
-
-impl Ssl for ClientStream {}
-
-impl Peek for ClientStream {}
-
-impl GetTimingDigest for ClientStream {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for ClientStream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for ClientStream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(self.digest.clone())
     }
 }
