@@ -76,7 +76,13 @@ impl Plan {
         let pages = [&self.errors].into_iter().chain(listeners).chain(routes);
         let pages = pages.flat_map(|pages| pages.values().map(|page| page.path.as_path()));
         let tls = self.upstreams.iter().filter_map(|upstream| upstream.tls.as_deref());
-        pages.chain(self.admin.token_file.as_deref()).chain(tls.flat_map(UpstreamTls::files))
+        let single = [self.admin.token_file.as_deref(), self.server.ca_file.as_deref()];
+        pages.chain(single.into_iter().flatten()).chain(tls.flat_map(UpstreamTls::files))
+    }
+
+    /// The files of users, which are read with the configuration, and by themselves when they change.
+    pub fn users(&self) -> impl Iterator<Item = &Path> {
+        self.routes.iter().filter_map(|route| route.filters.auth_basic.as_ref()).map(|auth| auth.users.as_path())
     }
 }
 
