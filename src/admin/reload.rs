@@ -1,11 +1,16 @@
 //! `POST /api/v1/reload`: what may be asked of a reload, and what is answered. Reloading itself is the server's.
 
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Answer;
 use crate::config::{Diagnostics, Diff, Paint};
+
+/// How many files a summary names before it says "and more".
+const FILES: usize = 4;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -21,6 +26,8 @@ pub struct Wish {
 pub struct Done {
     /// What has changed, or would change.
     pub diff: Diff,
+    /// The files whose content is new since they were last read: those that the configuration names beside its own.
+    pub files: Vec<PathBuf>,
     /// What is accepted, but likely not what is wanted.
     pub warnings: Diagnostics,
     /// The number of the configuration that serves now.
@@ -86,12 +93,32 @@ pub(super) async fn answer(reload: &dyn Reload, wish: Wish) -> Answer {
 }
 
 impl Done {
+    /// One line: what changes in the configuration, and which of the files that it names were read again.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let changes = self.diff.summary();
+        let mut files = self.files();
+        files.truncate(FILES);
+        match self.files.len().saturating_sub(FILES) {
+            _ if files.is_empty() => return changes,
+            0 => {}
+            more => files.push(format!("and {more} more")),
+        }
+        let where_nothing = if self.diff.is_empty() { " in the configuration" } else { "" };
+        format!("{changes}{where_nothing}, files read again: {}", files.join(", "))
+    }
+
+    fn files(&self) -> Vec<String> {
+        self.files.iter().map(|path| path.display().to_string()).collect()
+    }
+
     fn to_json(&self, wish: Wish) -> Value {
         json!({
             "applied": !wish.dry_run,
             "generation": self.generation,
             "config_hash": self.hash,
-            "summary": self.diff.summary(),
+            "summary": self.summary(),
+            "files": self.files(),
             "text": self.diff.to_string(),
             "diff": self.diff.to_json(),
             "warnings": self.warnings.to_json(),

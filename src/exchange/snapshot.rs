@@ -26,13 +26,15 @@ use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::trace::Spans;
 use crate::tls::{self, Terminator};
-use crate::upstream::peer::{self, PeerTemplate};
+use crate::upstream::peer::{self, PeerTemplate, Roots};
 use crate::upstream::pool::Pool;
 
 /// Why a plan cannot be served by: a file that it names cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // The messages say it.
 pub enum BuildError {
+    #[error("server.ca_file: {0}")]
+    Roots(peer::BuildError),
     #[error("upstreams.{upstream}: {error}")]
     Upstream { upstream: Arc<str>, error: peer::BuildError },
     #[error("listener {listener}: {error}")]
@@ -190,8 +192,10 @@ impl Snapshot {
     /// A file that the plan names cannot be used; the error names it.
     pub fn build(plan: Arc<Plan>, generation: u64, lasting: &mut Lasting) -> Result<Self, BuildError> {
         let upstreams = plan.upstreams.iter().enumerate();
+        // Read once for all, and anew with each plan.
+        let roots = plan.server.ca_file.as_deref().map(peer::read_roots).transpose().map_err(BuildError::Roots)?;
         let targets = upstreams
-            .map(|upstream| Target::build(upstream, &plan.server, lasting).map(Arc::new))
+            .map(|upstream| Target::build(upstream, &plan.server, roots.as_ref(), lasting).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         lasting.rate_limits.prune();
         let routes = plan.routes.iter().enumerate();
@@ -249,11 +253,16 @@ impl Target {
     fn build(
         (index, plan): (usize, &Arc<plan::Upstream>),
         server: &plan::Server,
+        roots: Option<&Roots>,
         lasting: &mut Lasting,
     ) -> Result<Self, BuildError> {
         let peers = PeerTemplate::build(plan)
-            .map(|peers| Arc::new(peers.from_addresses_of(server)))
-            .map_err(|error| BuildError::Upstream { upstream: plan.name.clone(), error })?;
+            .map_err(|error| BuildError::Upstream { upstream: plan.name.clone(), error })?
+            .from_addresses_of(server);
+        let peers = Arc::new(match roots {
+            Some(roots) => peers.trusting(roots),
+            None => peers,
+        });
         let pool = match lasting.pools.get(&plan.name) {
             Some(pool) => pool.clone(),
             None => {

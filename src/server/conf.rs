@@ -1,26 +1,28 @@
 //! The plan of the process in Pingora's words, and what Pingora would panic at.
 
+use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::tls::load_native_certs;
 
 use crate::config::plan;
-use crate::upstream::peer::default_roots;
 
+/// The variable that names the file for TLS keys, for rustls as for browsers.
+const KEY_LOG: &str = "SSLKEYLOGFILE";
 /// Seconds that tasks may take to be dropped at the end.
 const LAST_MOMENTS: u64 = 2;
 
-/// Pingora's configuration. What Roundel does itself (the daemon, the user, the pid file, the drain) stays at Pingora's
-/// defaults, which do nothing of it.
+/// Pingora's configuration. What Roundel does itself (the daemon, the user, the pid file, the drain, the roots, which peers
+/// bring along so that a reload can change them) stays at Pingora's defaults, which do nothing of it.
 pub(super) fn server_conf(server: &plan::Server) -> ServerConf {
     let text = |path: &Path| path.display().to_string();
     ServerConf {
         threads: server.threads,
         listener_tasks_per_fd: server.listener_tasks_per_fd,
         work_stealing: server.work_stealing,
-        ca_file: server.ca_file.as_deref().map(text),
         pid_file: text(&server.pid_file),
         upgrade_sock: text(&server.upgrade_sock),
         // The grace period is over when Pingora is told of the end (`lifecycle`); what is left then is dropped at once.
@@ -40,13 +42,28 @@ pub(super) fn server_conf(server: &plan::Server) -> ServerConf {
     }
 }
 
-/// Pingora panics where it cannot read the roots that backends are verified with. A system that has none is no fault of the
-/// start: backends that need some are told apart when they are connected to.
-pub(super) fn check_roots(ca_file: Option<&Path>) -> io::Result<()> {
-    if let Some(path) = ca_file {
-        default_roots(Some(path)).map_err(|error| io::Error::other(format!("server.ca_file: {error}")))?;
+/// Says where the TLS keys of connections to backends are written, or why they are not: rustls itself says nothing, and whoever
+/// has that file reads all that is sent to backends.
+pub(super) fn tell_of_keys(server: &plan::Server) {
+    if !server.upstream_debug_ssl_keylog {
+        return;
     }
-    // Those of the system are read even where others are written.
+    let Some(path) = std::env::var_os(KEY_LOG) else {
+        log::warn!(
+            "TLS keys are not written (set {KEY_LOG} to the file for them, or remove server.upstream_debug_ssl_keylog)"
+        );
+        return;
+    };
+    let shown = Path::new(&path).display();
+    match OpenOptions::new().append(true).create(true).mode(0o600).open(&path) {
+        Ok(_) => log::warn!("TLS keys of connections to backends are written: path={shown}"),
+        Err(error) => log::warn!("TLS keys are not written: path={shown} error=\"{error}\" (correct {KEY_LOG})"),
+    }
+}
+
+/// Pingora panics where it cannot read the system's roots, and reads them even where others are written. A system that has none
+/// is no fault of the start: backends that need some are told apart when they are connected to.
+pub(super) fn check_system_roots() -> io::Result<()> {
     load_native_certs().map(drop).map_err(|error| {
         io::Error::other(format!(
             "the system's root certificates cannot be read: {error} (correct or unset SSL_CERT_FILE and SSL_CERT_DIR)"

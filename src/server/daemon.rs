@@ -53,7 +53,7 @@ pub enum Side {
 ///
 /// # Errors
 /// The system refuses a pipe, a fork or a session.
-pub fn daemonize(patience: Duration, working_directory: Option<&Path>) -> std::io::Result<Side> {
+pub fn daemonize(patience: Duration) -> std::io::Result<Side> {
     let (read, write) = pipe()?;
     // SAFETY: no thread has been started, so that the child has everything it needs.
     match unsafe { fork() }? {
@@ -68,20 +68,26 @@ pub fn daemonize(patience: Duration, working_directory: Option<&Path>) -> std::i
             if let ForkResult::Parent { .. } = unsafe { fork() }? {
                 std::process::exit(0);
             }
-            if let Some(directory) = working_directory {
-                std::env::set_current_dir(directory)?;
-            }
             Ok(Side::Daemon(Parent(Arc::new(Mutex::new(Some(File::from(write)))))))
         }
     }
 }
 
-/// Lets go of the terminal. Done before anything takes a copy of stdout or stderr, such as a log: whoever reads the other
-/// end of a pipe would wait for its end as long as the daemon lives. Errors of the start are told to the parent.
+/// Lets go of the terminal and goes to the directory that is written. Done before anything takes a copy of stdout or stderr, such
+/// as a log: whoever reads the other end of a pipe would wait for its end as long as the daemon lives. Errors of the start are
+/// told to the parent.
 ///
 /// # Errors
-/// `/dev/null` cannot be opened.
-pub fn detach() -> std::io::Result<()> {
+/// The directory cannot be entered, or `/dev/null` cannot be opened.
+pub fn detach(working_directory: Option<&Path>) -> std::io::Result<()> {
+    if let Some(directory) = working_directory {
+        std::env::set_current_dir(directory).map_err(|error| {
+            let directory = directory.display();
+            std::io::Error::other(format!(
+                "server.working_directory {directory}: {error} (write a directory that may be entered)"
+            ))
+        })?;
+    }
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
@@ -102,7 +108,10 @@ fn wait_for(pipe: OwnedFd, patience: Duration) -> ExitCode {
         Ok(Ok(message)) if message.is_empty() => complain("the daemon ended before it had started"),
         Ok(Ok(message)) => complain(&String::from_utf8_lossy(&message)),
         Ok(Err(error)) => complain(&format!("nothing is known of the daemon: {error}")),
-        Err(_) => complain(&format!("the daemon was not ready within {}s", patience.as_secs())),
+        Err(_) => complain(&format!(
+            "the daemon was not ready within {}s, and goes on (see its log; its pid file tells whom to stop)",
+            patience.as_secs()
+        )),
     }
 }
 

@@ -38,7 +38,7 @@ use pingora_proxy::HttpProxy;
 use tokio::sync::{Semaphore, mpsc};
 
 use self::accept::{Accept, AfterClose, Listeners};
-use self::conf::{check_roots, server_conf};
+use self::conf::{check_system_roots, server_conf, tell_of_keys};
 use self::daemon::{Parent, Side};
 use self::doors::{Doors, Leave};
 use self::files::FileWatch;
@@ -129,9 +129,9 @@ pub fn run(plan: Plan, mut options: Options) -> io::Result<ExitCode> {
     }
     warn_of_lost_lines(&plan);
     let patience = plan.server.daemon_ready_timeout_seconds.map_or(PATIENCE, Duration::from_secs);
-    match daemon::daemonize(patience, plan.server.working_directory.as_deref())? {
+    match daemon::daemonize(patience)? {
         Side::Parent(status) => Ok(status),
-        Side::Daemon(parent) => daemon::detach()
+        Side::Daemon(parent) => daemon::detach(plan.server.working_directory.as_deref())
             .and_then(|()| start(plan, Options { daemon: true, ..options }, &parent))
             .map(|_| ExitCode::SUCCESS)
             .or_else(|error| if parent.failed(&error.to_string()) { Ok(ExitCode::FAILURE) } else { Err(error) }),
@@ -166,7 +166,7 @@ fn warn_of_lost_lines(plan: &Plan) {
 /// Starts in order of what is likeliest to fail: files, sockets, the user, and only then threads.
 fn start(plan: Plan, mut options: Options, parent: &Parent) -> io::Result<Ending> {
     crypto::install();
-    check_roots(plan.server.ca_file.as_deref())?;
+    check_system_roots()?;
     let identity = Identity::of(&plan.server)?;
     let log = telemetry::log::init(plan.log.level, plan.server.error_log.as_deref()).map_err(io::Error::other)?;
     process::prepare_runtime_directory(&plan.server.runtime_directory)?;
@@ -188,6 +188,8 @@ fn start(plan: Plan, mut options: Options, parent: &Parent) -> io::Result<Ending
     }
     let rules = operators::rules(&plan.admin)?;
     identity.assume()?;
+
+    tell_of_keys(&plan.server);
 
     let plan = Arc::new(plan);
     let mut lasting = Lasting::new(plan.server.threads, access_log);

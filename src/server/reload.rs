@@ -8,17 +8,17 @@
 //! doors of listeners that stay. Connections and requests notice nothing: each request pins its snapshot.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use pingora_proxy::HttpProxy;
 use tokio::sync::{Mutex, Semaphore};
 
-use super::conf::check_roots;
 use super::doors::{Doors, Opening};
 use super::lifecycle::{Life, Phase};
 use super::upgrade::Upgrades;
-use super::watch::Files;
+use super::watch::{Files, Named};
 use super::{charges, operators};
 use crate::admin::{Admin, Done, Refusal, Reload, Rules, Wish};
 use crate::config::plan::{self, ListenAddress, Plan};
@@ -64,6 +64,9 @@ struct Draft {
     plan: Arc<Plan>,
     warnings: Diagnostics,
     diff: Diff,
+    /// What of the files that the plan names is new.
+    files: Vec<PathBuf>,
+    named: Named,
     snapshot: Snapshot,
     lasting: Lasting,
     rules: Rules,
@@ -199,7 +202,10 @@ impl Parts {
     fn commit(&self, draft: Draft, prepared: Prepared, lasting: &mut Lasting) -> Done {
         let generation = draft.snapshot.generation;
         let done = draft.done(generation);
-        let Draft { plan, snapshot, rules, lasting: new, .. } = draft;
+        let Draft { plan, snapshot, rules, named, lasting: new, .. } = draft;
+        if let Some(files) = &self.files {
+            files.are_in_use(named);
+        }
         for target in &snapshot.targets {
             target.pool.set_plan(target.plan.clone());
         }
@@ -224,9 +230,9 @@ impl Parts {
         };
         match outcome {
             Ok(done) => {
-                event("success", format!("configuration reloaded: {}", done.diff.summary()));
+                event("success", format!("configuration reloaded: {}", done.summary()));
                 process.reloaded(series::Reload::Success);
-                let (generation, changes) = (done.generation, done.diff.summary());
+                let (generation, changes) = (done.generation, done.summary());
                 log::info!("configuration reloaded: generation={generation} changes=\"{changes}\"");
                 done.warnings.iter().for_each(|warning| log::warn!("{warning}"));
             }
@@ -244,17 +250,24 @@ impl Draft {
     fn read(files: &Files, wish: Wish, present: &Snapshot, lasting: Lasting) -> Result<Self, Refusal> {
         let before = files.before_reading(&present.plan);
         let loaded = config::load_again(files.file(), &present.plan.source, &config::process_environment);
+        let plan = loaded.as_ref().map_or(&*present.plan, |loaded| &loaded.plan);
+        let named = before.named(plan);
         if !wish.dry_run {
-            files.have_been_read(before, loaded.as_ref().map_or(&present.plan, |loaded| &loaded.plan));
+            files.have_been_read(before, plan);
         }
-        Self::build(loaded.map_err(Refusal::Faulty)?, present, lasting)
+        let read_again = files.read_again(&named);
+        Self::build(loaded.map_err(Refusal::Faulty)?, (read_again, named), present, lasting)
     }
 
-    fn build(Loaded { plan, warnings, .. }: Loaded, present: &Snapshot, mut lasting: Lasting) -> Result<Self, Refusal> {
+    fn build(
+        Loaded { plan, warnings, .. }: Loaded,
+        (files, named): (Vec<PathBuf>, Named),
+        present: &Snapshot,
+        mut lasting: Lasting,
+    ) -> Result<Self, Refusal> {
         let diff = Diff::between(&present.plan, &plan);
         let plan = Arc::new(plan);
         let unusable = |why: String| Refusal::Unusable(why, Box::new(diff.clone()));
-        check_roots(plan.server.ca_file.as_deref()).map_err(|error| unusable(error.to_string()))?;
         let rules = operators::rules(&plan.admin).map_err(|error| unusable(error.to_string()))?;
         if plan.access_log != present.plan.access_log {
             let opened = plan.access_log.as_ref().map(AccessLog::open).transpose();
@@ -264,7 +277,7 @@ impl Draft {
             .map_err(|error| unusable(error.to_string()))?;
         // Those of upstreams that are gone live as long as requests are under way there.
         lasting.pools.retain(|name, _| plan.upstreams.iter().any(|upstream| upstream.name == *name));
-        Ok(Self { plan, warnings, diff, snapshot, lasting, rules })
+        Ok(Self { plan, warnings, diff, files, named, snapshot, lasting, rules })
     }
 
     fn unusable(&self, error: &io::Error) -> Refusal {
@@ -273,7 +286,7 @@ impl Draft {
 
     fn done(&self, generation: u64) -> Done {
         let (diff, warnings) = (self.diff.clone(), self.warnings.clone());
-        Done { diff, warnings, generation, hash: self.plan.hash.clone() }
+        Done { diff, files: self.files.clone(), warnings, generation, hash: self.plan.hash.clone() }
     }
 }
 

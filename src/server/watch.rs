@@ -37,6 +37,7 @@ pub struct ConfigurationWatch {
 pub struct Files {
     file: PathBuf,
     read: Mutex<Seen>,
+    in_use: Mutex<Stamps>,
 }
 
 /// What the configuration consists of, and how that looks.
@@ -47,6 +48,9 @@ pub struct Seen {
 
 /// How files look: what tells two versions of one apart, or none where it is missing.
 type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
+
+/// How the files that a plan names beside the configuration looked when they were read for it.
+pub struct Named(Stamps);
 
 #[async_trait]
 impl BackgroundService for ConfigurationWatch {
@@ -75,7 +79,8 @@ impl Files {
     #[must_use]
     pub fn new(file: PathBuf, plan: &Plan) -> Self {
         let seen = Seen::of(&file, plan);
-        Self { file, read: Mutex::new(seen) }
+        let in_use = seen.named(plan);
+        Self { file, read: Mutex::new(seen), in_use: Mutex::new(in_use.0) }
     }
 
     /// The configuration's own file, as an absolute path.
@@ -99,6 +104,19 @@ impl Files {
         *self.read.lock() = Seen { files: Settled::new(stamps), ..before };
     }
 
+    /// Which of the files that were read for a new plan look otherwise than those in use.
+    #[must_use]
+    pub fn read_again(&self, named: &Named) -> Vec<PathBuf> {
+        let in_use = self.in_use.lock();
+        let is_other = |(path, stamp): &(&PathBuf, &_)| in_use.get(*path).is_some_and(|before| before != *stamp);
+        named.0.iter().filter(is_other).map(|(path, _)| path.clone()).collect()
+    }
+
+    /// A plan serves for which these files were read.
+    pub fn are_in_use(&self, named: Named) {
+        *self.in_use.lock() = named.0;
+    }
+
     fn have_changed(&self, plan: &Plan) -> bool {
         let mut read = self.read.lock();
         let now = stamps(&read.sources, plan);
@@ -110,6 +128,13 @@ impl Seen {
     fn of(file: &Path, plan: &Plan) -> Self {
         let sources = Sources::of(file, &process_environment);
         Self { files: Settled::new(stamps(&sources, plan)), sources }
+    }
+
+    /// The files that `plan`, which has been read since, names. Those that nobody had named before are known as they look now.
+    #[must_use]
+    pub fn named(&self, plan: &Plan) -> Named {
+        let known = |path: &Path| self.files.looks().get(path).copied().unwrap_or_else(|| Stamp::of(path).ok());
+        Named(plan.files().chain(plan.users()).map(|path| (path.to_path_buf(), known(path))).collect())
     }
 }
 

@@ -57,6 +57,9 @@ pub enum BuildError {
     NoRoots,
 }
 
+/// The roots that certificates of backends are verified with.
+pub type Roots = Arc<CaType>;
+
 /// All of an upstream's peers, but for the address.
 #[derive(Clone)]
 pub struct PeerTemplate {
@@ -95,6 +98,16 @@ impl PeerTemplate {
             options: options(upstream, verify, ca),
             sources: Vec::new(),
         })
+    }
+
+    /// The same with these roots, where the upstream names none of its own.
+    #[must_use]
+    pub fn trusting(mut self, roots: &Roots) -> Self {
+        if self.options.ca.is_none() {
+            self.options.ca = Some(Arc::clone(roots));
+            self.group = trusted_by(self.group, roots);
+        }
+        self
     }
 
     /// The same with connections that come from the addresses that the process has for that.
@@ -238,17 +251,14 @@ pub(super) struct ProbeBounds<'a> {
     /// The protocol.
     pub(super) alpn: ALPN,
     /// The roots that are trusted where the upstream names none; none: those of the connector.
-    pub(super) roots: Option<&'a Arc<CaType>>,
+    pub(super) roots: Option<&'a Roots>,
 }
 
-/// The roots that are trusted where an upstream names none: those of `ca_file`, else the system's.
+/// The system's roots.
 ///
 /// # Errors
-/// [`BuildError`] where there are none.
-pub fn default_roots(ca_file: Option<&Path>) -> Result<Arc<CaType>, BuildError> {
-    if let Some(path) = ca_file {
-        return read_roots(path);
-    }
+/// [`BuildError::NoRoots`] where there are none.
+pub(super) fn system_roots() -> Result<Roots, BuildError> {
     let roots: Vec<WrappedX509> = load_native_certs().unwrap_or_default().iter().filter_map(root).collect();
     if roots.is_empty() { Err(BuildError::NoRoots) } else { Ok(roots.into()) }
 }
@@ -317,7 +327,19 @@ fn group_of(group: u64, client: Option<Ends>) -> u64 {
     hasher.finish()
 }
 
-fn read_roots(path: &Path) -> Result<Arc<CaType>, BuildError> {
+/// The same for a process that gives its upstreams these roots.
+fn trusted_by(group: u64, roots: &CaType) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    group.hash(&mut hasher);
+    roots.iter().for_each(|root| root.borrow_raw_cert().hash(&mut hasher));
+    hasher.finish()
+}
+
+/// The roots in a file, PEM.
+///
+/// # Errors
+/// [`BuildError`], which names the file.
+pub fn read_roots(path: &Path) -> Result<Roots, BuildError> {
     Ok(certificate::roots(path)?.iter().map(x509).collect())
 }
 

@@ -3,7 +3,9 @@
 use std::fs;
 
 use crate::harness::h2::H2Client;
-use crate::harness::{Connection, Load, Origin, Proxy, get, request, until};
+use crate::harness::{Connection, Load, Origin, Proxy, Road, Setup, get, on_both_roads, request, until};
+
+on_both_roads!(a_connection_that_is_made_has_its_time_and_one_that_is_used_again_none);
 
 #[tokio::test]
 async fn a_line_tells_what_happened() {
@@ -168,4 +170,75 @@ async fn none_writes_nothing() {
 
     assert!(!proxy.stdout().contains("never-logged"));
     assert!(!proxy.settled_stderr().await.contains("never-logged"));
+}
+
+async fn a_connection_that_is_made_has_its_time_and_one_that_is_used_again_none(road: Road) {
+    let a = Origin::start("a").await;
+    let yaml = "upstreams: { web: { backends: [{a}], health_check: none } }";
+    let proxy = Setup::new(&[&a]).on(road).start(yaml).await;
+    for (path, reused) in [("/first", false), ("/second", true)] {
+        request(proxy.address(), "POST", path, "", b"body").await;
+        let line = proxy.log_for(path).await;
+        assert_eq!((&line["reused"], line["connect_ms"].is_number()), (&reused.into(), !reused), "{line:#}");
+        assert!(line["first_byte_ms"].as_f64() <= line["duration_ms"].as_f64(), "{line:#}");
+        assert!(line["first_byte_ms"].as_f64().is_some_and(|time| time > 0.0), "{line:#}");
+        assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&4.into(), &1.into()), "{line:#}");
+    }
+}
+
+#[tokio::test]
+async fn a_template_may_name_every_field_of_the_manual() {
+    let a = Origin::start("a").await;
+    let manual = include_str!("../../docs/access-log.md");
+    let rows = manual
+        .lines()
+        .skip_while(|line| !line.starts_with("| field "))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let fields: Vec<_> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+    assert!(fields.len() > 20, "{fields:?}");
+    let template: Vec<_> = fields.iter().map(|field| format!("{field}=<{{{field}}}>")).collect();
+    let yaml = format!(
+        "access_log: {{ path: \"{{dir}}/template.log\", format: \"{}\" }}\n\
+         tracing: {{ otlp: \"http://{{a}}\", sample: 100% }}\nupstreams: {{ web: {{ backends: [{{a}}] }} }}",
+        template.join(" ")
+    );
+    let proxy = Proxy::start(&[&a], &yaml).await;
+    request(proxy.address(), "GET", "/x", "User-Agent: test/1\r\nReferer: r\r\n", b"").await;
+    let written = || fs::read_to_string(proxy.dir().join("template.log")).unwrap_or_default();
+    until("the line", async || written().ends_with('\n')).await;
+    let line = written();
+    // A plain request that its backend has answered has all values but these.
+    for field in fields {
+        let none = ["reason", "dry_run", "tls"].contains(&field);
+        assert_eq!(line.contains(&format!("{field}=<->")), none, "{field}: {line}");
+        assert!(line.contains(&format!("{field}=<")), "{field}: {line}");
+    }
+}
+
+#[tokio::test]
+async fn it_goes_to_stderr_where_that_is_written() {
+    let a = Origin::start("a").await;
+    let proxy = Proxy::start(&[&a], "access_log: { path: stderr }\nupstreams: { web: { backends: [{a}] } }").await;
+
+    get(proxy.address(), "/x").await;
+
+    until("the line", async || proxy.stderr().contains("\"path\":\"/x\"")).await;
+    assert!(!proxy.stdout().contains("\"path\""));
+}
+
+#[tokio::test]
+async fn the_share_that_is_written_is_logged() {
+    let a = Origin::start("a").await;
+    for (sample, least, most) in [("0%", 0, 0), ("50%", 300, 700), ("100%", 1_000, 1_000)] {
+        let yaml = format!(
+            "access_log: {{ path: \"{{dir}}/access.log\", sample: {sample} }}\nupstreams: {{ web: {{ backends: [{{a}}] }} }}"
+        );
+        let mut proxy = Proxy::start(&[&a], &yaml).await;
+        Load::of(1_000, 4).run(proxy.address()).await.expect_all_ok();
+        proxy.signal(nix::sys::signal::Signal::SIGTERM);
+        proxy.wait_exit().await;
+        let lines = proxy.log().len();
+        assert!((least..=most).contains(&lines), "{sample}: {lines} lines of 1,000");
+    }
 }

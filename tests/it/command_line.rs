@@ -3,9 +3,9 @@
 use std::process::{Output, Stdio};
 
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
-use crate::harness::{Origin, PATIENCE, Proxy, Setup, roundel};
+use crate::harness::{Address, Connection, Origin, PATIENCE, Proxy, Setup, free_address, get, roundel, until};
 
 const GOOD: &str = "upstreams: { web: { backends: [127.0.0.1:8081, 127.0.0.1:8082] } }";
 
@@ -223,4 +223,142 @@ async fn top_without_a_terminal_says_what_to_run_in_its_place() {
     assert!(!output.status.success());
     assert!(text(&output.stderr).contains("needs a terminal") && text(&output.stderr).contains("roundel status"));
     assert!(output.stdout.is_empty(), "nothing is drawn into a pipe: {output:?}");
+}
+
+/// A command of the binary that goes on by itself; it does not outlive its test.
+fn go_on(arguments: &[&str]) -> tokio::process::Child {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_roundel"));
+    command.args(arguments).env_remove("RUST_LOG").env_remove("RUNTIME_DIRECTORY").stdin(Stdio::null());
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("cargo has built the binary")
+}
+
+#[tokio::test]
+async fn the_demonstration_serves_where_it_is_told_to_and_heals_what_fails() {
+    let (listen, admin) = (free_address(), free_address());
+    let runtime = tempfile::tempdir().expect("the temporary directory is writable");
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_roundel"));
+    command.args(["demo", "--listen", &listen.to_string(), "--admin", &admin.to_string()]);
+    command.env("XDG_RUNTIME_DIR", runtime.path()).env_remove("RUNTIME_DIRECTORY").stdin(Stdio::null());
+    let _demo = command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().expect("it runs");
+    let asked = async |address: &Address, path: &str| match Connection::try_open(address).await {
+        Ok(mut connection) => connection.ask("GET", path, "", b"").await.map_or(0, |answer| answer.status),
+        Err(_) => 0,
+    };
+    until("it is ready", async || asked(&admin, "/readyz").await == 200).await;
+    let names = async || {
+        let mut names = std::collections::BTreeSet::new();
+        for _ in 0..6 {
+            names.insert(
+                get(&listen, "/").await.text().split_whitespace().find(|word| is_a_tree(word)).map(str::to_owned),
+            );
+        }
+        names.len()
+    };
+    assert_eq!(names().await, 3);
+    assert_eq!(asked(&listen, "/fail/birch").await, 200);
+    until("one is out", async || names().await == 2).await;
+    assert_eq!(asked(&listen, "/heal/birch").await, 200);
+    until("it is back", async || names().await == 3).await;
+}
+
+fn is_a_tree(word: &str) -> bool {
+    ["amber", "birch", "cedar"].iter().any(|name| word.contains(name))
+}
+
+#[tokio::test]
+async fn what_has_happened_is_told_in_the_number_that_is_asked_for() {
+    let (a, b) = (Origin::start("a").await, Origin::start("b").await);
+    let proxy = Proxy::start(&[&a, &b], "upstreams: { web: { backends: [{a}, {b}] } }").await;
+    let admin = proxy.admin_address().to_string();
+    // Both came up at the start, and each is told.
+    for (last, json) in [("1", true), ("2", false)] {
+        let format = if json { &["--json"][..] } else { &[] };
+        let mut events = go_on(&[&["events", "--last", last, "--admin", &admin], format].concat());
+        let mut lines = tokio::io::BufReader::new(events.stdout.take().expect("it is piped")).lines();
+        let mut told = Vec::new();
+        let count: usize = last.parse().expect("it is a number");
+        while told.len() < count {
+            let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("it is told");
+            told.push(line.expect("it is text").expect("the stream goes on"));
+        }
+        assert!(told.iter().all(|line| serde_json::from_str::<Value>(line).is_ok() == json), "{told:?}");
+        // The next to be told is what happens next.
+        let backend = format!("/api/v1/upstreams/web/backends/{}/drain?force=true", a.address());
+        assert_eq!(proxy.admin_post(&backend).await.0, 200);
+        let next = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("it is told");
+        assert!(next.expect("it is text").is_some_and(|line| line.contains("drain")), "after {told:?}");
+        assert_eq!(proxy.admin_post(&backend.replace("drain?force=true", "resume")).await.0, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_requests_is_as_long_as_is_asked_for() {
+    let a = Origin::start("a").await;
+    let proxy = Proxy::start(&[&a], "upstreams: { web: { backends: [{a}] } }").await;
+    for path in ["/one", "/two", "/three"] {
+        get(proxy.address(), path).await;
+        let id = proxy.log_for(path).await["request_id"].as_str().unwrap_or_default().to_owned();
+        proxy.remembered(&id).await;
+    }
+    let admin = proxy.admin_address().to_string();
+    for (limit, count) in [("1", 1), ("2", 2), ("20", 3)] {
+        let output = roundel(&["why", "--last", "all", "--limit", limit, "--json", "--admin", &admin]).await;
+        let list: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        assert_eq!(list["requests"].as_array().map(Vec::len), Some(count), "{list:#}");
+        assert_eq!(list["requests"][0]["path"], "/three", "the last comes first");
+    }
+}
+
+#[tokio::test]
+async fn diagnostics_can_be_read_by_machines() {
+    let output = with_file(FAULTY, &["check", "--json"]).await;
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let list = told.as_array().or_else(|| told["diagnostics"].as_array()).expect("it is a list");
+    assert_eq!((output.status.code(), list.len()), (Some(2), 2), "{told:#}");
+    assert!(list.iter().all(|one| one["line"].is_number() || one["place"].is_object()), "{told:#}");
+}
+
+#[tokio::test]
+async fn the_level_of_the_environment_stands_in_place_of_the_files() {
+    let a = Origin::start("a").await;
+    for (level, told) in [("error", false), ("info", true)] {
+        let yaml = "log: { level: warn }\nupstreams: { web: { backends: [{a}] } }";
+        let proxy = Setup::new(&[&a]).environment("RUST_LOG", level).start(yaml).await;
+        proxy.signal(nix::sys::signal::Signal::SIGTERM);
+        let mut proxy = proxy;
+        proxy.wait_exit().await;
+        assert_eq!(proxy.settled_stderr().await.contains("INFO"), told, "{level}");
+    }
+}
+
+#[tokio::test]
+async fn no_value_of_a_flag_ends_a_command_in_a_panic() {
+    for arguments in [
+        &["top", "--interval", "0s", "--admin", "127.0.0.1:1"][..],
+        &["top", "--interval", "1", "--admin", "127.0.0.1:1"],
+        &["why", "--last", "all", "--limit", "0", "--admin", "127.0.0.1:1"],
+        &["why", "--last", "all", "--limit", "-1", "--admin", "127.0.0.1:1"],
+        &["events", "--last", "99999999999", "--admin", "127.0.0.1:1"],
+        &["drain", "web/a", "--wait", "forever", "--admin", "127.0.0.1:1"],
+        &["drain", "web", "--admin", "127.0.0.1:1"],
+        &["drain", "/", "--admin", "127.0.0.1:1"],
+        &["upgrade", "--timeout", "0s", "--admin", "127.0.0.1:1"],
+        &["status", "--admin", "unix:"],
+        &["status", "--admin", ""],
+        &["status", "--admin", "localhost"],
+        &["status", "--token-file", "/nowhere"],
+        &["demo", "--listen", "here"],
+        &["demo", "--listen", "127.0.0.1:0", "--admin", "192.0.2.1:1"],
+        &["completions", "tcsh"],
+    ] {
+        let output = roundel(arguments).await;
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && !said.trim().is_empty(), "{arguments:?}: {output:?}");
+        assert!(!said.contains("panicked"), "{arguments:?}: {said}");
+    }
 }

@@ -111,6 +111,43 @@ async fn preflights_are_answered_here_and_answers_bear_the_policy() {
 }
 
 #[tokio::test]
+async fn each_key_of_cors_is_told_to_browsers() {
+    let ask = "Origin: https://a.example\r\nAccess-Control-Request-Method: PUT\r\n";
+    for (keys, field, value) in [
+        ("", "allow-methods", Some("GET")),
+        (", methods: [PUT, DELETE]", "allow-methods", Some("PUT, DELETE")),
+        ("", "allow-headers", None),
+        (", headers: [x-token, x-other]", "allow-headers", Some("x-token, x-other")),
+        ("", "allow-credentials", None),
+        (", credentials: true", "allow-credentials", Some("true")),
+        ("", "max-age", Some("600")),
+        (", max_age: 90s", "max-age", Some("90")),
+    ] {
+        let filter = format!("{{ cors: {{ origins: [\"https://a.example\"]{keys} }} }}");
+        let (_a, proxy) = with(&format!("    filters: [{filter}]\n    to: web")).await;
+        let preflight = request(proxy.address(), "OPTIONS", "/", ask, b"").await;
+        assert_eq!(preflight.field(&format!("access-control-{field}")), value, "{keys}");
+        let answer = request(proxy.address(), "GET", "/", "Origin: https://a.example\r\n", b"").await;
+        let credentials = answer.field("access-control-allow-credentials").is_some();
+        assert_eq!(credentials, keys.contains("credentials"), "{keys}");
+    }
+}
+
+#[tokio::test]
+async fn values_are_added_to_fields_that_are_there() {
+    let add = "{ request_headers: { add: { x-one: b, x-new: c } } }, { response_headers: { add: { x-two: e } } }";
+    let (a, proxy) = with(&format!("    filters: [{add}]\n    to: web")).await;
+    a.plays(Reply::ok("a").field("x-two", "d"));
+    for (number, version) in [(0, "HTTP/1.1"), (1, "HTTP/1.0")] {
+        let mut client = Connection::open(proxy.address()).await;
+        client.send(format!("GET / {version}\r\nHost: x\r\nX-One: a\r\n\r\n")).await;
+        assert_eq!(client.answer().await.head.all("x-two"), ["d", "e"]);
+        let head = &a.received()[number].head;
+        assert_eq!((head.all("x-one"), head.all("x-new")), (vec!["a", "b"], vec!["c"]));
+    }
+}
+
+#[tokio::test]
 async fn paths_and_hosts_are_rewritten() {
     for (matched, rewrite, target, seen) in [
         ("/foo", "path_prefix: /xyz", "/foo/bar?q=1", "/xyz/bar?q=1"),
@@ -181,6 +218,33 @@ async fn compressed_answers_decode_to_the_same_bytes() {
     }
     let plain = client.ask("GET", "/length", "", b"").await.expect("an answer");
     assert!(plain.text() == text && plain.field("content-encoding").is_none());
+}
+
+#[tokio::test]
+async fn what_is_compressed_and_how_is_as_written() {
+    let text = "again and again ".repeat(20);
+    let all = "gzip, br, zstd";
+    for (keys, accepts, kind, coding) in [
+        ("{ min_bytes: 100B }", all, "text/plain", Some("zstd")),
+        ("{ min_bytes: 321B }", all, "text/plain", None),
+        ("{ min_bytes: 320B }", all, "text/plain", Some("zstd")),
+        ("{ min_bytes: 0B, algorithms: [br, gzip] }", all, "text/plain", Some("br")),
+        ("{ min_bytes: 0B, algorithms: [gzip] }", all, "text/plain", Some("gzip")),
+        ("{ min_bytes: 0B, algorithms: [gzip] }", "br", "text/plain", None),
+        ("{ min_bytes: 0B }", all, "application/x-mine", None),
+        ("{ min_bytes: 0B, types: [application/x-mine] }", all, "application/x-mine; q=1", Some("zstd")),
+        ("{ min_bytes: 0B, types: [application/x-mine] }", all, "text/plain", None),
+        ("{ min_bytes: 0B, types: [\"application/*\"] }", all, "application/x-mine", Some("zstd")),
+        ("none", all, "text/plain", None),
+    ] {
+        let (a, proxy) = with(&format!("    filters: [{{ compress: {keys} }}]\n    to: web")).await;
+        a.plays(Reply::ok(text.as_str()).field("content-type", kind));
+        let answer = request(proxy.address(), "GET", "/", &format!("Accept-Encoding: {accepts}\r\n"), b"").await;
+        assert_eq!(answer.field("content-encoding"), coding, "{keys} {accepts} {kind}");
+        let bytes = &answer.body.bytes;
+        let plain = coding.map_or_else(|| bytes.clone(), |coding| decoded(coding, bytes));
+        assert_eq!(plain, text.as_bytes(), "{keys} {accepts} {kind}");
+    }
 }
 
 #[tokio::test]

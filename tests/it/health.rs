@@ -1,6 +1,6 @@
 //! Probes find out which backends can be used, and requests go only there.
 
-use crate::harness::{Load, Origin, Proxy, Reply, Script, Setup, get, until};
+use crate::harness::{Authority, Load, Origin, Proxy, Reply, Script, Setup, get, until};
 
 async fn two() -> [Origin; 2] {
     [Origin::start("a").await, Origin::start("b").await]
@@ -137,6 +137,59 @@ upstreams:
     assert_eq!(get(proxy.address(), "/").await.origin(), "a");
     assert_eq!(a.requests_for("/healthz"), 0);
     assert!(side.requests_for("/healthz") > 0);
+}
+
+#[tokio::test]
+async fn a_probe_speaks_tls_as_written_whatever_its_backend_does() {
+    for kind in ["http, path: /healthz", "http, path: /healthz, expect: { body: side }"] {
+        let authority = Authority::new();
+        let side = Origin::start_tls("side", &authority, &["127.0.0.1"]).await;
+        let a = Origin::start("a").await;
+        let yaml = |tls: &str, upstream: &str| {
+            format!(
+                "upstreams: {{ web: {{ backends: [{{a}}], health_check: {{ type: {kind}, port: {{side_port}}, tls: {tls} }} {upstream} }} }}"
+            )
+        };
+        let setup = Setup::new(&[&a, &side]).file("ca.pem", authority.pem());
+        let roots = setup.dir().join("ca.pem").display().to_string();
+        let proxy = setup.environment("SSL_CERT_FILE", &roots).start(&yaml("true", "")).await;
+        proxy.until_state("web", a.address(), "healthy").await;
+        assert_eq!(get(proxy.address(), "/").await.origin(), "a", "plain, though its probes are not");
+
+        let (side, a) = (Origin::start("side").await, Origin::start_tls("a", &authority, &["127.0.0.1"]).await);
+        let setup = Setup::new(&[&a, &side]).file("ca.pem", authority.pem());
+        let proxy = setup.start(&yaml("false", ", tls: { ca: ca.pem }")).await;
+        proxy.until_state("web", a.address(), "healthy").await;
+        assert_eq!(get(proxy.address(), "/").await.origin(), "a", "over TLS, though its probes are not");
+    }
+}
+
+#[tokio::test]
+async fn no_more_backends_are_ejected_than_may() {
+    // The last that can be used stays in use.
+    for (most, ejected) in [("10%", 1), ("50%", 2), ("100%", 3)] {
+        let origins =
+            [Origin::start("a").await, Origin::start("b").await, Origin::start("c").await, Origin::start("d").await];
+        origins.iter().for_each(|origin| origin.plays(Reply::status(502)));
+        let yaml = format!(
+            "
+upstreams:
+  web:
+    backends: [{{a}}, {{b}}, {{c}}, {{d}}]
+    health_check: none
+    retry: none
+    outlier: {{ consecutive_errors: 1, base_ejection: 1h, max_ejection: 1h, max_ejected: {most} }}
+"
+        );
+        let [a, b, c, d] = &origins;
+        let proxy = Proxy::start(&[a, b, c, d], &yaml).await;
+        Load::of(20, 1).run(proxy.address()).await;
+        let mut out = 0;
+        for origin in &origins {
+            out += usize::from(proxy.state("web", origin.address()).await == "ejected");
+        }
+        assert_eq!(out, ejected, "{most}");
+    }
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ const NAMED: [(Subject, &str); 3] =
 /// What of a plan says where it comes from, and not what it means.
 const ORIGIN: [&str; 2] = ["source", "hash"];
 /// The keys of `server` that a running process can follow.
-const LIVE: [&str; 2] = ["error_log", "grace_period_seconds"];
+const LIVE: [&str; 3] = ["ca_file", "error_log", "grace_period_seconds"];
 
 /// Everything that changes from one plan to another.
 #[derive(Debug, Clone, PartialEq)]

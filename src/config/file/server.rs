@@ -24,7 +24,7 @@ section! {
         user: String,
         /// The group to run as.
         group: String,
-        /// The working directory of the process in the background.
+        /// The working directory of the process in the background (`daemon`). Relative paths in the configuration do not start from it.
         working_directory: FilePath,
         /// Threads that serve traffic, shared by all listeners. Without it: the number of cores.
         threads: Integer<1, 1024>,
@@ -32,7 +32,7 @@ section! {
         listener_tasks_per_fd: Integer<1, 1024> = Integer(1),
         /// Whether threads take work from each other.
         work_stealing: bool = true,
-        /// The roots that certificates of backends are verified with, PEM; without it, the system's.
+        /// The roots that certificates of backends are verified with, PEM, where an upstream names none; without it, the system's. Read again by a reload.
         ca_file: FilePath,
         /// How long requests in flight may take to end when the process stops, in seconds.
         grace_period_seconds: Seconds<0> = Integer(30),
@@ -42,19 +42,19 @@ section! {
         client_bind_to_ipv6: List<std::net::Ipv6Addr> = List::default(),
         /// Idle HTTP/2 connections to backends kept for each thread, over all upstreams; those of HTTP/1.1 are bounded by each upstream's `keepalive`.
         upstream_keepalive_pool_size: Integer<1, 1_000_000> = Integer(128),
-        /// Pools of threads that make connections to backends; together with `upstream_connect_offload_thread_per_pool`.
+        /// Pools of threads that make connections to backends; together with `upstream_connect_offload_thread_per_pool`. Requests that do not take the direct lane have as many of their own.
         upstream_connect_offload_threadpools: Integer<1, 1024>,
         /// Threads of each such pool.
         upstream_connect_offload_thread_per_pool: Integer<1, 1024>,
-        /// Whether TLS keys of connections to backends are written to the file that `SSLKEYLOGFILE` names.
+        /// Whether TLS keys of connections to backends, probes included, are written to the file that the variable `SSLKEYLOGFILE` names; the log tells that they are, or why not.
         upstream_debug_ssl_keylog: bool = false,
-        /// The most threads for blocking work. Without it: 512.
+        /// The most threads for blocking work, such as hashing passwords, of each service; with `work_stealing: false` of each of its threads. Without it: 512.
         max_blocking_threads: Integer<1, 65_536>,
         /// How long an idle thread for blocking work is kept, in seconds. Without it: 10.
         blocking_threads_ttl_seconds: Seconds<0>,
         /// Whether, with `daemon`, the command returns only when the process in the background is ready.
         daemon_wait_for_ready: bool = false,
-        /// How long it waits for that, in seconds. Without it: 600.
+        /// How long the command waits for the process in the background at most, in seconds; that one goes on. Without it: 600.
         daemon_ready_timeout_seconds: Seconds<1>,
         /// Replaced by `grace_period_seconds`: the process ends as soon as nothing is left.
         graceful_shutdown_timeout_seconds: String,

@@ -206,7 +206,7 @@ section! {
         base_ejection: Positive = Positive::seconds(30),
         /// How long the longest ejection lasts.
         max_ejection: Positive = Positive::seconds(300),
-        /// The share of backends that may be out at once; one always may.
+        /// The share of backends that may be out at once; one always may, and the last usable one never.
         max_ejected: Share = Share(0.1),
     }
 }

@@ -1,12 +1,10 @@
 //! One probe of one backend: the check that its plan asks for, on the way its requests take, within its timeout.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use pingora_core::connectors::http::Connector;
 use pingora_core::connectors::{ConnectorOptions, TransportConnector};
-use pingora_core::protocols::tls::CaType;
 use pingora_core::upstreams::peer::{ALPN, HttpPeer, Peer as _};
 use pingora_error::Result;
 use pingora_load_balancing::Backend as Target;
@@ -17,7 +15,7 @@ use super::http::{BodyCheck, Checks};
 use super::{grpc, http, tcp};
 use crate::config::plan;
 use crate::upstream::backend::Backend;
-use crate::upstream::peer::{PeerTemplate, ProbeBounds, authority_of, default_roots};
+use crate::upstream::peer::{PeerTemplate, ProbeBounds, Roots, authority_of, system_roots};
 
 /// A connector reads its roots from a file, twice, each time one is made. Those of probes are brought along by each peer
 /// that needs any, so that the connectors themselves read none.
@@ -29,23 +27,24 @@ pub struct Prober {
     handshakes: Arc<TransportConnector>,
     http: Checks,
     sessions: Arc<Connector>,
-    ca_file: Option<PathBuf>,
-    /// The roots of upstreams that name none, read when the first such probe is sent; or why there are none.
-    roots: OnceLock<Result<Arc<CaType>, String>>,
+    /// The system's roots, for upstreams for which nothing names any, read when the first such probe is sent; or why there are
+    /// none.
+    roots: OnceLock<Result<Roots, String>>,
 }
 
 impl std::fmt::Debug for Prober {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Prober").field("ca_file", &self.ca_file).finish_non_exhaustive()
+        f.debug_struct("Prober").finish_non_exhaustive()
     }
 }
 
 impl Prober {
-    /// Probes leave from the same addresses as requests, and trust the same roots.
+    /// Probes leave from the same addresses as requests, and their TLS keys are written where those of requests are.
     #[must_use]
     pub fn new(server: &plan::Server) -> Self {
         let mut options = ConnectorOptions::new(1);
         options.ca_file = Some(NO_ROOTS.to_owned());
+        options.debug_ssl_keylog = server.upstream_debug_ssl_keylog;
         options.bind_to_v4 = source_addresses(&server.client_bind_to_ipv4);
         options.bind_to_v6 = source_addresses(&server.client_bind_to_ipv6);
         Self {
@@ -53,7 +52,6 @@ impl Prober {
             handshakes: Arc::new(TransportConnector::new(Some(options.clone()))),
             sessions: Arc::new(Connector::new(Some(options.clone()))),
             http: Checks::new(options),
-            ca_file: server.ca_file.clone(),
             roots: OnceLock::new(),
         }
     }
@@ -115,8 +113,8 @@ impl Prober {
         Ok(peers.probe_peer(backend, &bounds))
     }
 
-    fn roots(&self) -> Result<&Arc<CaType>> {
-        let read = || default_roots(self.ca_file.as_deref()).map_err(|error| error.to_string());
+    fn roots(&self) -> Result<&Roots> {
+        let read = || system_roots().map_err(|error| error.to_string());
         self.roots.get_or_init(read).as_ref().map_err(|why| unexpected(why.as_str()))
     }
 }

@@ -17,8 +17,10 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use super::tls::Issued;
 use super::until;
@@ -250,7 +252,13 @@ impl Origin {
     /// An origin that speaks TLS and shows a certificate of `authority`.
     pub(crate) async fn start_tls(name: &str, authority: &Authority, hosts: &[&str]) -> Self {
         let (reserved, address) = reserve();
-        Self::up(name, Some(reserved), address, Some(authority.acceptor(hosts))).await
+        Self::up(name, Some(reserved), address, Some(authority.acceptor(hosts, None))).await
+    }
+
+    /// The same that serves only who shows a certificate of `clients`.
+    pub(crate) async fn start_mutual(name: &str, authority: &Authority, hosts: &[&str], clients: &Authority) -> Self {
+        let (reserved, address) = reserve();
+        Self::up(name, Some(reserved), address, Some(authority.acceptor(hosts, Some(clients)))).await
     }
 
     async fn up(name: &str, reserved: Option<Socket>, address: Address, tls: Option<TlsAcceptor>) -> Self {
@@ -682,16 +690,25 @@ impl Authority {
         Issued { leaf, key }
     }
 
-    fn acceptor(&self, hosts: &[&str]) -> TlsAcceptor {
+    fn acceptor(&self, hosts: &[&str], clients: Option<&Authority>) -> TlsAcceptor {
         let Issued { leaf, key } = self.issue(hosts);
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
+        let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
-            .expect("the provider supports the default versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.der().clone()], key)
-            .expect("the key belongs to the certificate");
+            .expect("the provider supports the default versions");
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => {
+                let mut roots = RootCertStore::empty();
+                let root = CertificateDer::from_pem_slice(clients.pem().as_bytes()).expect("the authority is PEM");
+                roots.add(root).expect("it is a certificate");
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                builder.with_client_cert_verifier(verifier.expect("there is a root"))
+            }
+        };
+        let config =
+            builder.with_single_cert(vec![leaf.der().clone()], key).expect("the key belongs to the certificate");
         TlsAcceptor::from(Arc::new(config))
     }
 }

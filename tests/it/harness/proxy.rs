@@ -454,6 +454,13 @@ impl Proxy {
         self.proc_status("Threads:")
     }
 
+    /// Threads whose names begin so.
+    pub(crate) fn threads_named(&self, name: &str) -> usize {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        let names = threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
+        names.filter(|found| found.starts_with(name)).count()
+    }
+
     /// How often each thread that serves clients has waited for something.
     pub(crate) fn rests(&self) -> Vec<u64> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
