@@ -228,6 +228,22 @@ routes: [{ match: [{ path: /one }], to: one }, { match: [{ path: /two }], to: tw
 }
 
 #[tokio::test]
+async fn an_answer_without_content_by_its_status_gets_none_of_its_backend() {
+    let h = H2Origin::start(|mut call| async move {
+        let status = call.head.uri.path()[1..].parse().expect("a status");
+        call.reply(status, &[], b"abc", &[]).await;
+    })
+    .await;
+    let proxy = through(&h, "").await;
+    let mut client = H2Client::connect(proxy.address()).await;
+
+    for (status, text) in [(204, ""), (304, ""), (205, "abc"), (404, "abc")] {
+        let answer = client.get(&format!("/{status}")).await;
+        assert_eq!((answer.status, answer.text().as_str()), (status, text));
+    }
+}
+
+#[tokio::test]
 async fn bodies_of_an_http_1_backend_come_bare_and_their_trailers_after_them() {
     let a = Origin::start("a").await;
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;x=y\r\nab\r\n1\r\nc\r\n0\r\n";

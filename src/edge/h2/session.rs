@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::HttpTask;
 use pingora_core::protocols::http::custom::CustomMessageWrite;
@@ -150,7 +150,16 @@ impl H2Session {
         false
     }
 
+    /// Whether the answer has no content, whatever its backend sends after its head (RFC 9110, 6.4.1). To HEAD the codec takes none.
+    fn is_bodiless(&self) -> bool {
+        let head = self.held.as_ref().or(self.written.as_ref());
+        head.is_some_and(|head| matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED))
+    }
+
     async fn send_body(&mut self, mut data: Bytes, end: bool) -> Result<()> {
+        if self.is_bodiless() {
+            data.clear();
+        }
         if self.stream.is_ended() || (data.is_empty() && !end) {
             return Ok(());
         }
