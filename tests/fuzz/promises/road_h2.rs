@@ -30,7 +30,7 @@ const IS_200: u8 = 0x88;
 const LAST_WORD: &[u8] = b"lastword";
 
 /// How long a client waits for answers that never come, as that of a request without its end.
-const LULL: Duration = Duration::from_millis(100);
+const LULL: Duration = Duration::from_millis(50);
 
 /// Holds the promise to these bytes.
 pub fn holds(bytes: &[u8]) {

@@ -19,7 +19,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
 use super::frames::{ACK, DATA, END_STREAM, HEADERS, Message, PING, PREFACE, SETTINGS, frame, frame_at};
@@ -229,7 +229,8 @@ impl World {
             let ticket = door.gate().enter().expect("one at a time");
             let served = (self.receive)(transport, entrance, ticket);
             let answers = timeout(PATIENCE, talk(ours)).await.expect("the connection ends");
-            timeout(PATIENCE, served).await.expect("the connection is given up").expect("no panic while serving");
+            let served = timeout(PATIENCE, served).await.expect("the connection is given up");
+            served.or_else(of_codec).expect("no panic while serving");
             answers
         });
         let mut backend = lock(&self.backend);
@@ -238,6 +239,15 @@ impl World {
         // What a client that left has sent may come late: it is of that client still.
         requests.retain(|request| request.field("x-forwarded-for") == Some(client.to_string().as_bytes()));
         Seen { requests, malformed: std::mem::take(&mut backend.malformed), answers }
+    }
+}
+
+/// Passes over the one assertion of h2 that a connection may break which ends with streams open: it holds only for those that end in
+/// order, and is not compiled into a release (hyperium/h2#907).
+fn of_codec(error: JoinError) -> Result<(), JoinError> {
+    match error.to_string().contains("assertion failed: !self.has_streams()") {
+        true => Ok(()),
+        false => Err(error),
     }
 }
 
