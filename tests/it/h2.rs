@@ -229,7 +229,7 @@ routes: [{ match: [{ path: /one }], to: one }, { match: [{ path: /two }], to: tw
 
 #[tokio::test]
 async fn an_answer_without_content_by_its_status_gets_none_of_its_backend() {
-    let h = H2Origin::start(|mut call| async move {
+    let h = H2Origin::start(|call| async move {
         let status = call.head.uri.path()[1..].parse().expect("a status");
         call.reply(status, &[], b"abc", &[]).await;
     })
