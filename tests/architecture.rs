@@ -49,6 +49,18 @@ fn every_file_opens_by_saying_what_it_is_for() {
     assert!(silent.is_empty(), "{}", silent.join("\n"));
 }
 
+#[test]
+fn the_files_that_the_architecture_names_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("ARCHITECTURE.md")).expect("it lies beside the manifest");
+    // What stands between two backticks is every second part.
+    let quoted = text.split('`').skip(1).step_by(2);
+    let named = quoted.filter(|name| name.contains('/') && (name.ends_with(".rs") || name.ends_with('/')));
+    let is_there = |name: &&str| root.join(name).exists() || root.join("src").join(name).exists();
+    let missing = named.filter(|name| !is_there(name)).collect::<Vec<_>>();
+    assert!(missing.is_empty(), "not there: {}", missing.join(", "));
+}
+
 /// A source file under `src`.
 struct Source {
     path: PathBuf,

@@ -54,7 +54,8 @@ pub struct Flow {
 #[derive(Debug, Default)]
 pub struct Context {
     arrival: Option<Arrival>,
-    exchange: Option<Exchange>,
+    /// Boxed, as Pingora moves the context about.
+    exchange: Option<Box<Exchange>>,
     /// What compresses the answer's body, where it is compressed.
     encoder: Option<Encoder>,
     /// What gives the present try its connection, where its backend is spoken to in HTTP/1.1.
@@ -71,7 +72,7 @@ pub struct Context {
 
 impl Context {
     fn exchange(&mut self) -> &mut Exchange {
-        self.exchange.as_mut().expect("the first phase makes the exchange, and no other phase runs before it")
+        self.exchange.as_deref_mut().expect("the first phase makes the exchange, and no other phase runs before it")
     }
 
     /// Whether a try that has failed so is begun again at once: nothing was sent, and its backend was only asked in the wrong
@@ -110,7 +111,7 @@ impl ProxyHttp for Flow {
         session.set_ignore_info_resp(old);
         // The edge has its own deadline for bodies; Pingora's would be a second one that nobody configured.
         session.set_read_timeout(None);
-        ctx.exchange = Some(Exchange::new(arrival, &session.req_header().headers));
+        ctx.exchange = Some(Box::new(Exchange::new(arrival, &session.req_header().headers)));
         Ok(())
     }
 
@@ -138,7 +139,7 @@ impl ProxyHttp for Flow {
             ctx.begun_again = false;
         }
         ctx.gate = (asked == Asked::WebSocket).then(Gate::default);
-        ctx.link = Link::of(ctx.exchange.as_ref(), &self.connector, ctx.gate.clone());
+        ctx.link = Link::of(ctx.exchange.as_deref(), &self.connector, ctx.gate.clone());
         let link = ctx.link.clone();
         let exchange = ctx.exchange();
         let mut peer = peer(exchange, link).ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
@@ -151,7 +152,7 @@ impl ProxyHttp for Flow {
         if let Some((at, _)) = watch.next() {
             bear_deadline(&mut peer, at.since(exchange.try_began), asked);
         }
-        ctx.knocking = ctx.link.is_none().then(|| knocking(ctx.exchange.as_ref())).flatten();
+        ctx.knocking = ctx.link.is_none().then(|| knocking(ctx.exchange.as_deref())).flatten();
         Ok(Box::new(peer))
     }
 
@@ -377,7 +378,7 @@ impl ProxyHttp for Flow {
 
     /// The request is over.
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Context) {
-        let Some(exchange) = ctx.exchange.as_mut() else { return };
+        let Some(exchange) = ctx.exchange.as_deref_mut() else { return };
         if exchange.arrival.watch.begins_again() {
             return;
         }

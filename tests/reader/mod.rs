@@ -197,7 +197,8 @@ pub fn answer_head(bytes: &[u8]) -> Option<AnswerHead> {
     Some(AnswerHead { status, framing: framing(&fields, old)?, persistent, fields, len })
 }
 
-fn request_head(bytes: &[u8]) -> Option<(Request, Framing)> {
+/// Reads the head of a request, which is all there is of `bytes`, and how its body is framed.
+pub fn request_head(bytes: &[u8]) -> Option<(Request, Framing)> {
     let lines = lines(bytes)?;
     let words: Vec<&[u8]> = lines[0].split(|byte| *byte == b' ').collect();
     let [method, target, version] = words[..] else { return None };
@@ -286,7 +287,7 @@ fn body(bytes: &[u8], framing: Framing) -> Reading<Vec<u8>> {
 }
 
 /// A body in chunks (RFC 9112, 7.1), and its length on the wire.
-fn chunks(bytes: &[u8]) -> Reading<Vec<u8>> {
+pub fn chunks(bytes: &[u8]) -> Reading<Vec<u8>> {
     let (mut at, mut body) = (0, Vec::new());
     loop {
         let Some(line) = line(&bytes[at..]) else { return Reading::Begun };

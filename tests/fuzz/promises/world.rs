@@ -28,7 +28,8 @@ use crate::reader::{self, Fields, Reading, Request};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Both roads to one backend. What is tried again would be a second request to the backend. What clients write reaches fields,
-/// paths and a redirect; requests on that route say so to the backend by `x-edited`.
+/// paths and a redirect; requests on that route say so to the backend by `x-edited`. And what they write chooses: a route, whose rate
+/// is used up, the backend that stays theirs, the coding of an answer.
 const PLAN: &str = r#"
 listeners:
   - { name: lane, address: "127.0.0.1:1", lane: auto, protocols: [h1, h2], timeouts: TIMEOUTS }
@@ -37,6 +38,14 @@ access_log: none
 upstreams:
   web:
     backends: ["unix:SOCKET"]
+    health_check: none
+    outlier: none
+    retry: none
+    timeouts: { first_byte: 1s, idle: 1s }
+  kept:
+    backends: ["unix:SOCKET"]
+    balance: { hash: { key: "header:x-key" } }
+    sticky: { cookie: k }
     health_check: none
     outlier: none
     retry: none
@@ -52,6 +61,21 @@ routes:
   - name: moved
     match: [{ path_prefix: /moved }]
     redirect: { path_prefix: /new, status: 308 }
+  - name: chosen
+    hosts: ["*.b.example", "c.example"]
+    match:
+      - { path_prefix: /chosen, headers: { x-a: "1" } }
+      - { path_regex: "^/re/[a-z]+/?$", query: { x: "1" }, method: [GET, PUT] }
+    filters:
+      - rate_limit: { key: "header:x-key", rate: 1000000/s, max_keys: 1000, headers: true }
+      - rate_limit: { key: "cookie:k", rate: 1000000/s, max_keys: 1000 }
+      - rate_limit: { key: "query:x", rate: 1000000/s, max_keys: 1000 }
+      - cors: { origins: ["https://a.example"], methods: [PUT], headers: [x-a], credentials: true }
+    to: kept
+  - name: compressed
+    match: [{ path_prefix: /compressed }]
+    filters: [{ compress: { min_bytes: 1B } }]
+    to: web
   - { name: all, to: web }
 "#;
 const TIMEOUTS: &str = "{ header: 1s, body_idle: 1s, keepalive: 1s, write_idle: 1s }";
