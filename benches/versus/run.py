@@ -26,7 +26,7 @@ import time
 
 import report
 from clients import Clients
-from peers import HERE, ROOT, TITLE, Missing, Origin, Peer, program, run, version
+from peers import HAS_NOT, HERE, Missing, Origin, Peer, ROOT, TITLE, program, run, version
 from prove import prove
 from workloads import BY_NAME, IDLE, WORKLOADS
 
@@ -121,6 +121,8 @@ class Bench:
 
     def started(self, stack, kind, setting):
         """A peer that has shown that it does its job; one that does not is left out from then on, and the reason is told."""
+        if setting.log and "log" in HAS_NOT.get(kind, ()):
+            return None
         try:
             peer = stack.enter_context(self.peer(kind, setting.cores, setting.log))
             prove(peer)
@@ -183,6 +185,8 @@ def round_of(bench, setting, number, seconds, cells):
         peers = [peer for kind in kinds if (peer := bench.started(stack, kind, setting))]
         for name in setting.workloads:
             for peer in peers:
+                if BY_NAME[name].listener in HAS_NOT.get(peer.kind, ()):
+                    continue
                 result = cell(bench, peer, BY_NAME[name], seconds)
                 cells.append({"setting": setting.name, "workload": name, "peer": peer.kind, "round": number, **result})
         return {peer.kind: peer.configuration for peer in peers}
@@ -262,7 +266,7 @@ def arguments():
     length.add_argument("--short", action="store_true", help="about 3 minutes (the default)")
     length.add_argument("--full", action="store_true", help="all workloads, on one core and on two: about 25 minutes")
     parser.add_argument("--only", nargs="+", choices=[*BY_NAME, *IDLE], help="these workloads alone")
-    parser.add_argument("--peers", default="nginx,haproxy,envoy,caddy", help="beside whom (default: %(default)s)")
+    parser.add_argument("--peers", help="beside whom (default: nginx,haproxy,envoy,caddy; with --full also sozu, which is built first)")
     parser.add_argument("--roundel", type=pathlib.Path, help="the binary to measure, instead of building one")
     parser.add_argument("--rounds", type=int, help="default: 3 short, 5 full")
     parser.add_argument("--seconds", type=float, help="of each measurement; default: what --minutes allows")
@@ -270,9 +274,10 @@ def arguments():
     parser.add_argument("--json", type=pathlib.Path, default=CACHE / "results.json", help="default: %(default)s")
     parser.add_argument("--doc", type=pathlib.Path, help="writes this page, and its plots to plots/ beside it")
     options = parser.parse_args()
-    options.peers = ["roundel", "roundel-general", *filter(None, options.peers.split(","))]
+    usual = "nginx,haproxy,envoy,caddy" + (",sozu" if options.full else "")
+    options.peers = ["roundel", "roundel-general", *filter(None, (usual if options.peers is None else options.peers).split(","))]
     if unknown := set(options.peers) - set(TITLE):
-        parser.error(f"unknown peers: {', '.join(sorted(unknown))} (known: nginx, haproxy, envoy, caddy)")
+        parser.error(f"unknown peers: {', '.join(sorted(unknown))} (known: nginx, haproxy, envoy, caddy, sozu)")
     options.rounds = options.rounds or (5 if options.full else 3)
     options.minutes = options.minutes or (25 if options.full else 3)
     return options

@@ -123,5 +123,6 @@ runs! {
     road: 600,
     road_answers: 600,
     road_h2: 400,
+    road_h2_answers: 400,
     units: 20_000,
 }

@@ -186,6 +186,23 @@ async fn a_body_that_breaks_its_promise_desynchronises_nobody() {
     );
 }
 
+/// To a backend over HTTP/1.1 a request without content is whole with its head, so that its end is awaited first.
+#[tokio::test]
+async fn content_where_none_was_promised_reaches_no_backend() {
+    for lane in ["auto", "off"] {
+        let a = Origin::start("a").await;
+        let proxy = Proxy::start(&[&a], &YAML.replace("timeouts:", &format!("lane: '{lane}', timeouts:"))).await;
+        let fields = with(&[(b"content-length", b"0")]);
+
+        assert_eq!(send_whole(&proxy, &fields, b"four").await, Outcome::Reset(1), "{lane}");
+        let line = proxy.log_line("the refusal", |line| line["status"] == 400).await;
+        assert_eq!((&line["path"], a.requests()), (&"/sound".into(), 0), "{lane}");
+
+        assert_eq!(send_whole(&proxy, &fields, b"").await, Outcome::Answered, "{lane}");
+        assert_eq!(a.received_for("/sound").body.bytes, b"", "{lane}");
+    }
+}
+
 #[tokio::test]
 async fn bytes_of_a_body_stay_in_the_body() {
     let a = Origin::start("a").await;

@@ -29,7 +29,7 @@ use super::head::{self, Body, Head};
 use super::ledger::Abuse;
 use super::pipe::{Pipe, Signs};
 use super::session::H2Session;
-use super::stream::{Raw, Stream};
+use super::stream::{self, Raw, Stream};
 use crate::base::clock::{Clock, Moment};
 use crate::base::request::Scheme;
 use crate::config::plan;
@@ -387,12 +387,18 @@ impl<A: HttpServerApp> Shared<A> {
     /// Serves one request.
     async fn serve(&self, listener: Arc<plan::Listener>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let received = self.current.clock().now();
-        let (parts, body) = request.into_parts();
+        let (parts, mut body) = request.into_parts();
         let (method, target) = (parts.method.clone(), parts.uri.clone());
         let limits = &listener.limits;
         let limits = Limits { header_bytes: limits.header_bytes, header_count: limits.header_count };
         let follows = if body.is_end_stream() { Body::None } else { Body::Follows };
-        let head = match head::judge(parts, follows, limits) {
+        let mut judged = head::judge(parts, follows, limits);
+        if follows == Body::Follows && judged.as_ref().is_ok_and(|head| head.length == Some(0)) {
+            // To a backend over HTTP/1.1 it is whole with its head: what is malformed must be found before (RFC 9113, 8.1.1).
+            let ended = stream::end_of_nothing(&mut body, listener.timeouts.body_idle).await;
+            judged = judged.and_then(|head| ended.map(|()| head));
+        }
+        let head = match judged {
             Ok(head) => head,
             Err(refusal) => {
                 let path = target.path_and_query().map_or("", |target| target.as_str());

@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream, SendStream};
 use http::{HeaderMap, Response, StatusCode};
+use tokio::time::timeout;
 
 use super::alarm::{Alarm, Alarms};
 use crate::base::clock::{Clock, Moment};
@@ -17,6 +19,7 @@ use crate::config::plan;
 use crate::edge::waits::{Rules, Waits};
 use crate::exchange::watch::Watch;
 use crate::telemetry::reason::Reason;
+use crate::wire::refusal::Refusal;
 
 /// Why a stream goes no further. The watch knows the reason that the request ends for.
 #[derive(Debug)]
@@ -33,6 +36,26 @@ pub(super) enum Fault {
     Answered,
     /// Something is sent that does not follow what was sent before.
     Order(&'static str),
+}
+
+/// Waits for the end of a body that has promised to hold nothing, `patience` at most for each frame.
+///
+/// # Errors
+/// What it is refused for: the end does not come, or the codec has reset the stream because something else came.
+pub(super) async fn end_of_nothing(body: &mut RecvStream, patience: Duration) -> Result<(), Refusal> {
+    const RULE: &str = "RFC 9113, 8.1.1";
+    loop {
+        let (reason, detail) = match timeout(patience, body.data()).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(Ok(empty))) if empty.is_empty() => continue,
+            Ok(Some(Err(error))) if !(error.is_library() && error.is_reset()) => {
+                (Reason::ClientGone, "the client left")
+            }
+            Ok(Some(_)) => (Reason::HttpRequestError, "the request promises no body and has one"),
+            Err(_) => (Reason::ClientTimeout, "the request took too long to arrive"),
+        };
+        return Err(Refusal { reason, detail, rule: RULE });
+    }
 }
 
 /// What a stream is made of, besides its head.

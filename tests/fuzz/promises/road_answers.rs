@@ -16,13 +16,13 @@ use crate::reader::{self, Answer};
 static WORLD: LazyLock<World> = LazyLock::new(World::new);
 
 /// What a client asks.
-struct Asked {
-    method: &'static str,
-    path: &'static str,
-    fields: &'static [(&'static str, &'static str)],
-    body: &'static str,
+pub struct Asked {
+    pub method: &'static str,
+    pub path: &'static str,
+    pub fields: &'static [(&'static str, &'static str)],
+    pub body: &'static str,
     /// Whether its route compresses.
-    compressed: bool,
+    pub compressed: bool,
 }
 
 /// The first request, by the first of the fuzzer's bytes. A second one follows on the same connection.
@@ -43,7 +43,7 @@ const SECOND: Asked = Asked { method: "GET", path: "/second", fields: &[], body:
 
 impl Asked {
     /// As it is written over HTTP/1.1, with `more` lines of fields.
-    fn text(&self, more: &str) -> String {
+    pub fn text(&self, more: &str) -> String {
         let fields: String = self.fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         format!("{} {} HTTP/1.1\r\nhost: a\r\n{more}{fields}\r\n{}", self.method, self.path, self.body)
     }
@@ -89,16 +89,18 @@ pub fn holds(bytes: &[u8]) {
         check(road, asked, truth.as_ref(), &seen.answers);
         prepare();
         let mut read = Vec::new();
-        WORLD.with_client(road, async |stream| converse(stream, asked, &mut read).await).check_well_formed(road);
+        WORLD
+            .with_client(road, async |stream| converse(stream, [asked, &SECOND], &mut read).await)
+            .check_well_formed(road);
         check_h2(road, asked, truth.as_ref(), read);
     }
 }
 
 /// Asks both over HTTP/2, one after the other; an answer that was cut is none.
-async fn converse(stream: UnixStream, asked: &Asked, read: &mut Vec<Option<Answer>>) -> Vec<u8> {
+pub async fn converse(stream: UnixStream, both: [&Asked; 2], read: &mut Vec<Option<Answer>>) -> Vec<u8> {
     let (mut client, connection) = h2::client::handshake(stream).await.expect("the proxy speaks HTTP/2");
     let driven = tokio::spawn(connection);
-    for asked in [asked, &SECOND] {
+    for asked in both {
         read.push(asked.ask(&mut client).await.ok());
     }
     drop(client);
@@ -165,12 +167,12 @@ fn uncompressed(road: &str, truth: &Answer, read: &Answer) -> Answer {
 }
 
 /// Whether it is what the backend answers when nobody tells it otherwise.
-fn is_usual(answer: &Answer) -> bool {
+pub fn is_usual(answer: &Answer) -> bool {
     answer.status == 200 && answer.body == b"ok" && answer.field("x-backend").is_some()
 }
 
 /// Whether the proxy says that it got no answer.
-fn is_ours(answer: &Answer) -> bool {
+pub fn is_ours(answer: &Answer) -> bool {
     matches!(answer.status, 502 | 504) && answer.field("x-request-id").is_some_and(|id| id.len() == 32)
 }
 

@@ -3,8 +3,7 @@
 //! one end. And any frames, in any order: no panic, no hang, and the same of the answers.
 //!
 //! The fuzzer's bytes are requests divided by 0x1e: lines of `name: value`, an empty line, the content. 0x1d and 0x1f stand for CR and LF
-//! inside a line. Where the first byte is 0x1a the rest are frames divided by 0x1e: kind, flags and stream, a byte each, and the payload,
-//! which for the kind `h` is a head in lines, as above. Where it is 0x1b the rest are frames as they are.
+//! inside a line. Where the first byte is 0x1a the rest describes frames (`frames.rs`). Where it is 0x1b the rest are frames as they are.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -14,29 +13,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::frames::{
+    ACK, BETWEEN, DATA, END_STREAM, Frame, GOAWAY, HEADERS, Message, PING, PREFACE, PUSH_PROMISE, RST_STREAM, SETTINGS,
+    described, frame, frame_at, frames,
+};
 use super::world::{Seen, World};
 use crate::reader::{self, Request};
 
 static WORLD: LazyLock<World> = LazyLock::new(World::new);
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
-/// The most requests of one input, and the most frames.
+/// The most requests of one input.
 const MOST: usize = 8;
-const MOST_FRAMES: usize = 64;
-/// The largest frame that everybody takes (RFC 9113, 4.2).
-const LARGEST: usize = 16_384;
-/// What divides requests, and frames.
-const BETWEEN: u8 = 0x1e;
 /// The field block of a head that begins with `:status: 200` (RFC 7541, A).
 const IS_200: u8 = 0x88;
 /// By its answer a client knows that all that it has sent was read.
@@ -45,26 +32,17 @@ const LAST_WORD: &[u8] = b"lastword";
 /// How long a client waits for answers that never come, as that of a request without its end.
 const LULL: Duration = Duration::from_millis(100);
 
-/// A request as it is sent.
-struct Sent {
-    fields: Vec<(Vec<u8>, Vec<u8>)>,
-    body: Vec<u8>,
-}
-
 /// Holds the promise to these bytes.
 pub fn holds(bytes: &[u8]) {
     let begin = || [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat();
     match bytes.split_first() {
         Some((0x1b, frames)) => send(&[&begin(), frames].concat(), |_, _| {}),
-        Some((0x1a, frames)) => {
-            let frames = frames.split(|byte| *byte == BETWEEN).take(MOST_FRAMES).filter_map(described);
-            send(&frames.fold(begin(), |out, frame| [out, frame].concat()), |_, _| {});
-        }
+        Some((0x1a, frames)) => send(&[begin(), described(frames)].concat(), |_, _| {}),
         _ => {
-            let sent: Vec<Sent> = bytes.split(|byte| *byte == BETWEEN).take(MOST).map(Sent::parse).collect();
+            let sent: Vec<Message> = bytes.split(|byte| *byte == BETWEEN).take(MOST).map(Message::parse).collect();
             let mut out = begin();
             for (at, request) in sent.iter().enumerate() {
-                request.write(stream_of(at), &mut out);
+                out.extend(request.frames(stream_of(at)));
             }
             send(&out, |road, seen| check_requests(road, &sent, seen));
         }
@@ -81,79 +59,25 @@ fn send(out: &[u8], check: impl Fn(&str, &Seen)) {
     }
 }
 
-/// A frame as the fuzzer describes it.
-fn described(bytes: &[u8]) -> Option<Vec<u8>> {
-    let [kind, flags, stream, payload @ ..] = bytes else { return None };
-    let payload = &payload[..payload.len().min(LARGEST)];
-    Some(match kind {
-        b'h' => frame(HEADERS, *flags, u32::from(*stream), &Sent::parse(payload).block()),
-        kind => frame(*kind, *flags, u32::from(*stream), payload),
-    })
-}
-
-impl Sent {
-    fn parse(bytes: &[u8]) -> Self {
-        let (mut fields, mut rest) = (Vec::new(), bytes);
-        while !rest.is_empty() {
-            let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
-            let (line, after) = (&rest[..end], rest.get(end + 1..).unwrap_or_default());
-            rest = after;
-            if line.is_empty() {
-                break;
-            }
-            let colon = line.iter().skip(1).position(|byte| *byte == b':').map_or(line.len(), |at| at + 1);
-            let value = line.get(colon + 1..).unwrap_or_default();
-            fields.push((unescaped(&line[..colon]), unescaped(value.strip_prefix(b" ").unwrap_or(value))));
-        }
-        let content = &rest[..rest.len().min(LARGEST)];
-        Self { fields, body: content.to_vec() }
+/// Whether `got` may be what the backend reads of it.
+fn is(sent: &Message, got: &Request) -> bool {
+    let one = |name: &str, value: &[u8]| sent.all(name).eq([value]);
+    // Its path and fields are the route's to change, and nothing else.
+    if got.field("x-edited").is_some() {
+        return one(":method", &got.method) && sent.body == got.body;
     }
-
-    /// The fields as a field block (RFC 7541), cut where it is larger than a frame.
-    fn block(&self) -> Vec<u8> {
-        let mut block = Vec::new();
-        for (name, value) in &self.fields {
-            // A literal field without indexing, with a new name (RFC 7541, 6.2.2).
-            block.push(0);
-            text(name, &mut block);
-            text(value, &mut block);
-        }
-        block.truncate(LARGEST);
-        block
-    }
-
-    fn write(&self, stream: u32, out: &mut Vec<u8>) {
-        let ends = if self.body.is_empty() { END_STREAM } else { 0 };
-        out.extend(frame(HEADERS, END_HEADERS | ends, stream, &self.block()));
-        if !self.body.is_empty() {
-            out.extend(frame(DATA, END_STREAM, stream, &self.body));
-        }
-    }
-
-    fn all(&self, name: &str) -> impl Iterator<Item = &Vec<u8>> {
-        self.fields.iter().filter(move |(found, _)| found == name.as_bytes()).map(|(_, value)| value)
-    }
-
-    /// Whether `got` may be what the backend reads of it.
-    fn is(&self, got: &Request) -> bool {
-        let one = |name: &str, value: &[u8]| self.all(name).eq([value]);
-        // Its path and fields are the route's to change, and nothing else.
-        if got.field("x-edited").is_some() {
-            return one(":method", &got.method) && self.body == got.body;
-        }
-        let host = got.host();
-        let named = self.all(":authority").chain(self.all("host")).all(|named| named.eq_ignore_ascii_case(&host));
-        let same = |name: &str| {
-            is_told(name)
-                || IS_EDITED.contains(&name)
-                || reader::all(&got.fields, name).eq(self.all(name).map(Vec::as_slice))
-        };
-        one(":method", &got.method)
-            && one(":path", &got.target)
-            && named
-            && self.body == got.body
-            && got.fields.iter().all(|(name, _)| same(name))
-    }
+    let host = got.host();
+    let named = sent.all(":authority").chain(sent.all("host")).all(|named| named.eq_ignore_ascii_case(&host));
+    let same = |name: &str| {
+        is_told(name)
+            || IS_EDITED.contains(&name)
+            || reader::all(&got.fields, name).eq(sent.all(name).map(Vec::as_slice))
+    };
+    one(":method", &got.method)
+        && one(":path", &got.target)
+        && named
+        && sent.body == got.body
+        && got.fields.iter().all(|(name, _)| same(name))
 }
 
 /// Fields of the message that arrive in another form: crumbs become one cookie, forwards are counted down.
@@ -165,10 +89,10 @@ fn is_told(name: &str) -> bool {
         || ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"].contains(&name)
 }
 
-fn check_requests(road: &str, sent: &[Sent], seen: &Seen) {
+fn check_requests(road: &str, sent: &[Message], seen: &Seen) {
     let mut used = HashSet::new();
     for got in &seen.requests {
-        let source = sent.iter().enumerate().find(|(at, request)| !used.contains(at) && request.is(got));
+        let source = sent.iter().enumerate().find(|(at, request)| !used.contains(at) && is(request, got));
         let (at, _) = source.unwrap_or_else(|| panic!("nobody has sent what the {road} forwards: {got}"));
         used.insert(at);
     }
@@ -246,65 +170,4 @@ async fn converse(mut stream: UnixStream, out: &[u8]) -> Vec<u8> {
 
 const fn stream_of(at: usize) -> u32 {
     at as u32 * 2 + 1
-}
-
-fn unescaped(text: &[u8]) -> Vec<u8> {
-    let stands_for = |byte: &u8| match byte {
-        0x1d => b'\r',
-        0x1f => b'\n',
-        byte => *byte,
-    };
-    text.iter().map(stands_for).collect()
-}
-
-/// A string without Huffman coding (RFC 7541, 5.2), its length with a prefix of seven bits (5.1).
-fn text(bytes: &[u8], out: &mut Vec<u8>) {
-    if bytes.len() < 127 {
-        out.push(bytes.len() as u8);
-    } else {
-        out.push(127);
-        let mut rest = bytes.len() - 127;
-        while rest >= 128 {
-            out.push((rest % 128) as u8 | 128);
-            rest /= 128;
-        }
-        out.push(rest as u8);
-    }
-    out.extend_from_slice(bytes);
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut out = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    out.extend([kind, flags]);
-    out.extend(stream.to_be_bytes());
-    out.extend_from_slice(payload);
-    out
-}
-
-/// A frame that was read.
-#[derive(Clone, Copy)]
-struct Frame<'a> {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: &'a [u8],
-}
-
-/// The frame that `bytes` begin with, and its whole length.
-fn frame_at(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
-    let head = bytes.get(..9)?;
-    let len = 9 + u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-    // The first bit is reserved, and ignored (RFC 9113, 4.1).
-    let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
-    let payload = bytes.get(9..len)?;
-    Some((Frame { kind: head[3], flags: head[4], stream, payload }, len))
-}
-
-/// All whole frames that `bytes` begin with.
-fn frames(mut bytes: &[u8]) -> impl Iterator<Item = Frame<'_>> {
-    std::iter::from_fn(move || {
-        let (frame, len) = frame_at(bytes)?;
-        bytes = &bytes[len..];
-        Some(frame)
-    })
 }

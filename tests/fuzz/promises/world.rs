@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::frames::{ACK, DATA, END_STREAM, HEADERS, Message, PING, PREFACE, SETTINGS, frame, frame_at};
 use crate::reader::{self, Fields, Reading, Request};
 
 /// Longer than anything here takes: what takes longer hangs.
@@ -50,7 +51,17 @@ upstreams:
     outlier: none
     retry: none
     timeouts: { first_byte: 1s, idle: 1s }
+  # A connection serves one client alone, so that what came to one client never lies before the next.
+  framed:
+    backends: ["unix:FRAMED"]
+    protocol: h2
+    send_proxy_protocol: v1
+    health_check: none
+    outlier: none
+    retry: none
+    timeouts: { first_byte: 1s, idle: 1s }
 routes:
+  - { name: framed, match: [{ path_prefix: /framed }], to: framed }
   - name: edited
     match: [{ path_prefix: /edited }]
     filters:
@@ -144,7 +155,11 @@ impl World {
         drop(signal(SignalKind::pipe()).expect("a signal that may be caught"));
         let directory = TempDir::new().expect("the temporary directory can be written");
         let socket = directory.path().join("backend");
-        let text = PLAN.replace("TIMEOUTS", TIMEOUTS).replace("SOCKET", &socket.display().to_string());
+        let framed = directory.path().join("framed");
+        let text = PLAN
+            .replace("TIMEOUTS", TIMEOUTS)
+            .replace("SOCKET", &socket.display().to_string())
+            .replace("FRAMED", &framed.display().to_string());
         let loaded = config::load_text("fuzz", &text, &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
         let plan = Arc::new(loaded.plan);
         let mut lasting = Lasting::new(1, None);
@@ -162,7 +177,9 @@ impl World {
             |listener: &config::plan::Listener| Door::new(Arc::new(listener.clone()), Live::default(), all.clone());
         let doors = ["lane", "general"].into_iter().zip(plan.listeners.iter().map(door)).collect();
         let backend = Arc::new(Mutex::new(Backend::default()));
-        runtime.spawn(accept(UnixListener::bind(&socket).expect("a new directory"), backend.clone()));
+        let bind = |path| UnixListener::bind(path).expect("a new directory");
+        runtime.spawn(accept(bind(&socket), backend.clone(), converse));
+        runtime.spawn(accept(bind(&framed), backend.clone(), converse_in_frames));
         drop(inside);
         let clients = AtomicU32::new(1);
         Self { runtime, receive, doors, backend, clients, _directory: directory, _draining: draining }
@@ -235,7 +252,13 @@ pub fn named_by_connection(fields: &Fields) -> Vec<Vec<u8>> {
         .collect()
 }
 
-async fn accept(listener: UnixListener, backend: Arc<Mutex<Backend>>) {
+async fn accept<C>(
+    listener: UnixListener,
+    backend: Arc<Mutex<Backend>>,
+    converse: fn(UnixStream, Arc<Mutex<Backend>>) -> C,
+) where
+    C: Future<Output = ()> + Send + 'static,
+{
     while let Ok((stream, _)) = listener.accept().await {
         tokio::spawn(converse(stream, backend.clone()));
     }
@@ -264,6 +287,44 @@ async fn converse(mut stream: UnixStream, backend: Arc<Mutex<Backend>>) {
             Reading::Begun => return,
         }
     }
+}
+
+/// The same over HTTP/2, behind a header of the PROXY protocol. After its usual answer it ends the connection.
+async fn converse_in_frames(mut stream: UnixStream, backend: Arc<Mutex<Backend>>) {
+    let mut bytes = Vec::new();
+    let mut at = loop {
+        if let Some(begin) = bytes.windows(PREFACE.len()).position(|window| window == PREFACE) {
+            break begin + PREFACE.len();
+        }
+        if !matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
+            return;
+        }
+    };
+    let mut out = frame(SETTINGS, 0, 0, b"");
+    loop {
+        let mut closes = false;
+        while let Some((read, len)) = frame_at(&bytes[at..]) {
+            match read.kind {
+                SETTINGS if read.flags & ACK == 0 => out.extend(frame(SETTINGS, ACK, 0, b"")),
+                PING if read.flags & ACK == 0 => out.extend(frame(PING, ACK, 0, read.payload)),
+                HEADERS | DATA if read.flags & END_STREAM != 0 => {
+                    let script = lock(&backend).script.take();
+                    closes |= script.as_ref().is_none_or(|script| script.closes);
+                    out.extend(script.map_or_else(|| usual_in_frames(read.stream), |script| script.answer));
+                }
+                _ => {}
+            }
+            at += len;
+        }
+        if stream.write_all(&out).await.is_err() || closes || !matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
+            return;
+        }
+        out.clear();
+    }
+}
+
+fn usual_in_frames(stream: u32) -> Vec<u8> {
+    Message::parse(b":status: 200\nx-backend: 1\n\nok").frames(stream)
 }
 
 fn usual(is_head: bool) -> Vec<u8> {
