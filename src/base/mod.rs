@@ -15,5 +15,6 @@ pub mod request;
 pub mod ring;
 pub mod shard;
 pub mod stamp;
+pub mod template;
 pub mod text;
 pub mod units;

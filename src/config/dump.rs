@@ -324,7 +324,7 @@ fn access_log(log: &AccessLog) -> Json {
 fn template_part(part: &TemplatePart) -> String {
     match part {
         TemplatePart::Text(text) => text.replace('{', "{{").replace('}', "}}"),
-        TemplatePart::Field(field) => {
+        TemplatePart::Name(field) => {
             let name = super::plan::LogField::ALL.iter().find(|(known, _)| known == field).map_or("", |(_, name)| name);
             format!("{{{name}}}")
         }

@@ -33,10 +33,12 @@ fn number(fields: &dyn Fields) -> Option<u64> {
 /// sent back: it would show whoever asks what proxies before us have added.
 #[must_use]
 pub fn last(method: &str) -> Admission {
-    let fields = vec![(ALLOW, HeaderValue::from_static("OPTIONS"))];
     match method {
-        "OPTIONS" => Admission::Answer(Answer { status: 200, fields, body: Bytes::new() }),
-        _ => Admission::Refuse(Refusal { reason: Reason::MethodNotAllowed, fields }),
+        "OPTIONS" => {
+            let fields = vec![(ALLOW, HeaderValue::from_static("OPTIONS"))];
+            Admission::Answer(Answer { status: 200, fields, body: Bytes::new() })
+        }
+        _ => Admission::Refuse(Refusal { reason: Reason::MethodNotAllowed, fields: Vec::new() }),
     }
 }
 

@@ -39,20 +39,17 @@ impl Cors {
         Ok(Self { origins, credentials: plan.credentials, preflight: preflight_fields(plan) })
     }
 
-    /// The answer to `request` where it is a preflight: 204, and without the fields that allow where its origin is not
-    /// allowed, so that the browser refuses.
+    /// The answer to `request` where it is a preflight, before its edits: 204, and without the fields that allow where its
+    /// origin is not allowed, so that the browser refuses.
     #[must_use]
     pub fn preflight(&self, request: &RequestView<'_>) -> Option<Answer> {
         let origin = request.fields.get("origin")?;
         if request.method != "OPTIONS" || request.fields.get("access-control-request-method").is_none() {
             return None;
         }
-        let mut fields = self.allowed_origin(origin).map_or_else(Vec::new, |allowed| {
-            let mut fields = self.origin_fields(allowed);
-            fields.extend(self.preflight.iter().cloned());
-            fields
-        });
-        fields.extend(self.vary().map(|value| (header::VARY, value)));
+        // The fields that every answer gets come with its edits.
+        let allowed = self.allowed_origin(origin);
+        let fields = allowed.map_or_else(Vec::new, |_| self.preflight.clone());
         Some(Answer { status: 204, fields, body: bytes::Bytes::new() })
     }
 
@@ -113,6 +110,7 @@ fn preflight_fields(plan: &plan::Cors) -> Vec<(HeaderName, HeaderValue)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::edit;
     use super::*;
     use crate::base::request::Scheme;
     use http::{HeaderMap, Method};
@@ -140,7 +138,9 @@ mod tests {
         let fields = fields(&[("origin", origin), ("access-control-request-method", "PUT")]);
         let answer = cors.preflight(&view("OPTIONS", &fields)).unwrap();
         assert_eq!(answer.status, 204);
-        answer.fields.into_iter().collect()
+        let mut told = answer.fields.into_iter().collect();
+        edit::apply(cors.edits(&view("OPTIONS", &fields)), &mut told);
+        told
     }
 
     #[test]

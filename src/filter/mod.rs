@@ -97,8 +97,8 @@ pub struct Answer {
 pub enum BuildError {
     #[error("credentials cannot go with any origin (name the origins in `origins`, or leave `credentials` out)")]
     CredentialsForAnyOrigin,
-    #[error("{field}: unknown variable `{{{name}}}` ({hint})")]
-    UnknownVariable { field: String, name: String, hint: String },
+    #[error("{field}: unknown variable `{{{name}}}` (write `{{{{` and `}}}}` for braces)")]
+    UnknownVariable { field: String, name: String },
     #[error("{field}: a brace without its other half (write `{{{{` or `}}}}` for a brace)")]
     LoneBrace { field: String },
     #[error("{field}: the value holds a control character, which no header field can carry (remove it)")]

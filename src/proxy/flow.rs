@@ -36,6 +36,7 @@ use crate::telemetry::reason::Reason;
 use crate::upstream::backend::Tongue;
 use crate::upstream::connection::Connector;
 use crate::upstream::doubt::Knocking;
+use crate::upstream::peer::SHORTEST;
 
 /// A try whose answer is passed over in favour of another try.
 const PASSED_OVER: ErrorType = ErrorType::Custom("the status is tried again");
@@ -424,6 +425,7 @@ fn asked(session: &Session) -> Asked {
 /// Lets the connection to the backend bear a deadline that is `left` away. Nobody polls the client's connection, which bears
 /// it else, during a connect or while the backend takes no more of the body.
 fn bear_deadline(peer: &mut HttpPeer, left: Duration, asked: Asked) {
+    let left = left.max(SHORTEST);
     let options = &mut peer.options;
     let mut bounded = vec![&mut options.total_connection_timeout, &mut options.write_timeout];
     if asked == Asked::Answer {

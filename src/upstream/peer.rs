@@ -34,6 +34,9 @@ pub(super) const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
     user_timeout: Duration::ZERO,
 };
 
+/// The shortest time that Pingora's timers can count: they subtract from it in milliseconds.
+pub const SHORTEST: Duration = Duration::from_millis(1);
+
 /// Streams at once on an HTTP/2 connection to a backend, where the backend allows as many.
 const STREAMS: usize = 100;
 /// What a backend may send on a stream before the client takes it. The connection's window has room for all its streams, so
@@ -218,7 +221,7 @@ impl PeerTemplate {
             addr.set_port(port);
         }
         let mut peer = self.peer_at(addr, bounds.tls, &backend.host());
-        let timeout = Some(bounds.timeout);
+        let timeout = Some(bounds.timeout.max(SHORTEST));
         let options = &mut peer.options;
         options.connection_timeout = timeout;
         options.total_connection_timeout = timeout;

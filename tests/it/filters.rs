@@ -105,6 +105,7 @@ async fn preflights_are_answered_here_and_answers_bear_the_policy() {
     assert_eq!((preflight.status, preflight.field("access-control-allow-origin")), (204, Some("https://a.example")));
     assert_eq!((preflight.field("access-control-max-age"), preflight.field("content-length")), (Some("600"), None));
     assert_eq!(stranger.field("access-control-allow-origin"), None);
+    assert_eq!((preflight.head.all("vary"), stranger.head.all("vary")), (vec!["Origin"], vec!["Origin"]));
     assert_eq!(actual.head.all("access-control-allow-origin"), ["https://a.example"]);
     assert_eq!(other.head.all("access-control-allow-origin"), Vec::<&str>::new());
     assert_eq!(a.requests(), 2);

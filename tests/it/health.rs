@@ -165,6 +165,75 @@ async fn a_probe_speaks_tls_as_written_whatever_its_backend_does() {
 }
 
 #[tokio::test]
+async fn probes_come_as_often_as_written() {
+    let (often, seldom, doubtful) =
+        (Origin::start("often").await, Origin::start("seldom").await, Origin::start("doubtful").await);
+    let yaml = "
+upstreams:
+  often: { backends: [{often}], health_check: { type: http, path: /healthz, interval: 1s, timeout: 900ms } }
+  seldom: { backends: [{seldom}], health_check: { type: http, path: /healthz, interval: 1h, fast_interval: 1h } }
+  doubtful:
+    { backends: [{doubtful}], health_check: { type: http, path: /healthz, interval: 1h, fast_interval: 50ms, start: healthy, fall: 5 } }
+routes: [{ name: r, to: often }]
+";
+    doubtful.plays(Reply::status(500));
+    let proxy = Proxy::start(&[&often, &seldom, &doubtful], yaml).await;
+
+    // Between two states the fast interval counts, in which five failures do not take hours.
+    proxy.until_state("doubtful", doubtful.address(), "unhealthy").await;
+    assert!(doubtful.requests_for("/healthz") >= 5);
+    until("one was probed several times", async || often.requests_for("/healthz") >= 4).await;
+    assert_eq!(seldom.requests_for("/healthz"), 1);
+}
+
+#[tokio::test]
+async fn the_shortest_times_of_a_probe_end_no_task() {
+    let a = Origin::start("a").await;
+    for kind in ["tcp", "http"] {
+        let yaml =
+            format!("upstreams: {{ web: {{ backends: [{{a}}], health_check: {{ type: {kind}, interval: 1ms }} }} }}");
+        let proxy = Proxy::start(&[&a], &yaml).await;
+        let probes = async || proxy.metric("roundel_probes_total", &[]).await;
+        until("it is probed", async || probes().await > 20.0).await;
+        let status = proxy.admin("/api/v1/status").await.to_string();
+        assert!(!status.contains("bug") && !proxy.stderr().contains("panicked"), "{status}\n{}", proxy.stderr());
+    }
+}
+
+#[tokio::test]
+async fn an_ejection_lasts_as_long_as_written() {
+    let (a, b) = (Origin::start("a").await, Origin::start("b").await);
+    let (c, d) = (Origin::start("c").await, Origin::start("d").await);
+    let yaml = "
+upstreams:
+  short:
+    backends: [{a}, {b}]
+    health_check: none
+    retry: none
+    outlier: { consecutive_errors: 1, base_ejection: 300ms, max_ejection: 300ms }
+  long:
+    backends: [{c}, {d}]
+    health_check: none
+    retry: none
+    outlier: { consecutive_errors: 1, base_ejection: 1h, max_ejection: 1h }
+routes: [{ name: s, match: [{ path_prefix: /short }], to: short }, { name: l, match: [{ path_prefix: /long }], to: long }]
+";
+    [&a, &c].into_iter().for_each(|origin| origin.plays(Reply::status(502)));
+    let proxy = Proxy::start(&[&a, &b, &c, &d], yaml).await;
+    for (path, upstream, origin) in [("/long", "long", &c), ("/short", "short", &a)] {
+        until("one is ejected", async || {
+            get(proxy.address(), path).await;
+            proxy.metric("roundel_ejections_total", &[("upstream", upstream)]).await >= 1.0
+        })
+        .await;
+        origin.plays(Reply::ok("mended"));
+    }
+    // The one that was ejected later, for a short time, serves again while the other is still out.
+    until("the first serves again", async || get(proxy.address(), "/short").await.text() == "mended").await;
+    assert_eq!(proxy.state("long", c.address()).await, "ejected");
+}
+
+#[tokio::test]
 async fn no_more_backends_are_ejected_than_may() {
     // The last that can be used stays in use.
     for (most, ejected) in [("10%", 1), ("50%", 2), ("100%", 3)] {

@@ -35,7 +35,7 @@ async fn connects_first_bytes_and_what_is_in_flight_are_told(road: Road) {
     let mut held = Connection::open(proxy.address()).await;
     held.send("GET /held HTTP/1.1\r\nHost: x\r\n\r\n").await;
     until("it is in flight", async || proxy.metric("roundel_backend_in_flight", one).await == 1.0).await;
-    assert_eq!(proxy.metric("roundel_connections", &[]).await, 1.0);
+    until("nobody else is connected", async || proxy.metric("roundel_connections", &[]).await == 1.0).await;
     a.release();
     assert_eq!(held.answer().await.status, 200);
     until("it is over", async || proxy.metric("roundel_backend_in_flight", one).await == 0.0).await;
@@ -54,9 +54,13 @@ async fn the_process_tells_of_itself() {
     })
     .await;
     let held: Vec<_> = connected(&proxy, 20).await;
-    let (open, told) = (proxy.open_files() as f64, value("process_open_fds").await);
-    assert!((open - told).abs() <= 5.0, "{open} open files, {told} told, with {} connections", held.len());
-    assert!(value("process_max_fds").await >= told);
+    until("open files are those of the system", async || {
+        let told = value("process_open_fds").await;
+        // Whoever asks is connected too.
+        told > held.len() as f64 && (proxy.open_files() as f64 - told).abs() <= 3.0
+    })
+    .await;
+    assert!(value("process_max_fds").await >= value("process_open_fds").await);
     let (resident, told) = (proxy.resident() as f64, value("process_resident_memory_bytes").await);
     assert!((resident / told - 1.0).abs() < 0.5, "{resident} bytes, {told} told");
     assert!(value("process_virtual_memory_bytes").await > told);

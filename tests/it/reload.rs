@@ -710,3 +710,31 @@ async fn many_reloads_under_load_lose_nothing() {
     until("descriptors are given back", async || proxy.open_files() <= files + 8).await;
     assert!(!proxy.dir().join("second.sock").exists(), "its file goes with the listener");
 }
+
+#[tokio::test]
+async fn keys_of_the_top_level_hold_from_the_next_reload_on() {
+    let a = Origin::start("a").await;
+    let plain = "upstreams: { web: { backends: [{a}], health_check: none } }\n\
+                 routes: [{ name: r, match: [{ path_prefix: /web }], to: web }]\n";
+    let proxy = Setup::new(&[&a]).file("page.txt", "mine").start(plain).await;
+    let lost = async || get(proxy.address(), "/nowhere").await;
+    assert_eq!((lost().await.field("proxy-status"), lost().await.text().contains("mine")), (None, false));
+
+    for (round, on) in [true, false, true].into_iter().enumerate() {
+        let more = "expose_reason: true\nerrors: { 404: page.txt }\ntracing: { otlp: \"http://{a}\", sample: 100% }\n";
+        reload(&proxy, &if on { format!("{more}{plain}") } else { plain.to_owned() }).await;
+        assert_eq!(lost().await.field("proxy-status").is_some(), on);
+        assert_eq!(lost().await.text() == "mine", on);
+        let path = format!("/web/{round}");
+        assert_eq!(get(proxy.address(), &path).await.status, 200);
+        assert_eq!(a.received_for(&path).head.field("traceparent").is_some(), on);
+    }
+    until("spans are sent", async || a.requests_for("/v1/traces") > 0).await;
+
+    // What a process is stopped by is what is written last.
+    reload(&proxy, &format!("drain: {{ delay: 1h }}\n{plain}")).await;
+    reload(&proxy, &format!("drain: {{ delay: 0s }}\n{plain}")).await;
+    let mut proxy = proxy;
+    proxy.signal(Signal::SIGTERM);
+    assert!(proxy.wait_exit().await.success());
+}

@@ -434,6 +434,31 @@ async fn a_certificate_that_has_ended_is_told_in_the_log_when_it_serves_and_when
 }
 
 #[tokio::test]
+async fn what_the_authority_says_of_a_certificate_is_sent_along_and_read_again() {
+    let origin = Origin::start("a").await;
+    let authority = Authority::new();
+    let said = |text: &str| [&[0x30, text.len() as u8], text.as_bytes()].concat();
+    let setup = Setup::new(&[&origin]).certificate("site", &authority.issue(&["site.example"]));
+    let yaml = SITE.replace("key: site.key", "key: site.key, ocsp: site.ocsp");
+    let proxy = setup.file("site.ocsp", said("good")).start(&yaml).await;
+    for client in [TlsClient::new, TlsClient::old] {
+        let client = client(&authority, "site.example");
+        client.get(proxy.address(), "/").await;
+        assert_eq!(client.stapled(), said("good"));
+    }
+    fs::write(proxy.dir().join("site.ocsp"), said("revoked")).expect("the directory is ours");
+    until("the new one is sent", async || {
+        let client = TlsClient::new(&authority, "site.example");
+        client.get(proxy.address(), "/").await;
+        client.stapled() == said("revoked")
+    })
+    .await;
+    let (bare, client, _) = site(&origin, SITE).await;
+    client.get(bare.address(), "/").await;
+    assert!(client.stapled().is_empty());
+}
+
+#[tokio::test]
 async fn new_roots_for_clients_end_the_sessions_of_the_old() {
     let origin = Origin::start("a").await;
     let (proxy, site, clients) = asking(&origin, "required").await;

@@ -3,14 +3,15 @@
 use http::HeaderName;
 
 use super::route::{self, Upstreams};
-use super::{Checker, header, pages, rate_limit};
+use super::{Checker, header, misread_of, pages, rate_limit};
+use crate::base::template;
 use crate::base::units::{Misread, parse_duration};
 use crate::config::file::collection::{List, Named, OneOrMany, OrNone};
 use crate::config::file::filter::{Algorithm, Auth, Cache, Compress, Cors, Filter, HeaderRules, Rewrite};
 use crate::config::file::leaf::FilePath;
 use crate::config::file::message::header_name;
-use crate::config::file::term::{Field, Spanned};
-use crate::config::plan::{self, Filters, RouteMatch};
+use crate::config::file::term::{Field, Spanned, instead};
+use crate::config::plan::{self, Filters, RouteMatch, Variable};
 use crate::config::read::At;
 use ipnet::IpNet;
 
@@ -230,8 +231,16 @@ fn values(named: &Named<String>, checker: &mut Checker<'_, '_>) -> Vec<(HeaderNa
             let help = "write visible characters on one line";
             checker.error(value.at, "this is not the value of a header field", help);
         }
+        checker.read(value, |text| template::parse(text, variable).map_err(misread_of));
     }
     header::pairs(named, checker)
+}
+
+fn variable(name: &str) -> Result<Variable, Misread> {
+    Variable::named(name).ok_or_else(|| {
+        let names = Variable::ALL.map(|(name, _)| name);
+        Misread::new(format!("`{{{name}}}` is no fact of a request"), instead(name, &names, "known here:"))
+    })
 }
 
 fn refuse_framing(name: &HeaderName, at: At, checker: &mut Checker<'_, '_>) {

@@ -116,6 +116,9 @@ fn http(written: &file::HealthCheck, checker: &mut Checker<'_, '_>) -> HttpProbe
     if let (false, Some(at)) = (path.starts_with('/') && is_target && !path.contains('#'), written.path.at()) {
         checker.error(at, format!("`{path}` is not a path"), "begin it with `/`, without white space");
     }
+    if let (true, Some(at)) = (expect.status().0.is_empty(), expect.status.at()) {
+        checker.error(at, "no status is good, so that no probe ever is", "write the good ones, such as `[\"2xx\"]`");
+    }
     HttpProbe {
         method: written.method(),
         path,

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use super::Checker;
+use super::{Checker, misread_of};
+use crate::base::template;
 use crate::base::units::Misread;
 use crate::config::file::collection::OrNone;
 use crate::config::file::logs::{AccessLog, Level, Log, Metrics, Tracing};
 use crate::config::file::term::{Field, Spanned, instead};
-use crate::config::plan::{self, LogField, LogFormat, LogPath, TemplatePart};
+use crate::config::plan::{self, LogField, LogFormat, LogPath};
 use crate::config::read::At;
 
 pub(super) fn access_log(field: &Field<OrNone<AccessLog>>, checker: &mut Checker<'_, '_>) -> Option<plan::AccessLog> {
@@ -59,42 +60,12 @@ fn log_format(text: &str) -> Result<LogFormat, Misread> {
     match text {
         "json" => Ok(LogFormat::Json),
         "combined" => Ok(LogFormat::Combined),
-        _ if text.contains('{') => template(text).map(LogFormat::Template),
+        _ if text.contains('{') => template::parse(text, log_field).map_err(misread_of).map(LogFormat::Template),
         _ => Err(Misread::new(
             format!("`{text}` is not a format"),
             "write `json`, `combined`, or a template such as `{method} {path} {status}`",
         )),
     }
-}
-
-/// Reads a template: `{field}` is a field, `{{` and `}}` are braces.
-fn template(text: &str) -> Result<Vec<TemplatePart>, Misread> {
-    let mut parts = Vec::new();
-    let mut literal = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(['{', '}']) {
-        literal.push_str(&rest[..at]);
-        let brace = &rest[at..=at];
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix(brace) {
-            literal.push_str(brace);
-            rest = after;
-            continue;
-        }
-        let end = rest.find('}').filter(|_| brace == "{");
-        let end = end
-            .ok_or_else(|| Misread::new(format!("a lone `{brace}`"), format!("write `{brace}{brace}` for a brace")))?;
-        if !literal.is_empty() {
-            parts.push(TemplatePart::Text(std::mem::take(&mut literal)));
-        }
-        parts.push(TemplatePart::Field(log_field(&rest[..end])?));
-        rest = &rest[end + 1..];
-    }
-    literal.push_str(rest);
-    if !literal.is_empty() {
-        parts.push(TemplatePart::Text(literal));
-    }
-    Ok(parts)
 }
 
 fn log_field(name: &str) -> Result<LogField, Misread> {
@@ -167,15 +138,5 @@ mod tests {
         for wrong in ["https://a:4318", "http://u:p@a", "http://a/?x=1"] {
             assert_eq!(parts(wrong), None, "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_template_is_text_and_fields() {
-        let parts = template("{{{method} {path}}}").unwrap();
-        let text = |text: &str| TemplatePart::Text(text.to_owned());
-        let (method, path) = (TemplatePart::Field(LogField::Method), TemplatePart::Field(LogField::Path));
-        assert_eq!(parts, [text("{"), method, text(" "), path, text("}")]);
-        assert_eq!(template("{metod}").unwrap_err().remedy, "did you mean `method`?");
-        assert!(template("{method").is_err() && template("a}").is_err());
     }
 }

@@ -20,6 +20,8 @@ mod upstream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::base::template::Fault;
+use crate::base::units::Misread;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::file::term::{Decoder, Field, Spanned, instead, written_or_default};
 use crate::config::file::{File, Reload};
@@ -90,6 +92,16 @@ struct Checker<'c, 'm> {
     root: At,
 }
 
+/// What is wrong with a template, for the operator.
+fn misread_of(fault: Fault<Misread>) -> Misread {
+    match fault {
+        Fault::Name(misread) => misread,
+        Fault::LoneBrace(brace) => {
+            Misread::new(format!("a lone `{brace}`"), format!("write `{brace}{brace}` for a brace"))
+        }
+    }
+}
+
 impl Checker<'_, '_> {
     fn error(&mut self, at: At, message: impl Into<String>, help: impl Into<String>) {
         self.decoder.error(at, message, help);
@@ -126,11 +138,7 @@ impl Checker<'_, '_> {
     }
 
     /// Reads a text with a function of small texts; a fault is told at its place.
-    fn read<T>(
-        &mut self,
-        text: &Spanned<String>,
-        read: impl FnOnce(&str) -> Result<T, crate::base::units::Misread>,
-    ) -> Option<T> {
+    fn read<T>(&mut self, text: &Spanned<String>, read: impl FnOnce(&str) -> Result<T, Misread>) -> Option<T> {
         read(&text.value).map_err(|misread| self.decoder.misread(text.at, misread)).ok()
     }
 

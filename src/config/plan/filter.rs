@@ -102,6 +102,56 @@ pub struct Cors {
     pub max_age: Duration,
 }
 
+/// A fact of a request that the value of a header field may speak of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // docs/filters.md tells what each holds.
+pub enum Variable {
+    ClientIp,
+    RequestId,
+    Scheme,
+    Host,
+    Method,
+    Path,
+    Query,
+    Listener,
+    Route,
+    TlsVersion,
+    TlsCipher,
+    TlsSni,
+    TlsClientSubject,
+    TlsClientSans,
+    TlsClientSerial,
+    TlsClientFingerprint,
+}
+
+impl Variable {
+    /// All of them with their names.
+    pub const ALL: [(&'static str, Self); 16] = [
+        ("client_ip", Self::ClientIp),
+        ("request_id", Self::RequestId),
+        ("scheme", Self::Scheme),
+        ("host", Self::Host),
+        ("method", Self::Method),
+        ("path", Self::Path),
+        ("query", Self::Query),
+        ("listener", Self::Listener),
+        ("route", Self::Route),
+        ("tls_version", Self::TlsVersion),
+        ("tls_cipher", Self::TlsCipher),
+        ("tls_sni", Self::TlsSni),
+        ("tls_client_subject", Self::TlsClientSubject),
+        ("tls_client_sans", Self::TlsClientSans),
+        ("tls_client_serial", Self::TlsClientSerial),
+        ("tls_client_fingerprint", Self::TlsClientFingerprint),
+    ];
+
+    /// The fact of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, variable)| *variable)
+    }
+}
+
 /// HTTP basic authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthBasic {

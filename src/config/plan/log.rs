@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::base::template::Part;
+
 /// The access log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AccessLog {
@@ -58,14 +60,8 @@ pub enum LogFormat {
     Template(Vec<TemplatePart>),
 }
 
-/// A part of a log line's template.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TemplatePart {
-    /// Text as it stands.
-    Text(String),
-    /// The value of a field of the access log; `-` where it has none.
-    Field(LogField),
-}
+/// A part of a log line's template: text as it stands, or the value of a field of the access log; `-` where it has none.
+pub type TemplatePart = Part<LogField>;
 
 /// The fields of the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 pub use self::filter::{
     Algorithm, AuthBasic, Compress, Cors, Filters, HeaderRules, PathRewrite, Rate, RateKey, RateLimit, Rewrite,
+    Variable,
 };
 pub use self::health::{HealthCheck, HttpProbe, Outlier, Probe, Start, StatusSet, WhenNoneHealthy};
 pub use self::listener::{

@@ -60,7 +60,7 @@ impl Format {
 fn on_one_line(part: &TemplatePart) -> TemplatePart {
     match part {
         TemplatePart::Text(text) => TemplatePart::Text(text.replace(|c: char| c.is_control() && c != '\t', " ")),
-        TemplatePart::Field(field) => TemplatePart::Field(*field),
+        TemplatePart::Name(field) => TemplatePart::Name(*field),
     }
 }
 
@@ -154,7 +154,7 @@ fn template_line(line: &mut Vec<u8>, record: &Record<'_>, second: &mut Second, p
     for part in parts {
         match part {
             TemplatePart::Text(text) => line.extend_from_slice(text.as_bytes()),
-            TemplatePart::Field(field) => match record.value(*field) {
+            TemplatePart::Name(field) => match record.value(*field) {
                 Some(value) => bare_value(line, value, second),
                 None => line.push(b'-'),
             },
@@ -307,7 +307,7 @@ mod tests {
     fn template(text: &str, field: LogField) -> Format {
         Format::new(&LogFormat::Template(vec![
             TemplatePart::Text(text.to_owned()),
-            TemplatePart::Field(field),
+            TemplatePart::Name(field),
             TemplatePart::Text(text.to_owned()),
         ]))
     }

@@ -1,16 +1,18 @@
 //! A client that speaks TLS, and certificates for listeners and clients.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rcgen::{Certificate, KeyPair};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::client::ClientConnection;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::client::{ClientConnection, WebPkiServerVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{
-    ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore, SupportedProtocolVersion, version,
+    ClientConfig, DigitallySignedStruct, Error, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore,
+    SignatureScheme, SupportedProtocolVersion, version,
 };
 
 use super::client::{Answer, Connection};
@@ -45,6 +47,51 @@ impl Issued {
 pub(crate) struct TlsClient {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
+    stapled: Arc<Mutex<Vec<u8>>>,
+}
+
+/// Verifies as WebPKI does, and keeps what the server says of its certificate by OCSP.
+#[derive(Debug)]
+struct Witness {
+    verifier: Arc<WebPkiServerVerifier>,
+    stapled: Arc<Mutex<Vec<u8>>>,
+}
+
+impl ServerCertVerifier for Witness {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        stapled: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        *self.stapled.lock().expect("nothing panics while it holds it") = stapled.to_vec();
+        // What the tests staple is no answer of an authority.
+        self.verifier.verify_server_cert(leaf, chain, name, &[], now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls12_signature(message, leaf, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls13_signature(message, leaf, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
 }
 
 /// What a handshake has settled.
@@ -88,10 +135,14 @@ impl TlsClient {
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_slice(authority.pem().as_bytes()).expect("the authority is PEM");
         roots.add(root).expect("it is a certificate");
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+        let (provider, stapled) = (Arc::new(provider), Arc::<Mutex<Vec<u8>>>::default());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let verifier = verifier.build().expect("there is a root");
+        let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .expect("the provider supports them")
-            .with_root_certificates(roots);
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Witness { verifier, stapled: Arc::clone(&stapled) }));
         let config = match identity {
             None => builder.with_no_client_auth(),
             Some(identity) => {
@@ -100,27 +151,32 @@ impl TlsClient {
             }
         };
         let name = ServerName::try_from(host.to_owned()).expect("it is a host name");
-        Self { config: Arc::new(config), name }
+        Self { config: Arc::new(config), name, stapled }
+    }
+
+    /// What came stapled to the certificate in the last handshake that showed one.
+    pub(crate) fn stapled(&self) -> Vec<u8> {
+        self.stapled.lock().expect("nothing panics while it holds it").clone()
     }
 
     /// One that offers these protocols by ALPN; sessions are not shared with this one.
     pub(crate) fn offering(&self, protocols: &[&str]) -> Self {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        Self { config: Arc::new(config), name: self.name.clone() }
+        Self { config: Arc::new(config), ..self.clone() }
     }
 
     /// Another that asks for `host`, and shares sessions with this one.
     pub(crate) fn asking_for(&self, host: &str) -> Self {
         let name = ServerName::try_from(host.to_owned()).expect("it is a host name");
-        Self { config: Arc::clone(&self.config), name }
+        Self { name, ..self.clone() }
     }
 
     /// One that sends no SNI.
     pub(crate) fn nameless(&self) -> Self {
         let mut config = ClientConfig::clone(&self.config);
         config.enable_sni = false;
-        Self { config: Arc::new(config), name: self.name.clone() }
+        Self { config: Arc::new(config), ..self.clone() }
     }
 
     /// Connects and shakes hands, or says why it could not.
