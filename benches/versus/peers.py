@@ -18,6 +18,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TEMPLATE = {
     "roundel": "roundel.yaml",
+    "roundel-trained": "roundel.yaml",
     "roundel-general": "roundel.yaml",
     "nginx": "nginx.conf",
     "haproxy": "haproxy.cfg",
@@ -27,6 +28,7 @@ TEMPLATE = {
 }
 TITLE = {
     "roundel": "Roundel",
+    "roundel-trained": "Roundel, built with a profile",
     "roundel-general": "Roundel, general road",
     "nginx": "nginx",
     "haproxy": "HAProxy",
@@ -280,7 +282,7 @@ def stop(process):
 def logging(kind, log):
     """What a template says of its access log. Lines leave within a second everywhere, many in one write where the proxy can."""
     match kind:
-        case "roundel" | "roundel-general":
+        case "roundel" | "roundel-trained" | "roundel-general":
             return {"LOG": log or "none"}
         case "nginx":
             return {"LOG": f"{log} json buffer=64k flush=1s" if log else "off"}

@@ -24,6 +24,20 @@ def spread(values, digits):
     return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})" if len(values) > 1 else f"{middle:.{digits}f}"
 
 
+def together(results, *later):
+    """A run, with what later runs have measured again in the place of what it has of the same workloads in the same settings."""
+    for more in later:
+        again = {(cell["setting"], cell["workload"]) for cell in more["cells"]}
+        results["cells"] = [c for c in results["cells"] if (c["setting"], c["workload"]) not in again] + more["cells"]
+        results["versions"] = {**results["versions"], **more["versions"]}
+        results["configuration"] = {**more["configuration"], **results["configuration"]}
+        titles = dict.fromkeys(BY_NAME[workload].title for _, workload in sorted(again))
+        results["also"] = results.get("also", "") + "; {} in a run of {rounds} rounds, {seconds:g} s each".format(
+            ", ".join(titles), **more["options"]
+        )
+    return results
+
+
 class Cells:
     """The measurements of a run, by setting, workload and peer."""
 
@@ -296,12 +310,13 @@ def write(results, page, scale=None):
     words = {
         "MODE": f"--{options['mode']}",
         "MACHINE": "{processor}, {cores} cores, {memory_gib:g} GiB, {system}, Linux {kernel}".format(**machine),
-        "VERSIONS": ", ".join(f"{TITLE[kind]} {number}" for kind, number in results["versions"].items() if kind != "roundel-general"),
+        "VERSIONS": ", ".join(f"{TITLE[kind]} {number}" for kind, number in results["versions"].items() if not kind.startswith("roundel-")),
         "BACKENDS": f"{results['backends']}; a small answer costs them {results['backend_us']:.1f} µs",
         "DATE": results["date"],
         "LOAD": f"{machine['load']:.2f}",
         "ROUNDS": str(options["rounds"]),
         "SECONDS": f"{options['seconds']:g}",
+        "ALSO": results.get("also", ""),
         "PLOT": "\n".join(pictures),
         "TARGETS": "## Aims\n\n" + table(["aim", "wanted", "measured", "met"], rows) if rows else "",
         "TABLES": text(results),
@@ -318,11 +333,11 @@ def configuration(kind, content):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("json", type=pathlib.Path)
+    parser.add_argument("json", type=pathlib.Path, nargs="+", help="one run, or one and later runs of some workloads, which take their place")
     parser.add_argument("--doc", type=pathlib.Path, help="writes this page, and its plots to plots/ beside it")
     parser.add_argument("--scale", type=pathlib.Path, help="what scale.py has written, for the page")
     options = parser.parse_args()
-    read = json.loads(options.json.read_text())
+    read = together(*(json.loads(file.read_text()) for file in options.json))
     print(text(read))
     if options.doc:
         write(read, options.doc, json.loads(options.scale.read_text()) if options.scale else None)

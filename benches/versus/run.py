@@ -103,7 +103,8 @@ class Bench:
         binaries = {}
         for kind in self.options.peers:
             try:
-                binaries[kind] = str(self.options.roundel) if kind.startswith("roundel") else program(kind, CACHE)
+                own = self.options.trained if kind == "roundel-trained" else self.options.roundel
+                binaries[kind] = str(own) if kind.startswith("roundel") else program(kind, CACHE)
             except (Missing, subprocess.TimeoutExpired) as why:
                 self.left_out[kind] = str(why)
                 print(f"left out: {why}", file=sys.stderr)
@@ -268,6 +269,7 @@ def arguments():
     parser.add_argument("--only", nargs="+", choices=[*BY_NAME, *IDLE], help="these workloads alone")
     parser.add_argument("--peers", help="beside whom (default: nginx,haproxy,envoy,caddy; with --full also sozu, which is built first)")
     parser.add_argument("--roundel", type=pathlib.Path, help="the binary to measure, instead of building one")
+    parser.add_argument("--trained", type=pathlib.Path, help="a binary that benches/pgo/build.py has made, to be measured beside it")
     parser.add_argument("--rounds", type=int, help="default: 3 short, 5 full")
     parser.add_argument("--seconds", type=float, help="of each measurement; default: what --minutes allows")
     parser.add_argument("--minutes", type=float, help="for the whole run; default: 3 short, 25 full")
@@ -275,7 +277,8 @@ def arguments():
     parser.add_argument("--doc", type=pathlib.Path, help="writes this page, and its plots to plots/ beside it")
     options = parser.parse_args()
     usual = "nginx,haproxy,envoy,caddy" + (",sozu" if options.full else "")
-    options.peers = ["roundel", "roundel-general", *filter(None, (usual if options.peers is None else options.peers).split(","))]
+    ours = ["roundel", *(["roundel-trained"] if options.trained else []), "roundel-general"]
+    options.peers = [*ours, *filter(None, (usual if options.peers is None else options.peers).split(","))]
     if unknown := set(options.peers) - set(TITLE):
         parser.error(f"unknown peers: {', '.join(sorted(unknown))} (known: nginx, haproxy, envoy, caddy, sozu)")
     options.rounds = options.rounds or (5 if options.full else 3)
@@ -291,6 +294,7 @@ def main():
     options = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options.roundel = (options.roundel or build()).resolve()
+    options.trained = options.trained and options.trained.resolve()
     bench = Bench(options)
     results = {
         "date": datetime.date.today().isoformat(),
