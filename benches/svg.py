@@ -2,7 +2,7 @@
 
 import math
 
-COLOURS = ["#3b7dd8", "#d9822b", "#3a9d5d", "#b04fc4", "#c8443c", "#6d7a87"]
+COLOURS = ["#3b7dd8", "#d9822b", "#3a9d5d", "#b04fc4", "#c8443c", "#6d7a87", "#1f3a5f", "#c2a83e"]
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 760, 300, 56, 34, 16, 44
 
 
